@@ -1,0 +1,1 @@
+"""What may be asked: a command and its handler side by side, one file an area. As pure as the domain."""

@@ -1,0 +1,1 @@
+"""The one that decides: batches of commands in, events appended durably, answers out."""

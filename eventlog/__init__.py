@@ -1,0 +1,1 @@
+"""The log: the only truth. Encoding, the one guarded append, reading, checkpoints."""

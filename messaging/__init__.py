@@ -1,0 +1,1 @@
+"""NATS: the log relayed to streams, outstanding work dispatched, commands and reports answered."""

@@ -1,0 +1,1 @@
+"""Processes: what each runs, the supervisor that keeps them, the servers embedded beside them."""

@@ -1,0 +1,1 @@
+"""Controllers that carry out work: the reference ones that prove the contract."""
