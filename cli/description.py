@@ -1,0 +1,95 @@
+"""One resource, explanation or change in words: `field: value` lines, amounts and lists of entries as small tables."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from cli import kinds, tables, units
+from cli.kinds import Kind
+from cli.tables import Table
+
+FIRST = ("name", "display_name", "description", "state", "reason")
+LAST = ("labels", "owner", "external_id", "uid", "version", "created_at", "updated_at")
+AMOUNT_FIELDS = frozenset(
+    {"capacity", "used", "available", "resources", "limits", "effective_available", "requested", "largest_fit", "short"}
+)
+COLUMNS_MAX = 8
+
+
+def lines(kind: Kind, resource: dict[str, Any]) -> list[str]:
+    """Everything about a resource; the fields that all have stand first and last, its own between them."""
+    own = [field for field in resource if field not in FIRST and field not in LAST]
+    amounts = [field for field in own if field in AMOUNT_FIELDS and isinstance(resource[field], dict)]
+    ordered = [*FIRST, *(field for field in own if field not in amounts), *LAST]
+    shown = {field: resource[field] for field in ordered if field in resource}
+    shown["name"] = kinds.full_name(kind, resource)
+    return [*value_lines(shown), *_amounts_table(resource, amounts)]
+
+
+def value_lines(value: dict[str, Any]) -> list[str]:
+    """A mapping as aligned lines; what holds more than one line stands indented below its name."""
+    width = max((len(field) for field in value), default=0) + 1
+    found: list[str] = []
+    for field, entry in value.items():
+        title = field.replace("_", " ")
+        if _is_table(entry):
+            found += [f"{title}:", *(f"  {line}" for line in _entries(entry))]
+        elif isinstance(entry, dict) and any(isinstance(inner, dict | list) and inner for inner in entry.values()):
+            found += [f"{title}:", *(f"  {line}" for line in value_lines(entry))]
+        else:
+            found.append(f"{title + ':':<{width}} {_value(field, entry)}")
+    return found
+
+
+def changes(entry: dict[str, Any]) -> list[str]:
+    """What differs between an entry's `before` and `after`, as `field: old → new`; nested fields by their path."""
+    before, after = entry.get("before"), entry.get("after")
+    if before is None or after is None:
+        return ["made"] if after is not None else ["gone"] if before is not None else []
+    old, new = dict(_leaves(before)), dict(_leaves(after))
+    quiet = {"version", "updated_at"}
+    return [
+        f"{field}: {tables.cell(old.get(field), human=True)} → {tables.cell(new.get(field), human=True)}"
+        for field in dict.fromkeys([*old, *new])
+        if old.get(field) != new.get(field) and field not in quiet
+    ]
+
+
+def _leaves(value: dict[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for field, entry in value.items():
+        if isinstance(entry, dict):
+            yield from _leaves(entry, prefix=f"{prefix}{field}.")
+        else:
+            yield prefix + field, entry
+
+
+def _value(field: str, value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_value("", entry) for entry in value) or "–"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return tables.cell(value, human=True)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, dict) for entry in value)
+
+
+def _entries(items: list[dict[str, Any]]) -> list[str]:
+    fields = list(dict.fromkeys(field for item in items for field in item if item[field] is not None))[:COLUMNS_MAX]
+    return tables.text_lines(tables.of_fields(items, fields, human=True))
+
+
+def _amounts_table(resource: dict[str, Any], fields: list[str]) -> list[str]:
+    """The amounts side by side, a line per class."""
+    if not fields:
+        return []
+    classes = units.class_order({name for field in fields for name in resource[field]})
+    rows = [[units.title(name), *(_amount(field, resource[field], name) for field in fields)] for name in classes]
+    titles = ["class", *(field.replace("_", " ") for field in fields)]
+    return ["", *tables.text_lines(Table(titles, rows, frozenset(range(1, len(titles)))))] if rows else []
+
+
+def _amount(field: str, amounts: dict[str, Any], name: str) -> str:
+    if name in amounts:
+        return units.human(amounts[name], name)
+    return "∞" if field == "limits" else "–"

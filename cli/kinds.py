@@ -1,0 +1,164 @@
+"""The kinds of resources: what they are called, where they live, what may be asked of them, what a table shows.
+
+A new kind is a row here; `get`, `describe`, `delete`, `wait` and `history` follow from it.
+"""
+
+import difflib
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import click
+
+COMMON_FILTERS = ("state", "owner", "external_id", "updated_since", "label", "q")
+
+
+class Kind(NamedTuple):
+    """One kind. `named_by` are the parts of its full name, as they stand before and after the slash."""
+
+    name: str
+    plural: str
+    short: tuple[str, ...]
+    named_by: tuple[str, ...]
+    filters: tuple[str, ...]
+    columns: tuple[str, ...]
+    wide: tuple[str, ...]
+    # The fields with amounts: (used, limit) makes a column `used / limit` per class, one field alone a column per class.
+    amounts: tuple[str, ...] = ()
+    failed_states: tuple[str, ...] = ("failed",)
+
+    @property
+    def usage(self) -> str:
+        return "/".join(part.upper() for part in self.named_by)
+
+
+PLACE = ("region", "dc", "room", "rack")
+
+TENANT = Kind(
+    name="tenant",
+    plural="tenants",
+    short=("t",),
+    named_by=("tenant",),
+    filters=("parent",),
+    columns=("name", "display_name", "parent", "state", "children"),
+    wide=("path", "labels", "external_id", "version"),
+)
+RACK = Kind(
+    name="rack",
+    plural="racks",
+    short=("r",),
+    named_by=("rack",),
+    filters=("region", "dc", "room"),
+    columns=("name", "display_name", "region", "dc", "room", "units", "hosts"),
+    wide=("state", "labels", "external_id", "version"),
+)
+GROUP = Kind(
+    name="group",
+    plural="groups",
+    short=("g",),
+    named_by=("group",),
+    filters=("region",),
+    columns=("name", "display_name", "region", "strategy", "hosts"),
+    wide=("overcommit", "available", "labels", "version"),
+    amounts=("used", "capacity"),
+)
+HOST = Kind(
+    name="host",
+    plural="hosts",
+    short=("h",),
+    named_by=("host",),
+    filters=("group", *PLACE),
+    columns=("name", "state", "group", "rack", "vms"),
+    wide=("dc", "region", "room", "unit", "owner", "available", "labels", "external_id", "version"),
+    amounts=("used", "capacity"),
+)
+QUOTA = Kind(
+    name="quota",
+    plural="quotas",
+    short=("q",),
+    named_by=("group", "tenant"),
+    filters=("tenant", "subtree", "group", "over"),
+    columns=("group", "tenant", "over"),
+    wide=("effective_available", "version"),
+    amounts=("used", "limits"),
+)
+VM = Kind(
+    name="vm",
+    plural="vms",
+    short=("v",),
+    named_by=("tenant", "vm"),
+    filters=("tenant", "subtree", "group", "host", *PLACE, "cluster", "pool", "set"),
+    columns=("name", "state", "group", "host"),
+    wide=("rack", "dc", "region", "image", "addresses", "operation", "reason", "labels", "version"),
+    amounts=("resources",),
+)
+OPERATION = Kind(
+    name="operation",
+    plural="operations",
+    short=("op", "ops"),
+    named_by=("operation",),
+    filters=("target", "kind"),
+    columns=("name", "kind", "target", "state", "percent", "started_at"),
+    wide=("ended_at", "message", "version"),
+    failed_states=("failed", "cancelled", "stuck"),
+)
+TOKEN = Kind(
+    name="token",
+    plural="tokens",
+    short=(),
+    named_by=("token",),
+    filters=(),
+    columns=("name", "role", "tenant", "state", "created_at", "expires_at"),
+    wide=("description", "version"),
+)
+
+KINDS = (TENANT, RACK, GROUP, HOST, QUOTA, VM, OPERATION, TOKEN)
+_BY_WORD = {word: kind for kind in KINDS for word in (kind.name, kind.plural, *kind.short)}
+
+
+def find(word: str, *, among: tuple[Kind, ...] = KINDS) -> Kind:
+    """The kind that `word` means: singular, plural or short, in any case.
+
+    Raises:
+        UsageError: there is no such kind, or it cannot be used here; says what was probably meant.
+    """
+    kind = _BY_WORD.get(word.lower())
+    if kind is not None and kind in among:
+        return kind
+    words = {name: kind for kind in among for name in (kind.name, kind.plural)}
+    near = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    known = ", ".join(kind.plural for kind in among)
+    reason = f"there is no kind {word!r}" if kind is None else f"{kind.plural} do not go with this verb"
+    raise click.UsageError(f"{reason}.{hint} Kinds: {known}.")
+
+
+def parts(kind: Kind, name: str) -> tuple[str, ...]:
+    """The parts of a full name as a person types it (`acme/web-1`).
+
+    Raises:
+        UsageError: it has too many or too few.
+    """
+    given = tuple(name.split("/"))
+    if len(given) == len(kind.named_by) and all(given):
+        return given
+    raise click.UsageError(f"{name!r} does not name a {kind.name}: write it as {kind.usage}")
+
+
+def list_path(kind: Kind) -> str:
+    return f"/v1/{kind.plural}"
+
+
+def path(kind: Kind, name: str) -> str:
+    """Where the resource of that full name is read, changed and deleted."""
+    given = [quote(part, safe="") for part in parts(kind, name)]
+    if kind is QUOTA:
+        return f"/v1/groups/{given[0]}/quotas/{given[1]}"
+    return f"/v1/{kind.plural}/" + "/".join(given)
+
+
+def full_name(kind: Kind, resource: dict[str, Any]) -> str:
+    """The name by which the CLI would find this resource again."""
+    if kind is QUOTA:
+        return f"{resource.get('group')}/{resource.get('tenant')}"
+    name = resource.get("name") or resource.get("id") or resource.get("uid") or "?"
+    return f"{resource.get('tenant')}/{name}" if kind is VM else str(name)

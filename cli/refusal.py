@@ -1,0 +1,118 @@
+"""A problem of the API as lines for a person: what, what to do about it, then the facts that the sentence rests on."""
+
+from typing import Any
+
+from cli import tables, units
+from cli.tables import Table
+
+# Shown by the first two lines, or of no use to a person.
+QUIET = ("type", "title", "status", "detail", "code", "instance", "command", "did_you_mean", "name", "kind", "resource")
+
+
+def lines(problem: dict[str, Any]) -> list[str]:
+    """The problem, one line each, without a trailing newline."""
+    code = str(problem.get("code") or problem.get("status") or "")
+    title = str(problem.get("title") or code or "Refused")
+    first = title if not code or code.lower() == title.lower().replace(" ", "_") else f"{title} ({code})"
+    shown = [f"berth: {tables.printable(first)}"]
+    if detail := problem.get("detail"):
+        shown += _indented(_text(detail).split("\n"))
+    for field, value in problem.items():
+        if field in QUIET or value is None or value in ([], {}):
+            continue
+        shown += _indented(FIELDS.get(field, _plain)(field, value))
+    if suggestion := problem.get("did_you_mean"):
+        shown += _indented([f"did you mean {_listed(suggestion)}?"])
+    if command := problem.get("command"):
+        shown += _indented([f"recorded as command {_text(command)}"])
+    return shown
+
+
+def _shortfalls(field: str, value: Any) -> list[str]:
+    """Per class and tenant of the chain; a tenant above the token's scope has its limit hidden."""
+    rows = []
+    for entry in value:
+        name = str(entry.get("resource"))
+        amounts = (entry.get(part) for part in ("limit", "used", "requested", "short"))
+        rows.append([_text(entry.get("tenant")), units.title(name), *(units.human(amount, name) for amount in amounts)])
+    return tables.text_lines(
+        Table(["tenant", "class", "limit", "used", "requested", "short"], rows, frozenset({2, 3, 4, 5}))
+    )
+
+
+def _reasons(field: str, value: Any) -> list[str]:
+    ordered = sorted(value, key=lambda entry: -int(entry.get("hosts") or 0))
+    rows = [[_text(entry.get("reason")), str(entry.get("hosts"))] for entry in ordered]
+    return tables.text_lines(Table(["why not", "hosts"], rows, frozenset({1})))
+
+
+def _nearest(field: str, value: Any) -> list[str]:
+    return [f"nearest: host {_text(value.get('host'))} lacks {_amounts(value.get('short') or {})}"]
+
+
+def _amounts_line(field: str, value: Any) -> list[str]:
+    words = {"largest_fit": "the largest of this shape that would fit", "requested": "requested"}
+    return [f"{words.get(field, field.replace('_', ' '))}: {_amounts(value)}"]
+
+
+def _alternatives(field: str, value: Any) -> list[str]:
+    rows = [
+        [_text(entry.get("group")), str(entry.get("hosts")), "yes" if entry.get("quota_ok") else "no"]
+        for entry in value
+    ]
+    return [
+        "groups that would take it now:",
+        *tables.text_lines(Table(["group", "hosts", "has quota"], rows, frozenset({1}))),
+    ]
+
+
+def _errors(field: str, value: Any) -> list[str]:
+    return [f"{_text(entry.get('field'))}: {_text(entry.get('message'))}" for entry in value]
+
+
+def _considered(field: str, value: Any) -> list[str]:
+    return [f"hosts considered: {value}"]
+
+
+def _groups(field: str, value: Any) -> list[str]:
+    """Where the tenant has quota (names), or, of a request for several groups, each one's own problem."""
+    if not isinstance(value, dict) and not all(isinstance(entry, dict) for entry in value):
+        return [f"has quota in: {_listed(value)}"]
+    named = value.items() if isinstance(value, dict) else ((entry.get("group"), entry) for entry in value)
+    return [f"{_text(group)}: {_text(problem.get('detail') or problem.get('code'))}" for group, problem in named]
+
+
+def _plain(field: str, value: Any) -> list[str]:
+    return [f"{field.replace('_', ' ')}: {tables.cell(value, human=True)}"]
+
+
+FIELDS = {
+    "errors": _errors,
+    "shortfalls": _shortfalls,
+    "reasons": _reasons,
+    "nearest": _nearest,
+    "largest_fit": _amounts_line,
+    "requested": _amounts_line,
+    "alternatives": _alternatives,
+    "considered": _considered,
+    "groups": _groups,
+}
+
+
+def _amounts(value: Any) -> str:
+    if not isinstance(value, dict):
+        return _text(value)
+    order = units.class_order(set(value))
+    return ", ".join(f"{units.title(name)} {units.human(value[name], name)}" for name in order)
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(_text(entry) for entry in value) if isinstance(value, list) else _text(value)
+
+
+def _text(value: Any) -> str:
+    return "–" if value is None else tables.printable(str(value))
+
+
+def _indented(given: list[str]) -> list[str]:
+    return [f"  {line}" for line in given]

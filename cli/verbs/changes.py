@@ -1,0 +1,158 @@
+"""`berth set`, `delete`, `move`, `resize`, `start`, `stop`, `cordon`, `uncordon`, `suspend`, `resume`."""
+
+from typing import Any
+
+import click
+
+from cli import kinds, options
+from cli.errors import Failed
+from cli.kinds import Kind
+from cli.options import Verb
+from cli.session import Session
+
+DELETABLE = (kinds.TENANT, kinds.RACK, kinds.GROUP, kinds.HOST, kinds.QUOTA, kinds.VM, kinds.TOKEN)
+
+
+@click.command(cls=Verb)
+@click.argument("kind")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@options.amounts
+@click.option("--vms", type=click.IntRange(0), metavar="N", help="How many VMs.")
+@click.option(
+    "--limit", "more", type=options.Assignment(), multiple=True, metavar="CLASS=N", help="Any class or count."
+)
+@click.option("--unlimited", is_flag=True, help="No limit in any class: the quota is access alone.")
+@click.option("--force", is_flag=True, help="Even below what is used now; the tenant is over quota then.")
+@options.write
+@click.pass_obj
+def set_(
+    session: Session,
+    kind: str,
+    names: tuple[str, ...],
+    cpu: int | None,
+    memory: int | None,
+    storage: int | None,
+    gpu: int | None,
+    vms: int | None,
+    more: tuple[tuple[str, int], ...],
+    unlimited: bool,
+    force: bool,
+) -> None:
+    """Set a quota: berth set quota GROUP TENANT --cpu 64 --memory 256GiB.
+
+    The limits are replaced as a whole: a class that is not named is unlimited, and 0 forbids it.
+    """
+    kinds.find(kind, among=(kinds.QUOTA,))
+    name = "/".join(names)
+    limits = options.resources(cpu, memory, storage, gpu, (*more, *((("vms", vms),) if vms is not None else ())))
+    if unlimited == bool(limits):
+        raise click.UsageError("say at least one limit (--cpu, --memory, --limit class=n …), or --unlimited")
+    body: dict[str, Any] = {"limits": limits, **({"force": True} if force else {})}
+    answer = session.command("PUT", kinds.path(kinds.QUOTA, name), body)
+    session.tell("set", kinds.QUOTA, name, answer)
+
+
+@click.command(cls=Verb)
+@click.argument("kind")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@options.write_and_wait
+@click.pass_obj
+def delete(session: Session, kind: str, names: tuple[str, ...]) -> None:
+    """Delete resources of a KIND by their names (token: revoke it). Stops at the first refusal."""
+    of = kinds.find(kind, among=DELETABLE)
+    if session.key and len(names) > 1:
+        raise click.UsageError("one --idempotency-key cannot name several deletions")
+    paths = [(name, kinds.path(of, name)) for name in names]
+    for name, path in paths:
+        answer = session.command("DELETE", path)
+        session.tell("deleting" if answer.status == 202 else "deleted", of, name, answer)
+
+
+@click.command(cls=Verb)
+@click.argument("kind")
+@click.argument("name")
+@click.option("--group", metavar="GROUP", help="Where a host goes.")
+@click.option("--parent", metavar="TENANT", help="Under which tenant a tenant goes.")
+@click.option("--top", is_flag=True, help="Make the tenant one without a parent.")
+@click.option("--force", is_flag=True, help="Even if what runs breaks a limit or over-commit then.")
+@options.write
+@click.pass_obj
+def move(session: Session, kind: str, name: str, group: str | None, parent: str | None, top: bool, force: bool) -> None:
+    """Move a host to another group, or a tenant to another parent, with all that is in use."""
+    of = kinds.find(kind, among=(kinds.HOST, kinds.TENANT))
+    if of is kinds.HOST:
+        if group is None or parent or top:
+            raise click.UsageError("a host moves to a group: berth move host NAME --group GROUP")
+        body: dict[str, Any] = {"group": group}
+    else:
+        if group or top == (parent is not None):
+            raise click.UsageError("a tenant moves to a parent: berth move tenant NAME --parent TENANT (or --top)")
+        body = {"parent": parent}
+    if force:
+        body["force"] = True
+    session.tell("moved", of, name, session.command("POST", f"{kinds.path(of, name)}/move", body))
+
+
+@click.command(cls=Verb)
+@click.argument("kind")
+@click.argument("name")
+@options.amounts
+@click.option(
+    "--resource", "more", type=options.Assignment(), multiple=True, metavar="CLASS=N", help="Any other class."
+)
+@options.write_and_wait
+@click.pass_obj
+def resize(
+    session: Session,
+    kind: str,
+    name: str,
+    cpu: int | None,
+    memory: int | None,
+    storage: int | None,
+    gpu: int | None,
+    more: tuple[tuple[str, int], ...],
+) -> None:
+    """Give a VM other amounts; classes that are not named stay as they are."""
+    of = kinds.find(kind, among=(kinds.VM,))
+    wanted = options.resources(cpu, memory, storage, gpu, more)
+    if not wanted:
+        raise click.UsageError("say at least one amount: --cpu, --memory, --storage, --gpu or --resource class=n")
+    # The API takes the whole shape; the version makes sure that it is the shape that was read.
+    now = session.read(of, name)
+    resources = {**now.json()["resources"], **wanted}
+    answer = session.command("POST", f"{kinds.path(of, name)}/resize", {"resources": resources}, if_match=now.etag)
+    session.tell("resized", of, name, answer)
+
+
+def _single(kind: Kind, action: str, said: str, text: str, *, waits: bool) -> click.Command:
+    """A verb that is one POST without a body, for one kind, whose word may be left out: `berth cordon [host] NAME…`."""
+
+    def run(session: Session, words: tuple[str, ...]) -> None:
+        names = words
+        if len(words) > 1 and words[0].lower() in (kind.name, kind.plural, *kind.short):
+            names = words[1:]
+        elif len(words) > 1:
+            kinds.find(words[0], among=(kind,))
+        if session.key and len(names) > 1:
+            raise Failed("one --idempotency-key cannot name several commands")
+        paths = [(name, f"{kinds.path(kind, name)}/{action}") for name in names]
+        for name, path in paths:
+            session.tell(said, kind, name, session.command("POST", path, {}))
+
+    decorated = (options.write_and_wait if waits else options.write)(click.pass_obj(run))
+    decorated = click.argument("words", nargs=-1, required=True, metavar=f"[{kind.name}] {kind.usage}...")(decorated)
+    return click.command(action, cls=Verb, help=text)(decorated)
+
+
+start = _single(kinds.VM, "start", "starting", "Start a VM.", waits=True)
+stop = _single(kinds.VM, "stop", "stopping", "Stop a VM; it keeps its claims.", waits=True)
+cordon = _single(kinds.HOST, "cordon", "cordoned", "Place nothing new on a host; what runs there stays.", waits=False)
+uncordon = _single(kinds.HOST, "uncordon", "uncordoned", "Place on a host again.", waits=False)
+suspend = _single(
+    kinds.TENANT,
+    "suspend",
+    "suspended",
+    "Refuse a tenant and its descendants new workload; nothing is stopped.",
+    waits=False,
+)
+resume = _single(kinds.TENANT, "resume", "resumed", "Lift a tenant's suspension.", waits=False)

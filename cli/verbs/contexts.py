@@ -1,0 +1,126 @@
+"""`berth login`, `berth context`, `berth whoami`: which server, and as whom. A token is never printed."""
+
+import sys
+from urllib.parse import urlsplit
+
+import click
+
+from cli import contexts, options, output, tables
+from cli.connection import Connection
+from cli.contexts import Saved
+from cli.errors import Failed
+from cli.session import Session
+
+
+@click.command()
+@click.argument("url", required=False)
+@click.option("--name", metavar="NAME", help="What to call the context (else the server's host).")
+@click.option(
+    "--token-file", metavar="FILE", help="The file with the token (else it is asked for, or read from a pipe)."
+)
+def login(url: str | None, name: str | None, token_file: str | None) -> None:
+    """Save a server and a token as the context in use, once the server knows the token.
+
+    Without URL: the server that runs in this directory, else http://127.0.0.1:8420.
+    """
+    local = contexts.running_here()
+    address = url or (local.url if local else contexts.DEFAULT_URL)
+    if token_file is not None:
+        token = contexts.read_token(token_file)
+    elif local is not None and local.token and address.rstrip("/") == local.url:
+        token = local.token
+    elif sys.stdin.isatty():
+        token = str(click.prompt("Token", hide_input=True, err=True)).strip()
+    else:
+        token = sys.stdin.readline().strip()
+    if not token:
+        raise Failed("no token was given")
+    connection = Connection(address, token)
+    me = connection.request("GET", "/v1/whoami").json()
+    label = name or urlsplit(connection.url).hostname or "default"
+    saved = contexts.read_saved()
+    entry = {"url": connection.url, "token": token}
+    contexts.write_saved(Saved(label, {**saved.contexts, label: entry}))
+    click.echo(f"logged in to {connection.url} as {me.get('name')} ({me.get('role')}); context {label} is in use")
+
+
+@click.group()
+def context() -> None:
+    """List, choose, show and delete saved contexts."""
+
+
+@context.command("list")
+@options.form
+@click.pass_obj
+def list_(session: Session) -> None:
+    """List the saved contexts; the one in use is marked."""
+    saved = contexts.read_saved()
+    items = [
+        {
+            "name": name,
+            "url": entry["url"],
+            "token": "saved" if entry.get("token") else None,
+            "in_use": name == saved.current,
+        }
+        for name, entry in sorted(saved.contexts.items())
+    ]
+    if session.form == "name":
+        return click.echo("\n".join(saved.contexts))
+    output.entries(items, ("name", "url", "token", "in_use"), form=session.form, headers=session.headers)
+
+
+@context.command()
+@click.argument("name")
+def use(name: str) -> None:
+    """Ask this context's server from now on."""
+    saved = contexts.read_saved()
+    _must_exist(name, saved)
+    contexts.write_saved(Saved(name, saved.contexts))
+    click.echo(f"context {name} is in use: {saved.contexts[name]['url']}")
+
+
+@context.command()
+@click.argument("name", required=False)
+@options.form
+@click.pass_obj
+def show(session: Session, name: str | None) -> None:
+    """Show where a call would go, and why there."""
+    if name is not None:
+        _must_exist(name, contexts.read_saved())
+        session.context = name
+    place = session.place
+    shown = {"url": place.url, "from": place.source, "token": "known" if place.token else None}
+    if session.is_structured:
+        return output.data(shown, form=session.form)
+    tables.show(tables.of_fields([shown], ("url", "from", "token"), human=tables.for_a_person()))
+
+
+@context.command()
+@click.argument("name")
+def delete(name: str) -> None:
+    """Forget a context and its token."""
+    saved = contexts.read_saved()
+    _must_exist(name, saved)
+    left = {other: entry for other, entry in saved.contexts.items() if other != name}
+    contexts.write_saved(Saved(None if saved.current == name else saved.current, left))
+    click.echo(f"context {name} deleted")
+
+
+@click.command()
+@options.read
+@click.pass_obj
+def whoami(session: Session) -> None:
+    """Say which server is asked, as whom, with which role and scope."""
+    me = session.get("/v1/whoami").json()
+    if session.is_structured:
+        return output.data(me, form=session.form, headers=session.headers)
+    if session.form == "name":
+        return click.echo(me.get("name"))
+    shown = {"server": session.connection.url, **me}
+    tables.show(tables.of_fields([shown], [field for field in shown if shown[field] is not None], human=True))
+
+
+def _must_exist(name: str, saved: Saved) -> None:
+    if name not in saved.contexts:
+        known = ", ".join(sorted(saved.contexts)) or "none; `berth login URL` saves one"
+        raise Failed(f"there is no context {name!r}; saved are: {known}")

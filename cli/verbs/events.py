@@ -1,0 +1,121 @@
+"""`berth events`: the log itself, and the log as it grows (server-sent events)."""
+
+import http.client
+import json
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import click
+
+from cli import options, output, tables
+from cli.connection import Connection, Query
+from cli.errors import Unreachable
+from cli.session import Session
+
+FIELDS = ("position", "at", "actor", "stream", "topic")
+SILENCE_S_MAX = 40.0  # the server comments every 15 s; after two missed ones the line is taken for dead
+RECONNECTS_MAX = 10
+BEFORE_FOLLOWING = 10
+
+
+@click.command()
+@click.option("--after", metavar="MOMENT", help="After this position or time (exclusive).")
+@click.option("--until", metavar="MOMENT", help="Up to this position or time (inclusive).")
+@click.option("--stream", metavar="KIND/NAME", help="Only of this resource.")
+@click.option("--topic", metavar="TOPIC", help="Only of this topic, for example vm.scheduled.")
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="At most so many (else the newest 50, or all after)."
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on as events happen, until Ctrl-C.")
+@options.read
+@click.pass_obj
+def events(
+    session: Session,
+    after: str | None,
+    until: str | None,
+    stream: str | None,
+    topic: str | None,
+    limit: int | None,
+    follow: bool,
+) -> None:
+    """Show the event log; with --follow, live. `-o json` prints one event a line then."""
+    if follow and until:
+        raise click.UsageError("--follow has no end; leave --until out")
+    named = {"after": after, "until": until, "stream": stream, "topic": topic}
+    query = [(name, value) for name, value in named.items() if value is not None]
+    if after is None:
+        newest = [*query, ("sort", "-position")]
+        count = limit or (BEFORE_FOLLOWING if follow else 50)
+        found = list(session.items("/v1/events", newest, limit=count))[::-1]
+    else:
+        found = list(session.items("/v1/events", query, limit=limit))
+    if not follow:
+        return output.entries(found, FIELDS, form=session.form, headers=session.headers)
+    for event in found:
+        _print(session, event)
+    last = str(found[-1]["position"]) if found else after
+    for event in live(session.connection, after=last):
+        if (stream is None or event.get("stream") == stream) and (topic is None or event.get("topic") == topic):
+            _print(session, event)
+
+
+class Message(NamedTuple):
+    """One server-sent event: `id` and `data` as they came."""
+
+    id: str | None
+    data: str
+
+
+def messages(lines: Iterable[bytes]) -> Iterator[Message]:
+    """Server-sent events from the lines of a stream; comments are skipped, a message ends with an empty line."""
+    identity: str | None = None
+    data: list[str] = []
+    for raw in lines:
+        line = raw.decode("utf-8", errors="replace").rstrip("\r\n")
+        if not line:
+            if data:
+                yield Message(identity, "\n".join(data))
+            data = []
+            continue
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            data.append(value)
+        elif field == "id":
+            identity = value
+
+
+def live(connection: Connection, *, after: str | None) -> Iterator[dict[str, Any]]:
+    """Events as they happen, after that position; a broken line is taken up again where it broke, so none is missed.
+
+    Raises:
+        Unreachable: the server stayed away.
+    """
+    last, failures = after, 0
+    while True:
+        own = connection.another()
+        try:
+            query: Query = [("after", last)] if last else []
+            response = own.stream("/v1/events/stream", query=query, headers={}, timeout_s=SILENCE_S_MAX)
+            for message in messages(response):
+                failures = 0
+                event = json.loads(message.data)
+                last = message.id or last
+                yield event
+        except (OSError, http.client.HTTPException) as error:
+            if failures >= RECONNECTS_MAX:
+                raise Unreachable(f"{connection.url} is gone: {error}") from None
+        finally:
+            own.close()
+        failures += 1
+        if failures > RECONNECTS_MAX:
+            raise Unreachable(f"{connection.url} keeps ending the stream")
+        time.sleep(min(0.2 * 2.0**failures, 5.0))
+
+
+def _print(session: Session, event: dict[str, Any]) -> None:
+    if session.is_structured:
+        click.echo(json.dumps(event, ensure_ascii=False))
+    else:
+        click.echo("\t".join(tables.cell(event.get(field), human=False) for field in FIELDS))

@@ -1,0 +1,196 @@
+"""`berth get`, `describe`, `capacity`, `explain`, `history`, `audit`: looking at things, now and then."""
+
+from typing import Any
+
+import click
+
+from cli import description, kinds, options, output, tables
+from cli.connection import Query
+from cli.kinds import COMMON_FILTERS, Kind
+from cli.session import Session
+
+AUDIT_FIELDS = ("position", "at", "actor", "outcome", "command", "resource", "reason")
+AUDIT_WIDE = (*AUDIT_FIELDS, "role", "source", "problem", "id")
+CAPACITY_FIELDS = ("used", "capacity", "available", "largest_fit")
+DIMENSIONS = ("region", "dc", "rack", "group", "tenant", "host")
+FILTER_FLAGS = (
+    "tenant",
+    "subtree",
+    "group",
+    "host",
+    "region",
+    "dc",
+    "room",
+    "rack",
+    "set",
+    "cluster",
+    "pool",
+    "parent",
+)
+
+
+def _filters(function: Any) -> Any:
+    flags = [
+        *(click.option(f"--{name}", metavar="NAME", help=f"Only those of this {name}.") for name in FILTER_FLAGS),
+        click.option("--over/--not-over", default=None, help="Only quotas whose use is over their limit (or is not)."),
+        click.option("--target", metavar="KIND/NAME", help="Only operations on this."),
+        click.option("--operation-kind", "kind_", metavar="KIND", help="Only operations of this kind."),
+        click.option("--state", multiple=True, metavar="STATE", help="Only in this state; may be repeated."),
+        click.option("--owner", metavar="TENANT", help="Only what this tenant owns."),
+        click.option("--external-id", metavar="ID", help="Only the one with your own key."),
+        click.option("--updated-since", metavar="MOMENT", help="Only what changed since (a position or a time)."),
+        click.option(
+            "-l", "--label", multiple=True, metavar="KEY=VALUE", help="Only with this label; may be repeated."
+        ),
+        click.option("-q", "--search", "q", metavar="TEXT", help="Only where this text occurs."),
+    ]
+    for flag in reversed(flags):
+        function = flag(function)
+    return function
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name", required=False)
+@_filters
+@click.option("--sort", metavar="FIELD", help="For example name, -cpu_available.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many (else all).")
+@options.read_then
+@click.pass_obj
+def get(session: Session, kind: str, name: str | None, sort: str | None, limit: int | None, **given: Any) -> None:
+    """List resources of a KIND, or show the one of that NAME."""
+    of = kinds.find(kind)
+    query = _query(of, given)
+    if name is not None:
+        if query or sort or limit:
+            raise click.UsageError("filters, --sort and --limit go with a list, not with a name")
+        resource = session.read(of, name).json()
+        if session.form in ("json", "yaml"):
+            return output.data(resource, form=session.form)
+        return output.resources(of, [resource], form=session.form, headers=session.headers)
+    query += [("sort", sort)] if sort else []
+    found = list(session.items(kinds.list_path(of), query, limit=limit))
+    output.resources(of, found, form=session.form, headers=session.headers)
+    if not found and session.form in ("table", "wide"):
+        click.echo(f"no {of.plural} found", err=True)
+
+
+def _query(kind: Kind, given: dict[str, Any]) -> Query:
+    """The filters as the API's query; one that does not go with the kind is wrong use, with those that do."""
+    given = {("kind" if field == "kind_" else field): value for field, value in given.items()}
+    allowed = {*kind.filters, *COMMON_FILTERS}
+    query: Query = []
+    for field, value in given.items():
+        if value is None or value == ():
+            continue
+        if field not in allowed:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in (*kind.filters, "state", "label", "owner"))
+            raise click.UsageError(f"{kind.plural} cannot be filtered by {field}; they can by {flags}")
+        if isinstance(value, bool):
+            query.append((field, "true" if value else "false"))
+        elif isinstance(value, tuple):
+            query += [(field, entry) for entry in value]
+        else:
+            query.append((field, str(value)))
+    return query
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name")
+@options.read_then
+@click.pass_obj
+def describe(session: Session, kind: str, name: str) -> None:
+    """Show everything about one resource, and the operation that is under way on it."""
+    of = kinds.find(kind)
+    resource = session.read(of, name).json()
+    if session.is_structured:
+        return output.data(resource, form=session.form, headers=session.headers)
+    for line in description.lines(of, resource):
+        click.echo(line)
+    operation = resource.get("operation")
+    if isinstance(operation, str) and operation:
+        running = session.read(kinds.OPERATION, operation).json()
+        click.echo(f"\nOperation {operation}")
+        for line in description.lines(kinds.OPERATION, running):
+            click.echo(f"  {line}")
+
+
+@click.command()
+@click.option(
+    "--by", type=click.Choice(DIMENSIONS), default="group", show_default=True, help="A row for each of these."
+)
+@click.option("--region", metavar="NAME")
+@click.option("--dc", metavar="NAME")
+@click.option("--group", metavar="NAME")
+@click.option("--tenant", metavar="NAME")
+@options.read_then
+@click.pass_obj
+def capacity(session: Session, by: str, **given: str | None) -> None:
+    """Show used, capacity, available and the largest fit per class."""
+    query = [("by", by), *((name, value) for name, value in given.items() if value is not None)]
+    rows = list(session.items("/v1/capacity", query))
+    if session.is_structured:
+        return output.data(rows, form=session.form, headers=session.headers)
+    if session.form == "name":
+        return click.echo("\n".join(str(row.get("name")) for row in rows))
+    more = ("promised", "unpromised") if session.form == "wide" and by == "group" else ()
+    table = tables.amounts_of(rows, (*CAPACITY_FIELDS, *more), by=by, human=tables.for_a_person())
+    tables.show(table, headers=session.headers)
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name")
+@options.read_then
+@click.pass_obj
+def explain(session: Session, kind: str, name: str) -> None:
+    """Say why a VM runs where it runs: berth explain vm TENANT/VM."""
+    of = kinds.find(kind, among=(kinds.VM,))
+    tenant, vm = kinds.parts(of, name)
+    found = session.get(f"/v1/explain/vms/{tenant}/{vm}").json()
+    if session.is_structured:
+        return output.data(found, form=session.form, headers=session.headers)
+    for line in description.value_lines(found):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many (else all).")
+@options.read
+@click.pass_obj
+def history(session: Session, kind: str, name: str, limit: int | None) -> None:
+    """Show a resource's changes: when, by whom, from what to what."""
+    of = kinds.find(kind)
+    found = list(session.items(f"/v1/history/{of.name}/" + "/".join(kinds.parts(of, name)), [], limit=limit))
+    if session.is_structured:
+        return output.data(found, form=session.form, headers=session.headers)
+    shown = [{**entry, "changes": "; ".join(description.changes(entry))} for entry in found]
+    output.entries(shown, ("position", "at", "actor", "topic", "changes"), form=session.form, headers=session.headers)
+
+
+@click.command()
+@click.option("--actor", metavar="NAME", help="Only what this one did (a token's name).")
+@click.option("--resource", metavar="KIND/NAME", help="Only what was done to this.")
+@click.option("--command", metavar="COMMAND", help="Only this command, for example vm.provision.")
+@click.option("--outcome", type=click.Choice(["accepted", "rejected"]), help="Only these.")
+@click.option("--since", metavar="MOMENT", help="From this position or time on.")
+@click.option("--until", metavar="MOMENT", help="Up to this position or time.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="The newest so many.")
+@click.option("--all", "everything", is_flag=True, help="All of them, however many.")
+@options.read
+@click.pass_obj
+def audit(session: Session, limit: int, everything: bool, **given: str | None) -> None:
+    """Show who did what, when, from where, why, and what came of it; the newest last."""
+    query = [(name, value) for name, value in given.items() if value is not None]
+    if everything:
+        found = list(session.items("/v1/audit", query))
+    else:
+        found = list(session.items("/v1/audit", [*query, ("sort", "-position")], limit=limit))[::-1]
+    if session.is_structured:
+        return output.data(found, form=session.form, headers=session.headers)
+    shown = [{**entry, "problem": (entry.get("problem") or {}).get("code")} for entry in found]
+    fields = AUDIT_WIDE if session.form == "wide" else AUDIT_FIELDS
+    output.entries(shown, fields, form=session.form, headers=session.headers)

@@ -1,0 +1,146 @@
+"""`berth apply -f` and `berth diff -f`: a site as a file."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli import options, output, tables
+from cli.errors import Failed, Refused
+from cli.options import Verb
+from cli.session import Session
+from cli.site import document, plan
+from cli.site.document import Document
+from cli.site.plan import Step
+
+files = click.option(
+    "-f",
+    "--file",
+    "paths",
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="A YAML file, or - for stdin; may be repeated.",
+)
+
+
+@click.command(cls=Verb)
+@files
+@options.write_and_wait
+@click.pass_obj
+def apply(session: Session, paths: tuple[str, ...]) -> None:
+    """Make the platform what a file says: what is missing is created, what differs is updated.
+
+    Nothing is sent before all documents are read and checked. Applied again it changes nothing. It deletes nothing.
+    Stops at the first refusal; what was done by then stays, and the next run goes on from there.
+    """
+    if session.key:
+        raise click.UsageError("apply sends many commands; one --idempotency-key cannot name them")
+    documents = _read(paths)
+    steps = plan.steps(documents, plan.current_of(session, documents))
+    done: list[Step] = []
+    try:
+        for step in steps:
+            done.append(step if session.dry_run else _carry_out(session, step))
+            if not session.is_structured:
+                _tell(session, done[-1])
+    except Refused:
+        where, left = steps[len(done)].document, len(steps) - len(done) - 1
+        click.echo(
+            f"berth: {where.place}: {where.kind.name} {where.name} was refused; {len(done)} done before it, {left} not tried. "
+            "Mend it and apply again: what is done stays as it is.",
+            err=True,
+        )
+        raise
+    finally:
+        _sum_up(session, done)
+
+
+@click.command()
+@files
+@click.option("--exit-code", is_flag=True, help="Exit 1 if anything differs.")
+@options.read
+@click.pass_context
+def diff(ctx: click.Context, paths: tuple[str, ...], exit_code: bool) -> None:
+    """Show field by field what `apply` would change."""
+    session = ctx.find_object(Session)
+    assert session is not None
+    documents = _read(paths)
+    steps = plan.steps(documents, plan.current_of(session, documents))
+    if session.is_structured:
+        output.data([_entry(step) for step in steps if step.outcome != "unchanged"], form=session.form)
+    for step in steps if not session.is_structured else ():
+        if step.outcome == "unchanged":
+            continue
+        sign = "+" if step.outcome == "created" else "~"
+        click.echo(f"{sign} {step.document.kind.name} {step.document.name}")
+        for difference in step.differences:
+            new = tables.cell(difference.new, human=False)
+            if step.outcome == "created":
+                click.echo(f"    {difference.field}: {new}")
+            else:
+                click.echo(f"    {difference.field}: {tables.cell(difference.old, human=False)} → {new}")
+    if exit_code and any(step.outcome != "unchanged" for step in steps):
+        ctx.exit(1)
+
+
+def _read(paths: tuple[str, ...]) -> list[Document]:
+    found: dict[tuple[str, str], Document] = {}
+    for path in paths:
+        for entry in document.read(_text(path), file="stdin" if path == "-" else path):
+            key = (entry.kind.name, entry.name)
+            if key in found:
+                raise Failed(f"{entry.place}: {entry.kind.name} {entry.name} stands already in {found[key].place}")
+            found[key] = entry
+    return document.in_order(list(found.values()))
+
+
+def _text(path: str) -> str:
+    try:
+        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Failed(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Failed(f"{path} is not UTF-8 text") from None
+
+
+def _carry_out(session: Session, step: Step) -> Step:
+    try:
+        for request in step.requests:
+            session.command(request.method, request.path, request.body, if_match=request.if_match)
+    except Refused as refused:
+        if step.outcome != "created" or refused.code != "already_exists":
+            raise
+        # It was made between our look and now, or the read model had not caught up with the run before.
+        now = plan.read(session, step.document, min_position=refused.position)
+        again = plan.step(step.document, now)
+        if again.outcome == "created":
+            raise
+        return _carry_out(session, again)
+    return step
+
+
+def _tell(session: Session, step: Step) -> None:
+    name = f"{step.document.kind.name} {step.document.name}"
+    if session.form == "name":
+        return click.echo(step.document.name)
+    would = "would be " if session.dry_run and step.outcome != "unchanged" else ""
+    fields = ", ".join(difference.field for difference in step.differences) if step.outcome == "updated" else ""
+    click.echo(f"{name} {would}{step.outcome}" + (f" ({fields})" if fields else ""))
+
+
+def _sum_up(session: Session, done: list[Step]) -> None:
+    if session.is_structured:
+        return output.data([_entry(step) for step in done], form=session.form)
+    counts = [f"{sum(step.outcome == word for step in done)} {word}" for word in ("created", "updated", "unchanged")]
+    click.echo(f"{', '.join(counts)}" + (" (dry run, nothing sent)" if session.dry_run else ""), err=True)
+
+
+def _entry(step: Step) -> dict[str, Any]:
+    return {
+        "kind": step.document.kind.name,
+        "name": step.document.name,
+        "outcome": step.outcome,
+        "differences": [difference._asdict() for difference in step.differences],
+    }

@@ -1,0 +1,41 @@
+"""`berth verify`: the proof, as a sentence and an exit code."""
+
+from typing import Any
+
+import click
+
+from cli import options, output, tables
+from cli.connection import Connection
+from cli.session import Session
+
+TIMEOUT_S = 600.0  # the whole log is replayed
+SHOWN_MAX = 50
+
+
+def ask(connection: Connection) -> dict[str, Any]:
+    """The verification's result: `position`, `events`, `violations`, `differences`."""
+    result: dict[str, Any] = connection.request("POST", "/v1/verify", timeout_s=TIMEOUT_S).json()
+    return result
+
+
+@click.command()
+@options.read
+@click.pass_context
+def verify(ctx: click.Context) -> None:
+    """Replay the log, check what must never break, compare the read models with the fold. Exit 1 if any is wrong."""
+    session = ctx.find_object(Session)
+    assert session is not None
+    result = ask(session.connection)
+    found = [*result["violations"], *result["differences"]]
+    if session.is_structured:
+        output.data(result, form=session.form)
+    else:
+        click.echo(
+            f"{result['events']:,} events up to position {result['position']}: "
+            f"{len(result['violations'])} violations, {len(result['differences'])} differences"
+        )
+        for entry in found[:SHOWN_MAX]:
+            click.echo(f"  {tables.cell(entry, human=True)}")
+        if len(found) > SHOWN_MAX:
+            click.echo(f"  … and {len(found) - SHOWN_MAX} more; `-o json` has them all")
+    ctx.exit(1 if found else 0)
