@@ -1,0 +1,461 @@
+"""`berth up`: the whole platform on one machine, as children of this process, which keeps every one of them running.
+
+    lock the data directory → end what a killed supervisor left → PostgreSQL, NATS → schema → api and the others
+    → ready → sample site → endpoints.json → keep them running until SIGTERM or Ctrl-C → stop them, PostgreSQL last
+
+One thread, woken by signals (a child's death is one): nothing here waits on anything without a limit.
+"""
+
+import fcntl
+import http.client
+import json
+import os
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+import msgspec
+import structlog
+
+from workers import child, embedded
+from workers.nats_config import write_secret
+from workers.settings import Settings, variable_of
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "examples" / "site.yaml"
+READY_S_MAX = 60.0
+STOP_S_MAX = 4.0
+POSTGRES_STOP_S_MAX = 10.0
+LOG_BYTES_MAX = 10 * 1024 * 1024
+# A process that lived this long is restarted at once; one that dies sooner waits, twice as long each time.
+STEADY_S = 10.0
+BACK_OFF_S_FIRST, BACK_OFF_S_MAX = 0.1, 2.0
+
+log = structlog.get_logger()
+
+
+class CannotStart(Exception):
+    """The platform cannot be brought up; the message is for the person who asked for it."""
+
+
+class Kept:
+    """A child that is started again whenever it ends."""
+
+    def __init__(
+        self,
+        name: str,
+        launch: Callable[[IO[bytes]], subprocess.Popen[bytes]],
+        *,
+        log_file: Path,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        self.name = name
+        self.log_file = log_file
+        self.stop_signal = stop_signal
+        self._launch = launch
+        self._deaths_in_a_row = 0
+        self._launched_at = 0.0
+        self._due_at = 0.0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def launch(self) -> None:
+        with open(self.log_file, "ab") as stream:
+            self.adopt(self._launch(stream))
+
+    def adopt(self, process: subprocess.Popen[bytes]) -> None:
+        self.process, self._launched_at = process, time.monotonic()
+
+    def revive(self) -> bool:
+        """Start it again if it ended and its back-off is over; whether it was started."""
+        now = time.monotonic()
+        if self.process is not None:
+            if (exit_code := self.process.poll()) is None:
+                return False
+            self.process = None
+            self._deaths_in_a_row = 0 if now - self._launched_at >= STEADY_S else self._deaths_in_a_row + 1
+            self._due_at = now + back_off_s(self._deaths_in_a_row)
+            last_lines = embedded.last_lines(self.log_file)
+            log.warning("process ended", process=self.name, exit=exit_code, last_lines=last_lines)
+        if now < self._due_at:
+            return False
+        try:
+            self.launch()
+        except (OSError, subprocess.SubprocessError, embedded.EmbeddedFailed) as failure:
+            log.error("process not started", process=self.name, reason=str(failure))
+            self._due_at = now + BACK_OFF_S_MAX
+            return False
+        log.info("process restarted", process=self.name, pid=self.pid)
+        return True
+
+    @property
+    def pid(self) -> int | None:
+        return None if self.process is None else self.process.pid
+
+    @property
+    def due_in_s(self) -> float | None:
+        """How long until it is to be started again; None while it runs."""
+        return None if self.process is not None else max(0.0, self._due_at - time.monotonic())
+
+    def ask_to_stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(self.stop_signal)
+
+    def await_end(self, deadline: float) -> None:
+        if self.process is None:
+            return
+        try:
+            self.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.warning("process killed", process=self.name, reason="it did not stop in time")
+            self.process.kill()
+            self.process.wait()
+
+
+def back_off_s(deaths_in_a_row: int) -> float:
+    if deaths_in_a_row == 0:
+        return 0.0
+    return min(BACK_OFF_S_FIRST * 2 ** min(deaths_in_a_row - 1, 10), BACK_OFF_S_MAX)
+
+
+class Wakeups:
+    """Waiting that ends when a signal comes: a child ended, or somebody wants us to stop."""
+
+    def __init__(self) -> None:
+        self.is_stopping = False
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.is_stopping = True
+
+    def wait(self, seconds: float | None) -> None:
+        if self.is_stopping:
+            return
+        if select.select([self._read], [], [], seconds)[0]:
+            self._read.recv(4096)
+
+
+class Platform:
+    """The running children and the files that tell others about them."""
+
+    def __init__(self, settings: Settings, *, wakeups: Wakeups) -> None:
+        self.settings = settings
+        self.data = settings.data
+        self.wakeups = wakeups
+        self.kept: dict[str, Kept] = {}
+        self.is_announced = False
+
+    def start(self) -> None:
+        """Bring everything up; returns early when asked to stop.
+
+        Raises:
+            CannotStart, embedded.EmbeddedFailed: with what a person can do about it.
+        """
+        self.postgres = embedded.Postgres(self.data)
+        self.nats = embedded.Nats(self.data, controllers=self.settings.controllers)
+        for server in (self.postgres, self.nats):
+            self._bring_up(server)
+        self._prepare_schema()
+        for name, overrides in self._processes().items():
+            self._keep(name, overrides)
+        self._await_ready()
+        if self.settings.sample and not self.wakeups.is_stopping:
+            self._load_sample()
+        if not self.wakeups.is_stopping:
+            self.is_announced = True
+            self._write_files()
+            self._greet()
+
+    def keep_running(self) -> None:
+        while not self.wakeups.is_stopping:
+            self._revive()
+            self.wakeups.wait(
+                min((due for kept in self.kept.values() if (due := kept.due_in_s) is not None), default=5.0)
+            )
+
+    def stop(self) -> None:
+        """The api first, so that nothing new comes in; PostgreSQL last, as all the others use it."""
+        (self.data / "endpoints.json").unlink(missing_ok=True)
+        servers = ("nats", "postgres")
+        others = [name for name in self.kept if name not in ("api", *servers)]
+        for names in (["api"], others, ["nats"], ["postgres"]):
+            leaving = [self.kept[name] for name in names if name in self.kept]
+            for kept in leaving:
+                kept.ask_to_stop()
+            deadline = time.monotonic() + (POSTGRES_STOP_S_MAX if names == ["postgres"] else STOP_S_MAX)
+            for kept in leaving:
+                kept.await_end(deadline)
+        (self.data / "pids.json").unlink(missing_ok=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.settings.host}:{self.settings.port}"
+
+    def _bring_up(self, server: embedded.Server) -> None:
+        kept = Kept(server.name, server.launch, log_file=self._log_file(server.name), stop_signal=server.stop_signal)
+        self.kept[server.name] = kept
+        with open(kept.log_file, "ab") as stream:
+            kept.adopt(embedded.bring_up(server, stream))
+        self._write_files()
+
+    def _prepare_schema(self) -> None:
+        from eventlog import schema
+
+        schema.prepare(
+            self.postgres.owner(),
+            service_role=embedded.SERVICE,
+            service_password=self.postgres.service_password_file.read_text().strip(),
+        )
+
+    def _processes(self) -> dict[str, dict[str, str]]:
+        """What runs beside the servers, with the variables that are this process' own."""
+        controllers = self.settings.controllers
+        return {
+            "api": self._as("api"),
+            "projector": {},
+            "relay": self._as("relay"),
+            "dispatcher": self._as("dispatcher"),
+            **{
+                "controller" if len(controllers) == 1 else f"controller-{name}": {
+                    **self._as(f"controller-{name}"),
+                    variable_of("controllers"): name,
+                }
+                for name in controllers
+            },
+            "past": self._as("past"),
+        }
+
+    def _as(self, user: str) -> dict[str, str]:
+        return {variable_of("nats_credentials"): str(self.nats.credentials[user])}
+
+    def _keep(self, name: str, overrides: Mapping[str, str]) -> None:
+        settings = msgspec.structs.replace(
+            self.settings,
+            engine="local",
+            postgres=self.postgres.service_without_password(),
+            postgres_password_file=self.postgres.service_password_file,
+            nats=self.nats.url,
+            admin_token_file=self.data / "admin.token",
+        )
+        inherited = {variable: value for variable, value in os.environ.items() if not variable.startswith("BERTH_")}
+        environment = {**inherited, **settings.environment(), **overrides}
+
+        def launch(stream: IO[bytes]) -> subprocess.Popen[bytes]:
+            return child.spawn(
+                [sys.executable, "-m", "workers", name.partition("-")[0]],
+                log=stream,
+                signal_at_our_death=signal.SIGTERM,
+                environment=environment,
+                directory=ROOT,
+            )
+
+        self.kept[name] = Kept(name, launch, log_file=self._log_file(name))
+        self.kept[name].launch()
+        self._write_files()
+
+    def _log_file(self, name: str) -> Path:
+        file = self.data / "log" / f"{name}.log"
+        if file.exists() and file.stat().st_size > LOG_BYTES_MAX:
+            file.replace(file.with_suffix(".log.1"))
+        return file
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + READY_S_MAX
+        while not self.wakeups.is_stopping and not _answers(self.settings.host, self.settings.port, "/readyz"):
+            if time.monotonic() > deadline:
+                api = self.kept["api"].log_file
+                reason = f"Berth was not ready within {READY_S_MAX:.0f} s. The end of {api}:"
+                raise CannotStart(f"{reason}\n{embedded.last_lines(api)}")
+            self._revive()
+            self.wakeups.wait(0.05)
+
+    def _revive(self) -> None:
+        revived = [kept for kept in self.kept.values() if kept.revive()]
+        if revived:
+            self._write_files()
+
+    def _load_sample(self) -> None:
+        """What `berth apply -f examples/site.yaml` does, as the first admin, if nothing is there yet."""
+        token = (self.data / "admin.token").read_text().strip()
+        if not SAMPLE.exists() or not _is_empty(self.settings.host, self.settings.port, token):
+            return
+        with open(self._log_file("sample"), "ab") as stream:
+            loading = child.spawn(
+                [sys.executable, "-m", "cli.main", "apply", "-f", SAMPLE],
+                log=stream,
+                signal_at_our_death=signal.SIGTERM,
+                environment={**os.environ, "BERTH_URL": self.url, "BERTH_TOKEN": token},
+                directory=ROOT,
+            )
+        while loading.poll() is None and not self.wakeups.is_stopping:
+            self._revive()
+            self.wakeups.wait(1.0)
+        if loading.poll() is None:
+            loading.terminate()
+            loading.wait()
+        elif loading.returncode:
+            lines = embedded.last_lines(self.data / "log" / "sample.log")
+            log.error("sample site not loaded", exit=loading.returncode, last_lines=lines)
+
+    def _write_files(self) -> None:
+        pids = {name: kept.pid for name, kept in self.kept.items() if kept.pid is not None}
+        identities = {name: who for name, pid in pids.items() if (who := child.identity(pid)) is not None}
+        write_secret(self.data / "pids.json", msgspec.json.encode(identities).decode())
+        if not self.is_announced:
+            return
+        endpoints = {
+            "http": self.url,
+            "postgres": self.postgres.service(),
+            "nats": self.nats.url,
+            "nats_credentials": str(self.nats.credentials["reader"]),
+            "token_file": str(self.data / "admin.token"),
+            "pids": {"supervisor": os.getpid(), **pids},
+        }
+        write_secret(self.data / "endpoints.json", json.dumps(endpoints, indent=1) + "\n")
+
+    def _greet(self) -> None:
+        token = self.data / "admin.token"
+        berth = "berth" if sys.stdout.isatty() else f"{Path(sys.executable).parent / 'berth'}"
+        body = '{"tenant":"payments","name":"web-1","group":"std","resources":{"cpu":4,"memory_mib":8192}}'
+        print(
+            f"Berth is ready at {self.url}\n"
+            f"The admin token is in {token}\n"
+            "Three things to try:\n"
+            f"  export BERTH_URL={self.url} BERTH_TOKEN=$(cat {token})\n"
+            f"  1. curl -i $BERTH_URL/v1/vms -H \"Authorization: Bearer $BERTH_TOKEN\" -H 'Prefer: wait=10' "
+            f"-H 'Content-Type: application/json' -d '{body}'\n"
+            f"  2. {berth} get hosts\n"
+            f"  3. open {self.url}/docs\n"
+            "Ctrl-C stops it.",
+            flush=True,
+        )
+
+
+def run(settings: Settings) -> int:
+    """Run the platform until it is told to stop; the exit code."""
+    try:
+        data = _open_directory(settings.data)
+        lock = _lock(data)
+        with lock:
+            _end_leftovers(data)
+            settings = msgspec.structs.replace(settings, data=data, port=_port(settings))
+            return _run_locked(settings)
+    except (CannotStart, embedded.EmbeddedFailed) as reason:
+        print(reason, file=sys.stderr)
+        return 1
+
+
+def _run_locked(settings: Settings) -> int:
+    _write_admin_token(settings.data)
+    (settings.data / "log").mkdir(mode=0o700, exist_ok=True)
+    platform = Platform(settings, wakeups=Wakeups())
+    try:
+        platform.start()
+        platform.keep_running()
+    finally:
+        platform.stop()
+    print("Berth has stopped.", flush=True)
+    return 0
+
+
+def _open_directory(data: Path) -> Path:
+    # As root, PostgreSQL's user must pass through; it can read nothing in it but its own cluster.
+    mode = 0o711 if os.geteuid() == 0 else 0o700
+    try:
+        data = data.absolute()
+        data.parent.mkdir(parents=True, exist_ok=True)
+        data.mkdir(mode=mode, exist_ok=True)
+        probe = data / f".writable.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as failure:
+        reason = failure.strerror or str(failure)
+        raise CannotStart(
+            f"The data directory {data} cannot be used: {reason}. Set BERTH_DATA to another one."
+        ) from None
+    return data
+
+
+def _lock(data: Path) -> IO[str]:
+    """Hold the directory for as long as the file is open: the kernel lets go of it however we end."""
+    file = open(data / "lock", "a+")  # noqa: SIM115 – it is held, and so open, until the end
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise CannotStart(f"The data directory {data} is held by the supervisor with process id {holder}.") from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _end_leftovers(data: Path) -> None:
+    """The kernel told the children of a killed supervisor to stop: wait for them, and kill who does not."""
+    (data / "endpoints.json").unlink(missing_ok=True)
+    file = data / "pids.json"
+    if not file.exists():
+        return
+    try:
+        left = msgspec.json.decode(file.read_bytes(), type=dict[str, child.Identity])
+    except msgspec.DecodeError:
+        left = {}
+    # In the order in which they are stopped: servers were started first.
+    for name, who in reversed(left.items()):
+        is_postgres = name == "postgres"
+        with_signal = signal.SIGINT if is_postgres else signal.SIGTERM
+        child.end(who, with_signal=with_signal, patience_s=POSTGRES_STOP_S_MAX if is_postgres else STOP_S_MAX)
+    file.unlink()
+
+
+def _port(settings: Settings) -> int:
+    if settings.port == 0:
+        return embedded.free_port(settings.host)
+    if not embedded.is_free(settings.port, settings.host):
+        raise CannotStart(
+            f"Port {settings.port} of {settings.host} is taken by another program. "
+            "Set BERTH_PORT to another one, or to 0 for any that is free."
+        )
+    return settings.port
+
+
+def _write_admin_token(data: Path) -> None:
+    file = data / "admin.token"
+    if not file.exists():
+        write_secret(file, f"berth_{secrets.token_urlsafe(32)}\n")
+
+
+def _answers(host: str, port: int, path: str) -> bool:
+    return _get(host, port, path, headers={})[0] == http.client.OK
+
+
+def _is_empty(host: str, port: int, token: str) -> bool:
+    status, body = _get(host, port, "/v1/tenants?limit=1", headers={"Authorization": f"Bearer {token}"})
+    return status == http.client.OK and not json.loads(body)["items"]
+
+
+def _get(host: str, port: int, path: str, *, headers: Mapping[str, str]) -> tuple[int | None, bytes]:
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", path, headers=dict(headers))
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        return None, b""
+    finally:
+        connection.close()
