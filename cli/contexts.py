@@ -71,8 +71,8 @@ def write_saved(saved: Saved) -> None:
 def find(*, url: str | None = None, token_file: str | None = None, context: str | None = None) -> Place:
     """The server and token for a call, the most explicit first.
 
-    Address: `--url`, `--context`, `BERTH_URL`, the context in use, `.berth/endpoints.json` (or the one in `BERTH_DATA`),
-    the default. Token: `--token-file`, `BERTH_TOKEN`, else the one known for exactly that address.
+    Address: `--url`, `--context`, `BERTH_URL`, the context in use, `endpoints.json` in `BERTH_DATA` or `.berth`, the
+    default. Token: `--token-file`, `BERTH_TOKEN`, else the one known for exactly that address.
     """
     saved = read_saved()
     if context is not None and context not in saved.contexts:

@@ -22,7 +22,7 @@ class Kind(NamedTuple):
     filters: tuple[str, ...]
     columns: tuple[str, ...]
     wide: tuple[str, ...]
-    # The fields with amounts: (used, limit) makes a column `used / limit` per class, one field alone a column per class.
+    # The fields with amounts, a column per class: one field alone, or two as `used / limit`.
     amounts: tuple[str, ...] = ()
     failed_states: tuple[str, ...] = ("failed",)
 

@@ -10,6 +10,7 @@ from cli import output, units
 from cli.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 WAIT_S_DEFAULT = "60"
 _DURATION_WORD = re.compile(r"\d+(\.\d+)?(ms|s|m|h)?")
 
@@ -26,41 +27,26 @@ class Verb(click.Command):
         return super().parse_args(ctx, spelled)
 
 
-class Duration(click.ParamType):
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            return units.duration_s(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def duration(text: str) -> float:
+    """A flag's type: `90s`, `2m`."""
+    return _or_wrong_use(units.duration_s, text)
 
 
-class Assignment(click.ParamType):
-    """`class=amount`."""
-
-    name = "class=amount"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        try:
-            return value if isinstance(value, tuple) else units.assignment(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def assignment(text: str) -> tuple[str, int]:
+    """A flag's type: `class=amount`."""
+    return _or_wrong_use(units.assignment, text)
 
 
-class Amount(click.ParamType):
-    """An amount of one class, with or without a unit."""
+def amount_of(resource_class: str) -> Callable[[str], int]:
+    """A flag's type: an amount of this class, with or without a unit."""
+    return lambda text: _or_wrong_use(lambda value: units.amount(value, resource_class), text)
 
-    name = "amount"
 
-    def __init__(self, resource_class: str) -> None:
-        self._resource_class = resource_class
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return value if isinstance(value, int) else units.amount(str(value), self._resource_class)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def _or_wrong_use(convert: Callable[[str], T], text: str) -> T:
+    try:
+        return convert(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _stored(attribute: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -105,7 +91,7 @@ reason = _option("--reason", attribute="reason", metavar="TEXT", help="Why; kept
 wait = _option(
     "--wait",
     attribute="wait_s",
-    type=Duration(),
+    type=duration,
     metavar="[=DURATION]",
     help=f"Wait for the operation to end ({WAIT_S_DEFAULT} s if no duration is given).",
 )
@@ -117,10 +103,10 @@ write = _all(where, form, dry_run, reason, key)
 write_and_wait = _all(where, form, dry_run, reason, key, wait)
 
 amounts = _all(
-    click.option("--cpu", type=Amount("cpu"), metavar="N", help="vCPU."),
-    click.option("--memory", type=Amount("memory_mib"), metavar="N|8GiB", help="Memory; MiB without a unit."),
-    click.option("--storage", type=Amount("storage_gib"), metavar="N|2TiB", help="Storage; GiB without a unit."),
-    click.option("--gpu", type=Amount("gpu"), metavar="N", help="GPUs."),
+    click.option("--cpu", type=amount_of("cpu"), metavar="N", help="vCPU."),
+    click.option("--memory", type=amount_of("memory_mib"), metavar="N|8GiB", help="Memory; MiB without a unit."),
+    click.option("--storage", type=amount_of("storage_gib"), metavar="N|2TiB", help="Storage; GiB without a unit."),
+    click.option("--gpu", type=amount_of("gpu"), metavar="N", help="GPUs."),
 )
 
 

@@ -117,7 +117,7 @@ def text_lines(table: Table) -> list[str]:
 
 
 def flat(item: dict[str, Any], *, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """The fields of a resource as columns of a CSV file: `capacity.cpu`, lists with their entries separated by spaces."""
+    """The fields of a resource as columns of a CSV file: `capacity.cpu`; a list's entries have spaces between them."""
     for field, value in item.items():
         if isinstance(value, dict) and value:
             yield from flat(value, prefix=f"{prefix}{field}.")

@@ -106,6 +106,7 @@ def _contents(text: str, file: str) -> Iterator[tuple[str, Any]]:
     try:
         while loader.check_node():
             node = loader.get_node()
+            assert node is not None  # as check_node said
             number += 1
             place = f"{file}, document {number} (line {node.start_mark.line + 1})"
             _refuse_duplicates(node, place)

@@ -70,8 +70,8 @@ def step(document: Document, now: dict[str, Any] | None) -> Step:
     for difference in differences:
         if difference.field in FIXED.get(kind.name, ()):
             raise Failed(
-                f"{document.place}, field {difference.field}: it is {difference.old!r} and cannot be changed by a file; "
-                f"write that, or delete {kind.name} {document.name} first"
+                f"{document.place}, field {difference.field}: it is {difference.old!r}, and a file cannot change that; "
+                f"write so, or delete {kind.name} {document.name} first"
             )
     return Step(document, "updated", differences, _changes(document, differences))
 
@@ -84,6 +84,7 @@ def same(field: str, now: Any, wanted: Any) -> bool:
         now = {part: now[part] for part in wanted}
     if field in ("capacity", "resources"):
         now, wanted = _above_zero(now), _above_zero(wanted)
+    now, wanted = _without_nulls(now), _without_nulls(wanted)
     if now in (None, "", {}, []) and wanted in (None, "", {}, []):
         return True
     return bool(now == wanted)
@@ -156,3 +157,9 @@ def _without_names(body: dict[str, Any]) -> dict[str, Any]:
 
 def _above_zero(amounts: Any) -> Any:
     return {name: value for name, value in amounts.items() if value} if isinstance(amounts, dict) else amounts
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(entry) for name, entry in value.items() if entry is not None}
+    return [_without_nulls(entry) for entry in value] if isinstance(value, list) else value

@@ -18,9 +18,7 @@ DELETABLE = (kinds.TENANT, kinds.RACK, kinds.GROUP, kinds.HOST, kinds.QUOTA, kin
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @options.amounts
 @click.option("--vms", type=click.IntRange(0), metavar="N", help="How many VMs.")
-@click.option(
-    "--limit", "more", type=options.Assignment(), multiple=True, metavar="CLASS=N", help="Any class or count."
-)
+@click.option("--limit", "more", type=options.assignment, multiple=True, metavar="CLASS=N", help="Any class or count.")
 @click.option("--unlimited", is_flag=True, help="No limit in any class: the quota is access alone.")
 @click.option("--force", is_flag=True, help="Even below what is used now; the tenant is over quota then.")
 @options.write
@@ -97,9 +95,7 @@ def move(session: Session, kind: str, name: str, group: str | None, parent: str 
 @click.argument("kind")
 @click.argument("name")
 @options.amounts
-@click.option(
-    "--resource", "more", type=options.Assignment(), multiple=True, metavar="CLASS=N", help="Any other class."
-)
+@click.option("--resource", "more", type=options.assignment, multiple=True, metavar="CLASS=N", help="Any other class.")
 @options.write_and_wait
 @click.pass_obj
 def resize(

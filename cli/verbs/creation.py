@@ -55,7 +55,7 @@ def create() -> None:
 @described
 @options.write
 @click.pass_obj
-def tenant(session: Session, name: str, **given: Any) -> None:
+def tenant(session: Session, /, name: str, **given: Any) -> None:
     """Make a tenant."""
     _create(session, kinds.TENANT, name, _body(given))
 
@@ -69,7 +69,7 @@ def tenant(session: Session, name: str, **given: Any) -> None:
 @described
 @options.write
 @click.pass_obj
-def rack(session: Session, name: str, **given: Any) -> None:
+def rack(session: Session, /, name: str, **given: Any) -> None:
     """Make a rack in a dc of a region."""
     _create(session, kinds.RACK, name, _body(given))
 
@@ -82,7 +82,7 @@ def rack(session: Session, name: str, **given: Any) -> None:
 @described
 @options.write
 @click.pass_obj
-def group(session: Session, name: str, overcommit: tuple[str, ...], **given: Any) -> None:
+def group(session: Session, /, name: str, overcommit: tuple[str, ...], **given: Any) -> None:
     """Make a group of hosts."""
     body = _body(given)
     if overcommit:
@@ -97,9 +97,7 @@ def group(session: Session, name: str, overcommit: tuple[str, ...], **given: Any
 @click.option("--rack", metavar="RACK")
 @click.option("--unit", type=click.IntRange(1), metavar="N", help="Its position in the rack.")
 @options.amounts
-@click.option(
-    "--resource", "more", type=options.Assignment(), multiple=True, metavar="CLASS=N", help="Any other class."
-)
+@click.option("--resource", "more", type=options.assignment, multiple=True, metavar="CLASS=N", help="Any other class.")
 @click.option("--bmc-address", metavar="ADDRESS")
 @click.option("--bmc-protocol", metavar="NAME", help="For example redfish.")
 @click.option("--bmc-credential", metavar="REFERENCE", help="A reference to the secret, never the secret.")
@@ -108,6 +106,7 @@ def group(session: Session, name: str, overcommit: tuple[str, ...], **given: Any
 @click.pass_obj
 def host(
     session: Session,
+    /,
     name: str,
     cpu: int | None,
     memory: int | None,
@@ -133,9 +132,7 @@ def host(
     "--group", "groups", multiple=True, required=True, metavar="GROUP", help="Repeat to offer several; '*' for all."
 )
 @options.amounts
-@click.option(
-    "--resource", "more", type=options.Assignment(), multiple=True, metavar="CLASS=N", help="Any other class."
-)
+@click.option("--resource", "more", type=options.assignment, multiple=True, metavar="CLASS=N", help="Any other class.")
 @click.option("--image", metavar="NAME")
 @click.option("--strategy", type=click.Choice(STRATEGIES), help="Instead of the group's.")
 @click.option("--region", metavar="NAME")
@@ -152,6 +149,7 @@ def host(
 @click.pass_obj
 def vm(
     session: Session,
+    /,
     name: str,
     groups: tuple[str, ...],
     cpu: int | None,
@@ -191,7 +189,7 @@ def vm(
 @described
 @options.write
 @click.pass_obj
-def token(session: Session, name: str, secret_file: str | None, **given: Any) -> None:
+def token(session: Session, /, name: str, secret_file: str | None, **given: Any) -> None:
     """Make a token. Its secret is shown this once."""
     if secret_file is not None and os.path.exists(secret_file):
         raise Failed(f"{secret_file} is there already; a secret is not written over")

@@ -57,7 +57,7 @@ def _filters(function: Any) -> Any:
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many (else all).")
 @options.read_then
 @click.pass_obj
-def get(session: Session, kind: str, name: str | None, sort: str | None, limit: int | None, **given: Any) -> None:
+def get(session: Session, /, kind: str, name: str | None, sort: str | None, limit: int | None, **given: Any) -> None:
     """List resources of a KIND, or show the one of that NAME."""
     of = kinds.find(kind)
     query = _query(of, given)
@@ -126,7 +126,7 @@ def describe(session: Session, kind: str, name: str) -> None:
 @click.option("--tenant", metavar="NAME")
 @options.read_then
 @click.pass_obj
-def capacity(session: Session, by: str, **given: str | None) -> None:
+def capacity(session: Session, /, by: str, **given: str | None) -> None:
     """Show used, capacity, available and the largest fit per class."""
     query = [("by", by), *((name, value) for name, value in given.items() if value is not None)]
     rows = list(session.items("/v1/capacity", query))
@@ -182,7 +182,7 @@ def history(session: Session, kind: str, name: str, limit: int | None) -> None:
 @click.option("--all", "everything", is_flag=True, help="All of them, however many.")
 @options.read
 @click.pass_obj
-def audit(session: Session, limit: int, everything: bool, **given: str | None) -> None:
+def audit(session: Session, /, limit: int, everything: bool, **given: str | None) -> None:
     """Show who did what, when, from where, why, and what came of it; the newest last."""
     query = [(name, value) for name, value in given.items() if value is not None]
     if everything:

@@ -48,8 +48,8 @@ def apply(session: Session, paths: tuple[str, ...]) -> None:
     except Refused:
         where, left = steps[len(done)].document, len(steps) - len(done) - 1
         click.echo(
-            f"berth: {where.place}: {where.kind.name} {where.name} was refused; {len(done)} done before it, {left} not tried. "
-            "Mend it and apply again: what is done stays as it is.",
+            f"berth: {where.place} was refused; {len(done)} done before it, {left} not tried. Mend it and apply again: "
+            "what is done stays as it is.",
             err=True,
         )
         raise

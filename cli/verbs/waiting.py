@@ -18,7 +18,7 @@ PAUSE_S_MAX = 1.0
 @click.option(
     "--for", "states", multiple=True, required=True, metavar="STATE", help="This state; repeat for any of several."
 )
-@click.option("--timeout", type=options.Duration(), default="60s", show_default=True, metavar="DURATION")
+@click.option("--timeout", type=options.duration, default="60s", show_default=True, metavar="DURATION")
 @options.where
 @click.pass_obj
 def wait(session: Session, kind: str, name: str, states: tuple[str, ...], timeout: float) -> None:
