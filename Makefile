@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test bench lint format clean
+.PHONY: help setup up test bench lint format secrets clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ lint: $(INSTALLED) ## style, format, types, import contracts
 format: $(INSTALLED) ## put the code into the project's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+secrets: ## passwords and the first admin's token for docker compose, in deploy/secrets
+	@$(PYTHON) -c 'import pathlib, secrets; d = pathlib.Path("deploy/secrets"); \
+	d.mkdir(mode=0o700, parents=True, exist_ok=True); \
+	[(d / n).exists() or (d / n).write_text(p + secrets.token_urlsafe(32)) for n, p in \
+	(("postgres_owner", ""), ("postgres_service", ""), ("admin_token", "berth_"))]'
 
 clean: ## remove the virtual environment and caches (not the data in .berth)
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

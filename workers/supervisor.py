@@ -122,7 +122,8 @@ class Kept:
 def back_off_s(deaths_in_a_row: int) -> float:
     if deaths_in_a_row == 0:
         return 0.0
-    return min(BACK_OFF_S_FIRST * 2 ** min(deaths_in_a_row - 1, 10), BACK_OFF_S_MAX)
+    doublings = min(deaths_in_a_row - 1, 10)
+    return min(BACK_OFF_S_FIRST * (1 << doublings), BACK_OFF_S_MAX)
 
 
 class Wakeups:
