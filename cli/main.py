@@ -82,3 +82,7 @@ def main(ctx: click.Context) -> None:
     Exit codes: 0 done, 1 refused or failed, 2 wrong use, 3 cannot reach the server, 4 timed out waiting.
     """
     ctx.ensure_object(Session)
+
+
+if __name__ == "__main__":
+    main(prog_name="berth")

@@ -161,8 +161,8 @@ class Player:
                 return True
             if time.monotonic() > until:
                 raise TimedOut(
-                    f"the deletion of {self._stage.tenant}/{vm} is still under way after {DELETION_S_MAX:.0f} s, and what "
-                    "follows it needs what it frees; see `berth get operations --state stuck`"
+                    f"the deletion of {self._stage.tenant}/{vm} is still under way after {DELETION_S_MAX:.0f} s, and "
+                    "what follows it needs what it frees; see `berth get operations --state stuck`"
                 )
 
     def _body(self, request: Request) -> dict[str, Any]:

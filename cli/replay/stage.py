@@ -59,7 +59,7 @@ def build(connection: Connection, trace: Trace, *, strategy: str, run: str) -> S
 
 
 def rack_commands(trace: Trace, run: str) -> list[tuple[str, dict[str, Any]]]:
-    """A `rack.create` for each rack of the trace, beside the trace's own name, in the order in which hosts name them."""
+    """A `rack.create` for each rack of the trace, beside the trace's own name for it."""
     labels = Labels(f"{run}-")
     places = dict.fromkeys((machine.region, machine.dc, machine.rack) for machine in trace.machines)
     return [

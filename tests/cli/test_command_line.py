@@ -1,0 +1,140 @@
+"""Wrong use, unreachable servers, and what the parts of a command make of their text."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cli import options, rules
+from cli.connection import header_text
+from cli.description import changes
+from cli.main import VERBS, main
+from cli.session import Session
+from cli.verbs.events import messages
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def berth(*arguments: str, directory: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BERTH_", "XDG_"))}
+    environment = {**inherited, "HOME": str(directory), "PYTHONPATH": str(ROOT), **variables}
+    command = [sys.executable, "-m", "cli", *arguments]
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_wrong_kind_is_wrong_use(tmp_path: Path) -> None:
+    ended = berth("get", "hoss", directory=tmp_path)
+    assert ended.returncode == 2
+    assert "Did you mean 'hosts'?" in ended.stderr
+
+
+def test_a_server_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    ended = berth("get", "hosts", directory=tmp_path, BERTH_URL="http://127.0.0.1:1")
+    assert ended.returncode == 3
+    assert ended.stderr.startswith("berth: cannot reach http://127.0.0.1:1: connection refused")
+    assert ended.stdout == ""
+
+
+def test_a_bad_file_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("{kind: Tenant, name: a}\n---\n{kind: Rack, name: r}\n")
+    ended = berth("apply", "-f", "site.yaml", directory=tmp_path, BERTH_URL="http://127.0.0.1:1")
+    assert ended.returncode == 1
+    assert (
+        ended.stderr
+        == "berth: site.yaml, document 2 (line 3), rack r, field region: it is missing, and a rack needs it\n"
+    )
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str) -> None:
+    result = CliRunner().invoke(main, [verb, "--help"])
+    assert result.exit_code == 0, result.output
+    assert "Usage:" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["set", "quota", "std", "acme"], "say at least one limit"),
+        (["set", "quota", "std/acme", "--cpu", "four"], "'four' is no amount"),
+        (["set", "quota", "std/acme", "--cpu", "1", "--limit", "cpu=2"], "cpu is given twice"),
+        (["create", "vm", "web-1", "--group", "std", "--cpu", "1"], "write it as TENANT/VM"),
+        (["create", "vm", "a/b", "--group", "std"], "say what the VM needs"),
+        (["create", "quota", "std/acme"], "a quota is set: berth set quota"),
+        (["create", "hosst", "h1"], "Did you mean 'host'"),
+        (["get", "racks", "--host", "h1"], "racks cannot be filtered by host; they can by --region"),
+        (["get", "vms", "acme/web-1", "--state", "active"], "go with a list"),
+        (["move", "host", "h1", "--parent", "acme"], "a host moves to a group"),
+        (["cordon", "racks", "r1"], "racks do not go with this verb"),
+        (["gat", "hosts"], "Did you mean 'get'?"),
+    ],
+)
+def test_wrong_use_says_what_is_right(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2, result.output
+    assert said in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wait_s", "left"),
+    [
+        (["--wait", "acme/web-1"], 60, "acme/web-1"),
+        (["acme/web-1", "--wait"], 60, "acme/web-1"),
+        (["--wait=2m", "acme/web-1"], 120, "acme/web-1"),
+        (["--wait", "5s", "acme/web-1"], 5, "acme/web-1"),
+        (["acme/web-1"], None, "acme/web-1"),
+    ],
+)
+def test_wait_may_stand_alone(arguments: list[str], wait_s: float | None, left: str) -> None:
+    seen: list[tuple[float | None, str]] = []
+
+    @click.command(cls=options.Verb)
+    @click.argument("name")
+    @options.write_and_wait
+    @click.pass_context
+    def verb(ctx: click.Context, name: str) -> None:
+        session = ctx.find_object(Session)
+        assert session is not None
+        seen.append((session.wait_s, name))
+
+    CliRunner().invoke(verb, arguments, catch_exceptions=False)
+    assert seen == [(wait_s, left)]
+
+
+def test_a_reason_in_any_script_fits_into_a_header() -> None:
+    assert header_text("disk swap, 5% left") == "disk swap, 5%25 left"
+    assert header_text("換碟") == "%E6%8F%9B%E7%A2%9F"
+    assert header_text("a\nb") == "a%0Ab"
+
+
+def test_a_rule_is_written_short() -> None:
+    assert rules.parse("anti_affinity:web:host") == {"type": "anti_affinity", "set": "web", "level": "host"}
+    assert rules.parse("spread:web:rack:1") == {"type": "spread", "set": "web", "level": "rack", "max_skew": 1}
+    for text in ("spread:web:rack", "near:web:host", "affinity:web", "partition:web:rack:x"):
+        with pytest.raises(click.UsageError, match="--rule"):
+            rules.parse(text)
+
+
+def test_server_sent_events_are_read_by_their_empty_lines() -> None:
+    lines = [
+        b": hello\n",
+        b"\n",
+        b"id: 7\n",
+        b"event: vm.scheduled\n",
+        b'data: {"a":\r\n',
+        b"data: 1}\n",
+        b"\n",
+        b"data: cut",
+    ]
+    assert list(messages(lines)) == [("7", '{"a":\n1}')]
+
+
+def test_a_change_is_told_by_the_fields_that_differ() -> None:
+    before = {"state": "creating", "version": 1, "resources": {"cpu": 4}}
+    after = {"state": "active", "version": 2, "resources": {"cpu": 8}}
+    assert changes({"before": before, "after": after}) == ["state: creating → active", "resources.cpu: 4 → 8"]
+    assert changes({"before": None, "after": after}) == ["made"]
