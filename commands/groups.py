@@ -1,0 +1,151 @@
+"""Commands on groups."""
+
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field
+
+from commands import finding
+from commands.model import CLASSES_MAX, ClassName, Command, Described, Done, Name, Redescribed
+from domain.errors import AlreadyExists, BelowUse, Conflict, InUse, Validation
+from domain.fleet import Transaction
+from domain.group import GroupCreated, GroupDeleted, GroupUpdated
+from domain.host import would_break
+from domain.quota import QuotaDeleted
+from domain.scheduling.registry import STRATEGIES
+from domain.values import Overcommit, group_stream, host_stream, quota_stream
+
+DEFAULT_STRATEGY = "best_fit"
+
+
+def _known(strategy: str) -> str:
+    if strategy not in STRATEGIES:
+        raise ValueError(f"must be one of {', '.join(sorted(STRATEGIES))}")
+    return strategy
+
+
+def _at_most_three_decimals(ratio: float) -> float:
+    exponent = Decimal(str(ratio)).as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -3:
+        raise ValueError("at most 3 decimals")
+    return ratio
+
+
+StrategyName = Annotated[str, AfterValidator(_known)]
+Ratio = Annotated[float, Field(gt=0, le=1000), AfterValidator(_at_most_three_decimals)]
+Ratios = Annotated[dict[ClassName, Ratio], Field(max_length=CLASSES_MAX)]
+
+
+class CreateGroup(Described):
+    kind: ClassVar[str] = "group.create"
+    name: Name
+    region: Name | None = None
+    strategy: StrategyName = DEFAULT_STRATEGY
+    overcommit: Ratios = {}
+
+    def on(self) -> str:
+        return group_stream(self.name)
+
+
+class _OnGroup(Command):
+    group: Name
+
+    def on(self) -> str:
+        return group_stream(self.group)
+
+
+class UpdateGroup(_OnGroup, Redescribed):
+    """`overcommit` is merged class by class, null removes one; `force` leaves hosts above it."""
+
+    kind: ClassVar[str] = "group.update"
+    region: Name | None = None
+    strategy: StrategyName | None = None
+    overcommit: Annotated[dict[ClassName, Ratio | None], Field(max_length=CLASSES_MAX)] | None = None
+    force: bool = False
+
+
+class DeleteGroup(_OnGroup):
+    kind: ClassVar[str] = "group.delete"
+
+
+def create(command: CreateGroup, tx: Transaction) -> Done:
+    if tx.fleet.group(command.name) is not None:
+        raise AlreadyExists("group", command.name)
+    tx.record(
+        command.on(),
+        GroupCreated(
+            tx.new_id(),
+            command.name,
+            command.strategy,
+            command.region,
+            _thousandths(command.overcommit),
+            command.about(),
+        ),
+    )
+    return Done(created=True)
+
+
+def update(command: UpdateGroup, tx: Transaction) -> Done:
+    fleet = tx.fleet
+    group = finding.group(tx, command.group)
+    if "strategy" in command.model_fields_set and command.strategy is None:
+        raise Validation([{"field": "/strategy", "message": "a group always has a strategy"}])
+    event = GroupUpdated(
+        command.given("strategy", group.strategy),
+        command.given("region", group.region),
+        _merged(group.overcommit, command),
+        command.patched(group.about),
+    )
+    hosts = [h for h in map(fleet.host, sorted(fleet.hosts_by_group.get(group.name, ()))) if h is not None]
+    if event.region is not None and event.region != group.region:
+        for host in hosts:
+            must_stand_in_region(tx, rack=host.rack, region=event.region, host=host.name)
+    if event.overcommit != group.overcommit and not command.force:
+        broken: list[dict[str, Any]] = []
+        for host in hosts:
+            now = would_break(host, capacity=host.capacity, overcommit=group.overcommit)
+            then = would_break(host, capacity=host.capacity, overcommit=event.overcommit)
+            already = {b["resource"]: b["limit"] for b in now}
+            broken += [b for b in then if b["limit"] < already.get(b["resource"], b["limit"] + 1)]
+        if broken:
+            raise BelowUse(broken[:100])
+    if event != GroupUpdated(group.strategy, group.region, group.overcommit, group.about):
+        tx.record(command.on(), event)
+    return Done()
+
+
+def delete(command: DeleteGroup, tx: Transaction) -> Done:
+    """Only without hosts; its quotas end with it."""
+    group = finding.group(tx, command.group)
+    hosts = sorted(tx.fleet.hosts_by_group.get(group.name, ()))
+    if hosts:
+        raise InUse("group", group.name, [host_stream(name) for name in hosts[:100]])
+    for tenant in sorted(tx.fleet.quotas_by_group.get(group.name, ())):
+        tx.record(quota_stream(group.name, tenant), QuotaDeleted())
+    tx.record(command.on(), GroupDeleted())
+    return Done()
+
+
+def must_stand_in_region(tx: Transaction, *, rack: str | None, region: str, host: str) -> None:
+    """Raises Conflict unless the host's rack is in the region to which its group is bound."""
+    found = tx.fleet.rack(rack) if rack is not None else None
+    if found is None or found.region != region:
+        where = f"in region {found.region!r}" if found is not None else "in no rack"
+        raise Conflict(f"The group is bound to region {region!r}, but host {host!r} is {where}.")
+
+
+def _thousandths(ratios: dict[str, float]) -> Overcommit:
+    return {name: int(Decimal(str(ratio)) * 1000) for name, ratio in sorted(ratios.items())}
+
+
+def _merged(overcommit: Overcommit, command: UpdateGroup) -> Overcommit:
+    if "overcommit" not in command.model_fields_set:
+        return overcommit
+    if command.overcommit is None:
+        return {}
+    given = {name: ratio for name, ratio in command.overcommit.items() if ratio is not None}
+    kept = {name: ratio for name, ratio in overcommit.items() if name not in command.overcommit}
+    return dict(sorted({**kept, **_thousandths(given)}.items()))
+
+
+HANDLERS = {CreateGroup: create, UpdateGroup: update, DeleteGroup: delete}

@@ -1,0 +1,202 @@
+"""Commands on hosts."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from commands import claims, finding
+from commands.groups import must_stand_in_region
+from commands.model import Asked, Command, Described, Done, Line, Name, Redescribed
+from domain import host as decide
+from domain.errors import AlreadyExists, BelowUse, Conflict, InUse, NoQuota
+from domain.fleet import Transaction
+from domain.group import Group
+from domain.host import HostDeleted, HostMoved, HostRegistered, HostUpdated
+from domain.quota import would_break
+from domain.values import Bmc, host_stream
+
+Unit = Annotated[int, Field(ge=1, le=100)]
+
+
+class BmcField(BaseModel):
+    """How to reach the management controller; `credential` is a reference, never a secret."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    address: Line
+    protocol: Line | None = None
+    credential: Line | None = None
+
+
+class RegisterHost(Described):
+    kind: ClassVar[str] = "host.register"
+    name: Name
+    group: Name
+    capacity: Asked
+    rack: Name | None = None
+    unit: Unit | None = None
+    bmc: BmcField | None = None
+
+    def on(self) -> str:
+        return host_stream(self.name)
+
+
+class _OnHost(Command):
+    host: Name
+
+    def on(self) -> str:
+        return host_stream(self.host)
+
+
+class UpdateHost(_OnHost, Redescribed):
+    """`capacity` is replaced as a whole; `force` leaves use above it."""
+
+    kind: ClassVar[str] = "host.update"
+    capacity: Asked = {}
+    rack: Name | None = None
+    unit: Unit | None = None
+    bmc: BmcField | None = None
+    force: bool = False
+
+
+class MoveHost(_OnHost):
+    """`force` leaves the host above its new over-commit and quotas above their limits."""
+
+    kind: ClassVar[str] = "host.move"
+    group: Name
+    force: bool = False
+
+
+class CordonHost(_OnHost):
+    kind: ClassVar[str] = "host.cordon"
+
+
+class UncordonHost(_OnHost):
+    kind: ClassVar[str] = "host.uncordon"
+
+
+class DeleteHost(_OnHost):
+    kind: ClassVar[str] = "host.delete"
+
+
+def register(command: RegisterHost, tx: Transaction) -> Done:
+    """Registered with its capacity, it is available at once."""
+    if tx.fleet.host(command.name) is not None:
+        raise AlreadyExists("host", command.name)
+    group = finding.group(tx, command.group)
+    _must_have_place(tx, command.name, group=group, rack=command.rack, unit=command.unit)
+    tx.record(
+        command.on(),
+        HostRegistered(
+            tx.new_id(),
+            command.name,
+            command.group,
+            command.capacity,
+            command.rack,
+            command.unit,
+            _bmc(command.bmc),
+            command.about(),
+        ),
+    )
+    return Done(created=True)
+
+
+def update(command: UpdateHost, tx: Transaction) -> Done:
+    host = finding.host(tx, command.host)
+    group = finding.group(tx, host.group)
+    event = HostUpdated(
+        command.given("capacity", host.capacity),
+        command.given("rack", host.rack),
+        command.given("unit", host.unit),
+        _bmc(command.bmc) if "bmc" in command.model_fields_set else host.bmc,
+        command.patched(host.about),
+    )
+    if (event.rack, event.unit) != (host.rack, host.unit):
+        _must_have_place(tx, host.name, group=group, rack=event.rack, unit=event.unit)
+    if event.capacity != host.capacity and not command.force:
+        broken = decide.would_break(host, capacity=event.capacity, overcommit=group.overcommit)
+        if broken := [b for b in broken if event.capacity.get(b["resource"], 0) < host.capacity.get(b["resource"], 0)]:
+            raise BelowUse(broken)
+    if event != HostUpdated(host.capacity, host.rack, host.unit, host.bmc, host.about):
+        tx.record(command.on(), event)
+    return Done()
+
+
+def move(command: MoveHost, tx: Transaction) -> Done:
+    """What the VMs on it use leaves the quotas of the old group and comes into those of the new one."""
+    fleet = tx.fleet
+    host, group = finding.host(tx, command.host), finding.group(tx, command.group)
+    if host.group == group.name:
+        return Done()
+    if group.region is not None:
+        must_stand_in_region(tx, rack=host.rack, region=group.region, host=host.name)
+
+    uses = claims.uses_of(tx, fleet.vms_on(host.name))
+    chains = {tenant: fleet.chain(tenant) for _, tenant in uses}
+    before = claims.along_chains(uses, chains)
+    after = {(group.name, tenant): used for (_, tenant), used in before.items()}
+    if not command.force:
+        for _, tenant in uses:
+            if fleet.quota(group.name, tenant) is None:
+                granted = sorted(fleet.quotas_by_tenant.get(tenant, ()))
+                raise NoQuota(tenant, group.name, granted)
+        broken: list[dict[str, Any]] = decide.would_break(host, capacity=host.capacity, overcommit=group.overcommit)
+        for (name, tenant), used in sorted(after.items()):
+            quota = fleet.quota(name, tenant)
+            if quota is not None:
+                total = {resource: quota.used.get(resource, 0) + amount for resource, amount in used.items()}
+                broken += would_break(f"{name}/{tenant}", limits=quota.limits, used=total)
+        if broken:
+            raise BelowUse(broken)
+    tx.record(command.on(), HostMoved(group.name))
+    claims.shift(tx, command.on(), before=before, after=after)
+    return Done()
+
+
+def cordon(command: CordonHost, tx: Transaction) -> Done:
+    if event := decide.cordon(finding.host(tx, command.host)):
+        tx.record(command.on(), event)
+    return Done()
+
+
+def uncordon(command: UncordonHost, tx: Transaction) -> Done:
+    if event := decide.uncordon(finding.host(tx, command.host)):
+        tx.record(command.on(), event)
+    return Done()
+
+
+def delete(command: DeleteHost, tx: Transaction) -> Done:
+    host = finding.host(tx, command.host)
+    if used_by := sorted(tx.fleet.vms_by_host.get(host.name, ())):
+        raise InUse("host", host.name, used_by[:100])
+    tx.record(command.on(), HostDeleted())
+    return Done()
+
+
+def _must_have_place(tx: Transaction, name: str, *, group: Group, rack: str | None, unit: int | None) -> None:
+    if unit is not None and rack is None:
+        raise Conflict("A unit is a position in a rack; name the rack too.")
+    if rack is not None:
+        found = finding.rack(tx, rack)
+        if unit is not None and found.units is not None and unit > found.units:
+            raise Conflict(f"Rack {rack!r} has {found.units} units; unit {unit} is above them.")
+        for other in sorted(tx.fleet.hosts_by_rack.get(rack, ())) if unit is not None else ():
+            standing = tx.fleet.host(other)
+            if standing is not None and standing.unit == unit and other != name:
+                raise Conflict(f"Unit {unit} of rack {rack!r} holds host {other!r}.")
+    if group.region is not None:
+        must_stand_in_region(tx, rack=rack, region=group.region, host=name)
+
+
+def _bmc(field: BmcField | None) -> Bmc | None:
+    return Bmc(field.address, field.protocol, field.credential) if field is not None else None
+
+
+HANDLERS = {
+    RegisterHost: register,
+    UpdateHost: update,
+    MoveHost: move,
+    CordonHost: cordon,
+    UncordonHost: uncordon,
+    DeleteHost: delete,
+}

@@ -1,0 +1,76 @@
+"""Commands on quotas."""
+
+from collections import defaultdict
+from typing import ClassVar
+
+from commands import claims, finding
+from commands.model import Command, Described, Done, Limits, Name
+from domain.errors import BelowUse, InUse
+from domain.fleet import Transaction
+from domain.quota import QuotaDeleted, QuotaSet, would_break
+from domain.values import Resources, ordered, plus, quota_stream
+
+
+class SetQuota(Described):
+    """`limits` is replaced as a whole: a class or count that it does not name is unlimited, 0 forbids."""
+
+    kind: ClassVar[str] = "quota.set"
+    group: Name
+    tenant: Name
+    limits: Limits
+    force: bool = False
+
+    def on(self) -> str:
+        return quota_stream(self.group, self.tenant)
+
+
+class DeleteQuota(Command):
+    kind: ClassVar[str] = "quota.delete"
+    group: Name
+    tenant: Name
+
+    def on(self) -> str:
+        return quota_stream(self.group, self.tenant)
+
+
+def set(command: SetQuota, tx: Transaction) -> Done:
+    """A new quota starts with the use that exists."""
+    group, tenant = finding.group(tx, command.group), finding.tenant(tx, command.tenant)
+    limits = {name: command.limits[name] for name in ordered(command.limits)}
+    quota = tx.fleet.quota(group.name, tenant.name)
+    used = quota.used if quota else _use_of_subtree(tx, group.name, tenant.name)
+    if not command.force:
+        former = quota.limits if quota else {}
+        broken = would_break(f"{group.name}/{tenant.name}", limits=limits, used=used)
+        if broken := [b for b in broken if former.get(b["resource"]) is None or b["limit"] < former[b["resource"]]]:
+            raise BelowUse(broken)
+    event = QuotaSet(quota.uid if quota else tx.new_id(), group.name, tenant.name, limits, used, command.about())
+    if quota is None or event != QuotaSet(quota.uid, quota.group, quota.tenant, quota.limits, quota.used, quota.about):
+        tx.record(command.on(), event)
+    return Done(created=quota is None)
+
+
+def delete(command: DeleteQuota, tx: Transaction) -> Done:
+    """No quota, no access: refused while the tenant itself has something in the group."""
+    if tx.fleet.quota(command.group, command.tenant) is None:
+        raise finding.missing(tx, "quota", f"{command.group}/{command.tenant}")
+    used_by = [
+        f"vm/{vm.tenant}/{vm.name}"
+        for vm in tx.fleet.vms_of(command.tenant)
+        if vm.host is not None and tx.fleet.group_of(vm) == command.group
+    ]
+    if used_by:
+        raise InUse("quota", f"{command.group}/{command.tenant}", used_by[:100])
+    tx.record(command.on(), QuotaDeleted())
+    return Done()
+
+
+def _use_of_subtree(tx: Transaction, group: str, tenant: str) -> Resources:
+    vms = (vm for name in tx.fleet.subtree(tenant) for vm in tx.fleet.vms_of(name))
+    total: defaultdict[str, Resources] = defaultdict(dict)
+    for (where, _), used in claims.uses_of(tx, vms).items():
+        total[where] = plus(total[where], used)
+    return total[group]
+
+
+HANDLERS = {SetQuota: set, DeleteQuota: delete}

@@ -1,0 +1,93 @@
+"""Commands on racks."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from commands import finding
+from commands.model import Command, Described, Done, Name, Redescribed
+from domain.errors import AlreadyExists, Conflict, InUse
+from domain.fleet import Transaction
+from domain.rack import RackCreated, RackDeleted, RackUpdated
+from domain.values import host_stream, rack_stream
+
+Units = Annotated[int, Field(ge=1, le=100)]
+
+
+class CreateRack(Described):
+    kind: ClassVar[str] = "rack.create"
+    name: Name
+    region: Name
+    dc: Name
+    room: Name | None = None
+    units: Units | None = None
+
+    def on(self) -> str:
+        return rack_stream(self.name)
+
+
+class _OnRack(Command):
+    rack: Name
+
+    def on(self) -> str:
+        return rack_stream(self.rack)
+
+
+class UpdateRack(_OnRack, Redescribed):
+    kind: ClassVar[str] = "rack.update"
+    region: Name = ""
+    dc: Name = ""
+    room: Name | None = None
+    units: Units | None = None
+
+
+class DeleteRack(_OnRack):
+    kind: ClassVar[str] = "rack.delete"
+
+
+def create(command: CreateRack, tx: Transaction) -> Done:
+    if tx.fleet.rack(command.name) is not None:
+        raise AlreadyExists("rack", command.name)
+    tx.record(
+        command.on(),
+        RackCreated(
+            tx.new_id(), command.name, command.region, command.dc, command.room, command.units, command.about()
+        ),
+    )
+    return Done(created=True)
+
+
+def update(command: UpdateRack, tx: Transaction) -> Done:
+    rack = finding.rack(tx, command.rack)
+    event = RackUpdated(
+        command.given("region", rack.region),
+        command.given("dc", rack.dc),
+        command.given("room", rack.room),
+        command.given("units", rack.units),
+        command.patched(rack.about),
+    )
+    hosts = [h for h in map(tx.fleet.host, sorted(tx.fleet.hosts_by_rack.get(rack.name, ()))) if h is not None]
+    for host in hosts:
+        group = tx.fleet.group(host.group)
+        if group is not None and group.region is not None and group.region != event.region:
+            raise Conflict(
+                f"Host {host.name!r} stands here and its group {group.name!r} is bound to region {group.region!r};"
+                " move the host to another group first."
+            )
+        if event.units is not None and host.unit is not None and host.unit > event.units:
+            raise Conflict(f"Host {host.name!r} stands at unit {host.unit}, above {event.units} units.")
+    if event != RackUpdated(rack.region, rack.dc, rack.room, rack.units, rack.about):
+        tx.record(command.on(), event)
+    return Done()
+
+
+def delete(command: DeleteRack, tx: Transaction) -> Done:
+    rack = finding.rack(tx, command.rack)
+    hosts = sorted(tx.fleet.hosts_by_rack.get(rack.name, ()))
+    if hosts:
+        raise InUse("rack", rack.name, [host_stream(name) for name in hosts[:100]])
+    tx.record(command.on(), RackDeleted())
+    return Done()
+
+
+HANDLERS = {CreateRack: create, UpdateRack: update, DeleteRack: delete}

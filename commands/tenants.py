@@ -1,0 +1,162 @@
+"""Commands on tenants."""
+
+from typing import Any, ClassVar
+
+from commands import claims, finding
+from commands.model import Command, Described, Done, Name, Redescribed
+from domain.errors import AlreadyExists, BelowUse, Conflict, InUse
+from domain.fleet import Transaction
+from domain.quota import QuotaDeleted, would_break
+from domain.tenant import (
+    TenantCreated,
+    TenantDeleted,
+    TenantMoved,
+    TenantResumed,
+    TenantSuspended,
+    TenantUpdated,
+)
+from domain.values import minus, plus, quota_stream, tenant_stream
+
+DEPTH_MAX = 16  # a chain is walked for every decision
+
+
+class CreateTenant(Described):
+    kind: ClassVar[str] = "tenant.create"
+    name: Name
+    parent: Name | None = None
+
+    def on(self) -> str:
+        return tenant_stream(self.name)
+
+
+class _OnTenant(Command):
+    tenant: Name
+
+    def on(self) -> str:
+        return tenant_stream(self.tenant)
+
+
+class UpdateTenant(_OnTenant, Redescribed):
+    kind: ClassVar[str] = "tenant.update"
+
+
+class MoveTenant(_OnTenant):
+    """`parent` null makes it a root. `force` leaves quotas above their limits."""
+
+    kind: ClassVar[str] = "tenant.move"
+    parent: Name | None
+    force: bool = False
+
+
+class SuspendTenant(_OnTenant):
+    kind: ClassVar[str] = "tenant.suspend"
+
+
+class ResumeTenant(_OnTenant):
+    kind: ClassVar[str] = "tenant.resume"
+
+
+class DeleteTenant(_OnTenant):
+    kind: ClassVar[str] = "tenant.delete"
+
+
+def create(command: CreateTenant, tx: Transaction) -> Done:
+    if tx.fleet.tenant(command.name) is not None:
+        raise AlreadyExists("tenant", command.name)
+    if command.parent is not None:
+        finding.tenant(tx, command.parent)
+        _must_not_be_too_deep(len(tx.fleet.chain(command.parent)) + 1)
+    tx.record(command.on(), TenantCreated(tx.new_id(), command.name, command.parent, command.about()))
+    return Done(created=True)
+
+
+def update(command: UpdateTenant, tx: Transaction) -> Done:
+    tenant = finding.tenant(tx, command.tenant)
+    about = command.patched(tenant.about)
+    if about != tenant.about:
+        tx.record(command.on(), TenantUpdated(about))
+    return Done()
+
+
+def move(command: MoveTenant, tx: Transaction) -> Done:
+    """The use of the whole subtree leaves the old ancestors' quotas and comes into the new ones'."""
+    fleet = tx.fleet
+    tenant = finding.tenant(tx, command.tenant)
+    if command.parent == tenant.parent:
+        return Done()
+    subtree = fleet.subtree(tenant.name)
+    ancestors: list[str] = []
+    if command.parent is not None:
+        finding.tenant(tx, command.parent)
+        if command.parent in subtree:
+            raise Conflict(
+                f"{command.parent!r} is {tenant.name!r} itself or below it; choose a parent outside its subtree."
+            )
+        ancestors = fleet.chain(command.parent)
+    _must_not_be_too_deep(len(ancestors) + _height(tx, tenant.name))
+
+    uses = claims.uses_of(tx, (vm for name in subtree for vm in fleet.vms_of(name)))
+    former = {name: fleet.chain(tenant.name)[1:] for name in subtree}
+    coming = dict.fromkeys(subtree, ancestors)
+    before, after = claims.along_chains(uses, former), claims.along_chains(uses, coming)
+    if not command.force:
+        broken: list[dict[str, Any]] = []
+        for (group, name), used in sorted(after.items()):
+            quota = fleet.quota(group, name)
+            if quota is not None:
+                total = plus(minus(quota.used, before.get((group, name), {})), used)
+                grown = {k: v for k, v in total.items() if v > quota.used.get(k, 0)}
+                broken += would_break(f"{group}/{name}", limits=quota.limits, used=grown)
+        if broken:
+            raise BelowUse(broken)
+    tx.record(command.on(), TenantMoved(command.parent))
+    claims.shift(tx, command.on(), before=before, after=after)
+    return Done()
+
+
+def suspend(command: SuspendTenant, tx: Transaction) -> Done:
+    if finding.tenant(tx, command.tenant).state != "suspended":
+        tx.record(command.on(), TenantSuspended())
+    return Done()
+
+
+def resume(command: ResumeTenant, tx: Transaction) -> Done:
+    if finding.tenant(tx, command.tenant).state == "suspended":
+        tx.record(command.on(), TenantResumed())
+    return Done()
+
+
+def delete(command: DeleteTenant, tx: Transaction) -> Done:
+    """Its quotas end with it; what it has or who is confined to it keeps it."""
+    fleet = tx.fleet
+    name = finding.tenant(tx, command.tenant).name
+    used_by = (
+        [tenant_stream(child) for child in sorted(fleet.children.get(name, ()))]
+        + sorted(fleet.vms_by_tenant.get(name, ()))
+        + [f"token/{token}" for token in sorted(fleet.tokens_by_tenant.get(name, ()))]
+    )
+    if used_by:
+        raise InUse("tenant", name, used_by[:100])
+    for group in sorted(fleet.quotas_by_tenant.get(name, ())):
+        tx.record(quota_stream(group, name), QuotaDeleted())
+    tx.record(command.on(), TenantDeleted())
+    return Done()
+
+
+def _height(tx: Transaction, name: str) -> int:
+    return 1 + max((_height(tx, child) for child in tx.fleet.children.get(name, ())), default=0)
+
+
+def _must_not_be_too_deep(depth: int) -> None:
+    if depth > DEPTH_MAX:
+        raise Conflict(f"The tree of tenants has at most {DEPTH_MAX} levels; choose a parent higher up.")
+
+
+HANDLERS = {
+    CreateTenant: create,
+    UpdateTenant: update,
+    MoveTenant: move,
+    SuspendTenant: suspend,
+    ResumeTenant: resume,
+    DeleteTenant: delete,
+}

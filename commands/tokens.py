@@ -1,0 +1,95 @@
+"""Commands on tokens. The secret is made here and leaves in the first answer alone; the log gets its hash."""
+
+import hashlib
+from typing import ClassVar, Literal
+
+from pydantic import field_validator
+
+from commands import finding
+from commands.model import Command, Described, Done, Name
+from domain.errors import AlreadyExists, Conflict, Validation
+from domain.fleet import Transaction
+from domain.token import TokenCreated, TokenRevoked
+from domain.values import from_rfc3339, token_stream
+
+
+class CreateToken(Described):
+    """A token's name is its actor's for ever: it is never used again, not even after revocation."""
+
+    kind: ClassVar[str] = "token.create"
+    name: Name
+    role: Literal["viewer", "auditor", "operator", "admin", "controller"]
+    tenant: Name | None = None
+    expires_at: str | None = None
+
+    @field_validator("expires_at")
+    @classmethod
+    def _is_a_time(cls, text: str | None) -> str | None:
+        if text is not None:
+            from_rfc3339(text)
+        return text
+
+    def on(self) -> str:
+        return token_stream(self.name)
+
+
+class RevokeToken(Command):
+    kind: ClassVar[str] = "token.revoke"
+    token: Name
+
+    def on(self) -> str:
+        return token_stream(self.token)
+
+
+def create(command: CreateToken, tx: Transaction) -> Done:
+    found = tx.fleet.token(command.name)
+    if found is not None and found.state == "revoked":
+        raise Conflict(f"The name {command.name!r} belonged to a revoked token, and names stand in the audit for ever.")
+    if found is not None or command.name == "berth":
+        raise AlreadyExists("token", command.name)
+    if command.tenant is not None:
+        finding.tenant(tx, command.tenant)
+        if command.role in ("admin", "controller"):
+            raise Validation(
+                [{"field": "/tenant", "message": f"the role {command.role} can't be confined to a tenant"}]
+            )
+    expires_at = from_rfc3339(command.expires_at) if command.expires_at is not None else None
+    if expires_at is not None and expires_at <= tx.at:
+        raise Validation([{"field": "/expires_at", "message": "must lie in the future"}])
+    secret = tx.new_secret()
+    tx.record(
+        command.on(),
+        TokenCreated(
+            tx.new_id(),
+            command.name,
+            command.role,
+            hash_of(secret),
+            command.tenant,
+            expires_at,
+            command.about(),
+        ),
+    )
+    return Done(created=True, secret=secret)
+
+
+def revoke(command: RevokeToken, tx: Transaction) -> Done:
+    found = tx.fleet.token(command.token)
+    if found is None or found.state == "revoked":
+        raise finding.missing(tx, "token", command.token)
+    if found.role == "admin" and not _another_admin(tx, command.token):
+        raise Conflict("This is the last admin token; make another one before you revoke it.")
+    tx.record(command.on(), TokenRevoked())
+    return Done()
+
+
+def hash_of(secret: str) -> str:
+    """Secrets carry 256 random bits, so that a plain hash is as good as a slow one."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _another_admin(tx: Transaction, name: str) -> bool:
+    tokens = (tx.fleet.token(other) for other in tx.fleet.names("token") if other != name)
+    return any(t is not None and t.role == "admin" and t.state == "active" for t in tokens)
+
+
+HANDLERS = {CreateToken: create, RevokeToken: revoke}

@@ -1,0 +1,319 @@
+"""Commands on VMs, and what becomes of a VM when one of its operations ends."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from commands import claims, finding
+from commands.choice import choose
+from commands.groups import StrategyName
+from commands.model import Asked, Command, Described, Done, Labels, Line, Name, Redescribed
+from domain import quota, vm
+from domain.errors import AlreadyExists, NoCapacity
+from domain.fleet import Transaction
+from domain.operation import Operation, OperationCancelled, OperationStarted, Step
+from domain.scheduling.place import PlacementRequest
+from domain.values import Resources, available, excess, operation_stream, vm_stream
+from domain.vm import (
+    Rule,
+    Vm,
+    VmActivated,
+    VmChangeFailed,
+    VmCreating,
+    VmDeleted,
+    VmFailed,
+    VmResized,
+    VmScheduled,
+    VmStarted,
+    VmStopped,
+    VmUpdated,
+    Where,
+)
+
+GROUPS_MAX = 100
+RULES_MAX = 16
+
+GroupChoice = Name | Literal["*"] | Annotated[list[Name], Field(min_length=1, max_length=GROUPS_MAX)]
+
+
+class WhereField(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    region: Name | None = None
+    dc: Name | None = None
+    room: Name | None = None
+    rack: Name | None = None
+    host: Name | None = None
+    labels: Labels = {}
+
+
+class RuleField(BaseModel):
+    """`max_skew` is spread's, `partition` partition's."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    type: Literal["affinity", "anti_affinity", "spread", "partition"]
+    set: Name
+    level: Literal["host", "rack", "dc"]
+    max_skew: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    partition: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_type_needs(self) -> "RuleField":
+        if (self.max_skew is not None) != (self.type == "spread"):
+            raise ValueError("max_skew goes with a spread rule, and a spread rule needs it")
+        if (self.partition is not None) != (self.type == "partition"):
+            raise ValueError("partition goes with a partition rule, and a partition rule needs it")
+        return self
+
+
+class ProvisionVm(Described):
+    """`group` is a name, a list of names, or "*": every group where the tenant has quota."""
+
+    kind: ClassVar[str] = "vm.provision"
+    tenant: Name
+    name: Name
+    group: GroupChoice
+    resources: Asked
+    image: Line | None = None
+    strategy: StrategyName | None = None
+    where: WhereField | None = None
+    rules: Annotated[list[RuleField], Field(max_length=RULES_MAX)] = []
+
+    def on(self) -> str:
+        return vm_stream(self.tenant, self.name)
+
+
+class _OnVm(Command):
+    tenant: Name
+    vm: Name
+
+    def on(self) -> str:
+        return vm_stream(self.tenant, self.vm)
+
+
+class UpdateVm(_OnVm, Redescribed):
+    kind: ClassVar[str] = "vm.update"
+    protected: bool = False
+
+
+class ResizeVm(_OnVm):
+    kind: ClassVar[str] = "vm.resize"
+    resources: Asked
+
+
+class StartVm(_OnVm):
+    kind: ClassVar[str] = "vm.start"
+
+
+class StopVm(_OnVm):
+    kind: ClassVar[str] = "vm.stop"
+
+
+class DeleteVm(_OnVm):
+    kind: ClassVar[str] = "vm.delete"
+
+
+def provision(command: ProvisionVm, tx: Transaction) -> Done:
+    """The record, the host's use, the quotas' use and the work for the controllers: all in one transaction, or none."""
+    tenant = finding.tenant(tx, command.tenant).name
+    chain = finding.may_grow(tx, tenant)
+    stream = command.on()
+    if tx.fleet.find(stream) is not None:
+        raise AlreadyExists("vm", f"{tenant}/{command.name}")
+    where, rules = _where(command.where), tuple(_rule(rule) for rule in command.rules)
+    request = PlacementRequest(tenant, command.resources, where, rules)
+    placement = choose(tx, request, offered=command.group, chain=chain, strategy=command.strategy)
+
+    uid, operation = tx.new_id(), tx.new_id()
+    scheduled = VmScheduled(
+        uid,
+        tenant,
+        command.name,
+        placement.group,
+        placement.host,
+        command.resources,
+        operation,
+        placement.explanation,
+        command.image,
+        where,
+        rules,
+        command.about(),
+    )
+    tx.record(stream, scheduled)
+    claims.take(tx, stream, host=placement.host, group=placement.group, chain=chain, resources=command.resources, vms=1)
+    _begin(tx, stream, operation, kind="vm.provision", step="vm.create", compensation="vm.delete")
+    return Done(operation, created=True)
+
+
+def update(command: UpdateVm, tx: Transaction) -> Done:
+    found = finding.vm(tx, command.tenant, command.vm)
+    event = VmUpdated(command.given("protected", found.protected), command.patched(found.about))
+    if event != VmUpdated(found.protected, found.about):
+        tx.record(command.on(), event)
+    return Done()
+
+
+def resize(command: ResizeVm, tx: Transaction) -> Done:
+    """Claims the larger amount per class at once; the difference returns when the outcome is known."""
+    found = finding.vm(tx, command.tenant, command.vm)
+    operation = tx.new_id()
+    event = vm.resize(found, resources=command.resources, operation=operation)
+    if command.resources == found.resources:
+        return Done()
+    more = excess(command.resources, found.resources)
+    if more:
+        chain = finding.may_grow(tx, found.tenant)
+        group = tx.fleet.group_of(found)
+        quota.check(tx.fleet.quotas(group, chain), more)
+        _must_have_room(tx, found, group=group, more=more)
+        assert found.host is not None
+        claims.take(tx, command.on(), host=found.host, group=group, chain=chain, resources=more, vms=0)
+    tx.record(command.on(), event)
+    _begin(tx, command.on(), operation, kind="vm.resize", step="vm.resize", to=command.resources)
+    return Done(operation)
+
+
+def start(command: StartVm, tx: Transaction) -> Done:
+    found = finding.vm(tx, command.tenant, command.vm)
+    if found.state == "active":
+        return Done()
+    finding.may_grow(tx, found.tenant)
+    operation = tx.new_id()
+    tx.record(command.on(), vm.start(found, operation=operation))
+    _begin(tx, command.on(), operation, kind="vm.start", step="vm.start")
+    return Done(operation)
+
+
+def stop(command: StopVm, tx: Transaction) -> Done:
+    found = finding.vm(tx, command.tenant, command.vm)
+    if found.state == "stopped":
+        return Done()
+    operation = tx.new_id()
+    tx.record(command.on(), vm.stop(found, operation=operation))
+    _begin(tx, command.on(), operation, kind="vm.stop", step="vm.stop")
+    return Done(operation)
+
+
+def delete(command: DeleteVm, tx: Transaction) -> Done:
+    """While it is being created, that operation is cancelled; claims return with the deletion, even if nothing had begun."""
+    found = finding.vm(tx, command.tenant, command.vm)
+    operation = tx.new_id()
+    event = vm.delete(found, operation=operation)
+    if found.operation is not None:
+        tx.record(operation_stream(found.operation), OperationCancelled("the VM is deleted"))
+    tx.record(command.on(), event)
+    if isinstance(event, VmDeleted):
+        return Done()
+    _begin(tx, command.on(), operation, kind="vm.delete", step="vm.delete")
+    return Done(operation)
+
+
+# ── what becomes of the VM when a step begins and when the operation ends; see commands/operations.py ──
+
+
+def begun(tx: Transaction, operation: Operation) -> None:
+    found: Vm = tx.fleet.find(operation.target)
+    if found.state == "scheduled":
+        tx.record(operation.target, VmCreating())
+
+
+def succeeded(tx: Transaction, operation: Operation) -> None:
+    stream = operation.target
+    found: Vm = tx.fleet.find(stream)
+    match operation.kind:
+        case "vm.provision":
+            tx.record(stream, VmActivated(_addresses(operation.outputs)))
+        case "vm.start":
+            tx.record(stream, VmStarted())
+        case "vm.stop":
+            tx.record(stream, VmStopped())
+        case "vm.resize":
+            size: Resources = operation.input["resources"]
+            _give_back_surplus(tx, found, size)
+            tx.record(stream, VmResized(size))
+        case "vm.delete":
+            claims.give_back(tx, found, resources=found.claims, vms=1)
+            tx.record(stream, VmDeleted())
+        case kind:
+            raise AssertionError(f"{kind} is not an operation on a VM")
+
+
+def failed(tx: Transaction, operation: Operation, reason: str) -> None:
+    """It came to nothing, and it is known that nothing of it stands."""
+    stream = operation.target
+    found: Vm = tx.fleet.find(stream)
+    if operation.kind == "vm.provision":
+        tx.record(stream, VmFailed(reason))
+        claims.give_back(tx, found, resources=found.claims, vms=1)
+        return
+    if operation.kind == "vm.resize":
+        _give_back_surplus(tx, found, found.resources)
+    tx.record(stream, VmChangeFailed(reason))
+
+
+def _give_back_surplus(tx: Transaction, found: Vm, size: Resources) -> None:
+    if surplus := excess(found.claims, size):
+        claims.give_back(tx, found, resources=surplus, vms=0)
+
+
+def _begin(
+    tx: Transaction,
+    stream: str,
+    operation: str,
+    *,
+    kind: str,
+    step: str,
+    compensation: str | None = None,
+    to: Resources | None = None,
+) -> None:
+    found: Vm = tx.fleet.find(stream)
+    work: dict[str, Any] = {
+        "uid": found.uid,
+        "tenant": found.tenant,
+        "name": found.name,
+        "group": tx.fleet.group_of(found),
+        "host": found.host,
+        "resources": to or found.resources,
+        "image": found.image,
+    }
+    steps = (Step(step, deadline=tx.deadline, compensation=compensation),)
+    tx.record(operation_stream(operation), OperationStarted(kind, stream, steps, work, tx.at))
+
+
+def _must_have_room(tx: Transaction, found: Vm, *, group: str, more: Resources) -> None:
+    """Raises NoCapacity, told of the one host that could take it."""
+    host, policy = tx.fleet.host(found.host or ""), tx.fleet.group(group)
+    assert host is not None and policy is not None
+    free = available(host.capacity, policy.overcommit, host.used)
+    short = excess(more, free)
+    if short:
+        most = {name: found.resources.get(name, 0) + min(amount, free.get(name, 0)) for name, amount in more.items()}
+        reasons = [{"reason": f"insufficient:{next(iter(short))}", "hosts": 1}]
+        nearest = {"host": host.name, "short": short}
+        raise NoCapacity(group, more, 1, reasons, nearest, {**found.resources, **most}, [])
+
+
+def _where(field: WhereField | None) -> Where | None:
+    if field is None:
+        return None
+    return Where(field.region, field.dc, field.room, field.rack, field.host, field.labels)
+
+
+def _rule(field: RuleField) -> Rule:
+    return Rule(field.type, field.set, field.level, field.max_skew, field.partition)
+
+
+def _addresses(outputs: dict[str, Any]) -> tuple[str, ...]:
+    found = outputs.get("addresses", ())
+    return tuple(str(address) for address in found) if isinstance(found, list | tuple) else ()
+
+
+HANDLERS = {
+    ProvisionVm: provision,
+    UpdateVm: update,
+    ResizeVm: resize,
+    StartVm: start,
+    StopVm: stop,
+    DeleteVm: delete,
+}

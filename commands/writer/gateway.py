@@ -1,0 +1,85 @@
+"""How commands reach the writer and answers come back: the same for a writer in this process and for one over NATS."""
+
+from typing import Any, Protocol
+
+import msgspec
+
+from commands.model import Command
+
+
+class Actor(msgspec.Struct, frozen=True):
+    """Who asks: the token's name, its role, and the tenant that it is confined to (None: everywhere).
+
+    `source` is the address that the request came from.
+    """
+
+    name: str
+    role: str
+    tenant: str | None = None
+    source: str | None = None
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One command of an envelope.
+
+    `id` is the command's, a UUIDv7. `key` is the client's, or equals `id` when none was given. `fingerprint` is a hash of
+    method, path and body, empty when the key was made up. `request` is what stands in the audit: path fields and body, as
+    sent. `if_match` is the version that the resource must have; `create_only` refuses one that exists.
+    """
+
+    id: str
+    command: Command
+    request: dict[str, Any]
+    key: str
+    fingerprint: str = ""
+    if_match: int | None = None
+    create_only: bool = False
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """One command, or several: each for itself in their order, or (`atomic`) all or none.
+
+    `expires_at` is in seconds since 1970: after it, what is still undecided is dropped. `wait_s` is how long the answer may
+    wait for the end of the operation that the command starts.
+    """
+
+    actor: Actor
+    items: tuple[Item, ...]
+    expires_at: float
+    atomic: bool = False
+    dry_run: bool = False
+    reason: str | None = None
+    wait_s: float = 0.0
+    batch: str | None = None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came of one command. `status` is HTTP's: 200, 201, 202, or the problem's.
+
+    `resource` is as it was at `position`, `version` its version there (0: it is gone). `on` is its stream. With a
+    `problem`, position is that of the recorded refusal, 0 where nothing was recorded. `index` is that of the item that
+    failed an atomic batch.
+    """
+
+    command: str
+    status: int
+    position: int
+    on: str | None = None
+    resource: dict[str, Any] | None = None
+    version: int = 0
+    operation: str | None = None
+    replayed: bool = False
+    problem: dict[str, Any] | None = None
+    secret: str | None = None
+
+
+class Gateway(Protocol):
+    """Where the API hands in commands."""
+
+    async def submit(self, envelope: Envelope) -> list[Answer]:
+        """One answer an item, in order, each definite: never before what it was decided upon is committed.
+
+        Raises:
+            Unavailable: no answer in time, or the queue is full; carries the first command's id.
+        """
+        ...

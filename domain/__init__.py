@@ -1,0 +1,1 @@
+"""What Berth decides, pure: values, aggregates, scheduling and the fleet. No I/O, no clock, no random."""

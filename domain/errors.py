@@ -1,0 +1,331 @@
+"""The one family of refusals. Each knows its problem of the contract: code, status, fields, and what a person can do next."""
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from domain.values import Resources
+
+
+@dataclass(eq=False)
+class DomainError(Exception):
+    """A refusal by a decision; never a bug. `problem()` is the RFC 9457 body."""
+
+    code: ClassVar[str]
+    status: ClassVar[int]
+    title: ClassVar[str]
+
+    @property
+    def detail(self) -> str:
+        """A sentence that tells the operator what to do next."""
+        return self.title
+
+    def problem(self) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "type": f"/problems/{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+        }
+        body.update((f.name, getattr(self, f.name)) for f in fields(self) if f.name not in ("why", "message"))
+        return body
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+@dataclass(eq=False)
+class Validation(DomainError):
+    """The request can't be meant so; `errors` are {`field`, `message`}."""
+
+    code = "validation"
+    status = 422
+    title = "The request is not valid"
+    errors: list[dict[str, str]]
+
+    @property
+    def detail(self) -> str:
+        first = self.errors[0]
+        return f"{first['field']}: {first['message']}"
+
+
+@dataclass(eq=False)
+class Forbidden(DomainError):
+    code = "forbidden"
+    status = 403
+    title = "Not permitted"
+    permission: str
+
+    @property
+    def detail(self) -> str:
+        return f"Your token lacks the permission {self.permission}; ask an administrator for a token that has it."
+
+
+@dataclass(eq=False)
+class NotFound(DomainError):
+    code = "not_found"
+    status = 404
+    title = "Not found"
+    kind: str
+    name: str
+    did_you_mean: str | None = None
+
+    @property
+    def detail(self) -> str:
+        hint = f" Did you mean {self.did_you_mean!r}?" if self.did_you_mean else ""
+        return f"There is no {self.kind} {self.name!r}.{hint}"
+
+
+@dataclass(eq=False)
+class AlreadyExists(DomainError):
+    code = "already_exists"
+    status = 409
+    title = "The name is taken"
+    kind: str
+    name: str
+
+    @property
+    def detail(self) -> str:
+        return f"The {self.kind} {self.name!r} exists already; choose another name, or change the one that is there."
+
+
+@dataclass(eq=False)
+class InUse(DomainError):
+    code = "in_use"
+    status = 409
+    title = "Still in use"
+    kind: str
+    name: str
+    used_by: list[str]
+
+    @property
+    def detail(self) -> str:
+        shown = ", ".join(self.used_by[:3]) + (f" and {len(self.used_by) - 3} more" if len(self.used_by) > 3 else "")
+        return f"The {self.kind} {self.name!r} is in use by {shown}; move or delete those first."
+
+
+@dataclass(eq=False)
+class Conflict(DomainError):
+    code = "conflict"
+    status = 409
+    title = "In conflict with what stands"
+    why: str
+
+    @property
+    def detail(self) -> str:
+        return self.why
+
+
+@dataclass(eq=False)
+class InvalidState(DomainError):
+    code = "invalid_state"
+    status = 409
+    title = "Not possible in this state"
+    kind: str
+    name: str
+    state: str
+    allowed: list[str]
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"The {self.kind} {self.name!r} is {self.state}; this is possible when it is {' or '.join(self.allowed)}."
+        )
+
+
+@dataclass(eq=False)
+class QuotaExceeded(DomainError):
+    """`shortfalls`: {`resource`, `limit`, `used`, `requested`, `short`, `tenant`}, the requesting tenant's first."""
+
+    code = "quota_exceeded"
+    status = 409
+    title = "Quota exceeded"
+    tenant: str
+    group: Any
+    shortfalls: list[dict[str, Any]]
+    groups: list[dict[str, Any]] | None = None
+
+    @property
+    def detail(self) -> str:
+        first = self.shortfalls[0]
+        whose = f"the quota of {first['tenant']!r}" if first["tenant"] else "a quota above this tenant"
+        return (
+            f"{first['resource']}: {first['requested']} more would exceed {whose} by {first['short']};"
+            " ask for less, free something, or have the quota raised."
+        )
+
+    def problem(self) -> dict[str, Any]:
+        return _without_empty_groups(super().problem())
+
+
+@dataclass(eq=False)
+class NoQuota(DomainError):
+    code = "no_quota"
+    status = 409
+    title = "No quota in this group"
+    tenant: str
+    group: Any
+    groups: list[Any]
+
+    @property
+    def detail(self) -> str:
+        where = f" It has one in: {', '.join(str(g) for g in self.groups)}." if self.groups else ""
+        return f"Tenant {self.tenant!r} has no quota in {self.group!r}; have one granted, or name another group.{where}"
+
+
+@dataclass(eq=False)
+class NoCapacity(DomainError):
+    """Nothing fits. `reasons` add up to `considered`; `alternatives` are the groups that would take it now."""
+
+    code = "no_capacity"
+    status = 409
+    title = "No host fits"
+    group: Any
+    requested: Resources
+    considered: int
+    reasons: list[dict[str, Any]]
+    nearest: dict[str, Any] | None
+    largest_fit: Resources | None
+    alternatives: list[dict[str, Any]]
+    groups: list[dict[str, Any]] | None = None
+
+    @property
+    def detail(self) -> str:
+        if not self.considered:
+            return f"Group {self.group!r} has no hosts; register hosts there, or name another group."
+        why = ", ".join(f"{r['hosts']} × {r['reason']}" for r in self.reasons)
+        return (
+            f"None of {self.considered} hosts fits ({why}); ask for less, relax the conditions, or try an alternative."
+        )
+
+    def problem(self) -> dict[str, Any]:
+        return _without_empty_groups(super().problem())
+
+
+@dataclass(eq=False)
+class BelowUse(DomainError):
+    """What runs would no longer fit; `would_break` are {`kind`, `name`, `resource`, `limit`, `used`}."""
+
+    code = "below_use"
+    status = 409
+    title = "What runs would no longer fit"
+    would_break: list[dict[str, Any]]
+
+    @property
+    def detail(self) -> str:
+        first = self.would_break[0]
+        return (
+            f"{first['kind']} {first['name']!r} uses {first['used']} {first['resource']}, more than the {first['limit']}"
+            " that would remain; free something first, or send force: true to leave it above."
+        )
+
+
+@dataclass(eq=False)
+class Suspended(DomainError):
+    code = "suspended"
+    status = 409
+    title = "The tenant is suspended"
+    tenant: str
+
+    @property
+    def detail(self) -> str:
+        return f"Tenant {self.tenant!r} is suspended: no new or larger workload until it is resumed."
+
+
+@dataclass(eq=False)
+class OperationFailed(DomainError):
+    code = "operation_failed"
+    status = 424
+    title = "The operation failed"
+    operation: str
+    step: str | None
+    reason: str | None
+    resource: Any = None
+
+    @property
+    def detail(self) -> str:
+        return f"{self.step or 'The operation'} failed: {self.reason or 'no reason given'}."
+
+
+@dataclass(eq=False)
+class VersionMismatch(DomainError):
+    code = "version_mismatch"
+    status = 412
+    title = "It was changed in the meantime"
+    version: int
+
+    @property
+    def detail(self) -> str:
+        return f"The resource is at version {self.version}; read it again and repeat the change on what is there now."
+
+
+@dataclass(eq=False)
+class IdempotencyMismatch(DomainError):
+    code = "idempotency_mismatch"
+    status = 422
+    title = "The key belongs to another request"
+    command: str
+
+    @property
+    def detail(self) -> str:
+        return "This Idempotency-Key was used for a different request; use a new key for a new request."
+
+
+@dataclass(eq=False)
+class Aborted(DomainError):
+    """Another item of the same atomic batch failed, so this one was not done; `index` is the failed item's."""
+
+    code = "aborted"
+    status = 409
+    title = "Another command of the batch failed"
+    index: int
+
+    @property
+    def detail(self) -> str:
+        return f"Nothing of this atomic batch was done, as item {self.index} failed; mend that one and send the batch again."
+
+
+@dataclass(eq=False)
+class TooLarge(DomainError):
+    code = "too_large"
+    status = 413
+    title = "Too large"
+    limit: int
+
+    @property
+    def detail(self) -> str:
+        return f"At most {self.limit} bytes are accepted; send less at once."
+
+
+@dataclass(eq=False)
+class Unavailable(DomainError):
+    """The outcome is not known yet, or nothing was decided; `command` always gets the definite answer later."""
+
+    code = "unavailable"
+    status = 503
+    title = "Not available right now"
+    command: str | None = None
+
+    @property
+    def detail(self) -> str:
+        ask = f" Ask GET /v1/commands/{self.command} for its outcome, or" if self.command else " Please"
+        return f"The service can't answer just now.{ask} send the request again with the same Idempotency-Key."
+
+
+@dataclass(eq=False)
+class Internal(DomainError):
+    code = "internal"
+    status = 500
+    title = "A fault of ours"
+
+    @property
+    def detail(self) -> str:
+        return (
+            "Deciding this failed in a way that we did not foresee; nothing was done. Please report the command's id."
+        )
+
+
+def _without_empty_groups(body: dict[str, Any]) -> dict[str, Any]:
+    if body["groups"] is None:
+        del body["groups"]
+    return body

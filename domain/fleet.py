@@ -1,0 +1,342 @@
+"""Every state that lives, folded from the log, with the indexes that decisions need, and the transaction that can be undone.
+
+    log ── fold ──► Fleet ◄── record / undo ── Transaction ◄── handlers in `commands/`
+
+The same fold serves the writer, a standby, the projector, time travel, what-if and verification. Each index is a function of
+(old state, new state) alone, so undoing a change is applying it with the two exchanged.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from domain import group, host, operation, quota, rack, tenant, token, vm
+from domain.group import Group
+from domain.host import Host
+from domain.operation import Operation, Step
+from domain.quota import Quota
+from domain.rack import Rack
+from domain.recorded import Recorded
+from domain.scheduling.index import CapacityIndex
+from domain.tenant import Tenant
+from domain.token import Token
+from domain.values import (
+    group_stream,
+    host_stream,
+    operation_stream,
+    quota_stream,
+    rack_stream,
+    tenant_stream,
+    token_stream,
+    vm_stream,
+)
+from domain.vm import Vm
+
+State = Tenant | Rack | Group | Host | Quota | Vm | Operation | Token
+
+AGGREGATES: tuple[Any, ...] = (tenant, rack, group, host, quota, vm, operation, token)
+EVOLVE: dict[type, Callable[[Any, Any], Any]] = {
+    event: aggregate.evolve for aggregate in AGGREGATES for event in aggregate.TOPICS.values()
+}
+ENDS: frozenset[type] = frozenset(event for aggregate in AGGREGATES for event in aggregate.ENDS)
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """A state that lives. `version` is the position of its last event; times are microseconds since 1970."""
+
+    state: Any
+    version: int
+    created_at: int
+    updated_at: int
+
+
+class Fleet:
+    """`entries` by stream id, and the indexes. `position` and `at` are those of the last event folded."""
+
+    def __init__(self) -> None:
+        self.log = ""
+        self.position = 0
+        self.at = 0
+        self.entries: dict[str, Entry] = {}
+        self.children: defaultdict[str | None, set[str]] = defaultdict(set)
+        self.hosts_by_group: defaultdict[str, set[str]] = defaultdict(set)
+        self.hosts_by_rack: defaultdict[str, set[str]] = defaultdict(set)
+        self.vms_by_host: defaultdict[str, set[str]] = defaultdict(set)
+        self.vms_by_tenant: defaultdict[str, set[str]] = defaultdict(set)
+        self.quotas_by_group: defaultdict[str, set[str]] = defaultdict(set)
+        self.quotas_by_tenant: defaultdict[str, set[str]] = defaultdict(set)
+        self.tokens_by_tenant: defaultdict[str, set[str]] = defaultdict(set)
+        self.members: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # (tenant, set) → VMs' streams
+        self.operations: dict[str, Operation] = {}  # those that run or are stuck, by id
+        self.outstanding: dict[str, Step] = {}  # operation id → the step that a controller must still begin
+        self.deadlines: dict[str, int] = {}  # operation id → the deadline of its current step
+        self.capacity = CapacityIndex()
+        self._indexes: dict[type, Callable[[str, Any, Any], None]] = {
+            Tenant: self._index_tenant,
+            Rack: self._index_rack,
+            Group: self._index_group,
+            Host: self._index_host,
+            Quota: self._index_quota,
+            Vm: self._index_vm,
+            Operation: self._index_operation,
+            Token: self._index_token,
+        }
+
+    # ── the fold ──
+
+    def fold(self, recorded: Recorded) -> Entry | None:
+        """Apply one event; answers the entry that it left, also when the aggregate ended with it (and so left the fleet)."""
+        event = recorded.event
+        self.position = recorded.position
+        self.at = recorded.at
+        evolve = EVOLVE.get(type(event))
+        if evolve is None:  # the log's own and commands' events change no aggregate
+            if recorded.position == 1:
+                self.log = event.log
+            return None
+        old = self.entries.get(recorded.stream)
+        state = evolve(old.state if old else None, event)
+        entry = Entry(state, recorded.position, old.created_at if old else recorded.at, recorded.at)
+        self.put(recorded.stream, old, None if type(event) in ENDS else entry)
+        return entry
+
+    def put(self, stream: str, old: Entry | None, new: Entry | None) -> None:
+        """Replace what stands at `stream`, and keep every index."""
+        if new is not None:
+            self.entries[stream] = new
+        else:
+            self.entries.pop(stream, None)
+        before = old.state if old is not None else None
+        after = new.state if new is not None else None
+        if before is not None or after is not None:
+            self._indexes[type(after if after is not None else before)](stream, before, after)
+
+    # ── reading ──
+
+    def find(self, stream: str) -> Any:
+        """The state at `stream`, or None."""
+        entry = self.entries.get(stream)
+        return entry.state if entry is not None else None
+
+    def tenant(self, name: str) -> Tenant | None:
+        return self.find(tenant_stream(name))  # type: ignore[no-any-return]
+
+    def rack(self, name: str) -> Rack | None:
+        return self.find(rack_stream(name))  # type: ignore[no-any-return]
+
+    def group(self, name: str) -> Group | None:
+        return self.find(group_stream(name))  # type: ignore[no-any-return]
+
+    def host(self, name: str) -> Host | None:
+        return self.find(host_stream(name))  # type: ignore[no-any-return]
+
+    def quota(self, group: str, tenant: str) -> Quota | None:
+        return self.find(quota_stream(group, tenant))  # type: ignore[no-any-return]
+
+    def vm(self, tenant: str, name: str) -> Vm | None:
+        return self.find(vm_stream(tenant, name))  # type: ignore[no-any-return]
+
+    def operation(self, id: str) -> Operation | None:
+        return self.find(operation_stream(id))  # type: ignore[no-any-return]
+
+    def token(self, name: str) -> Token | None:
+        return self.find(token_stream(name))  # type: ignore[no-any-return]
+
+    def names(self, kind: str) -> Iterator[str]:
+        """The names of all that lives of one kind; scans the fleet."""
+        prefix = kind + "/"
+        return (stream[len(prefix) :] for stream in self.entries if stream.startswith(prefix))
+
+    def chain(self, tenant: str) -> list[str]:
+        """The tenant and its ancestors, itself first."""
+        chain: list[str] = []
+        name: str | None = tenant
+        while name is not None:
+            chain.append(name)
+            found = self.tenant(name)
+            name = found.parent if found else None
+        return chain
+
+    def subtree(self, tenant: str) -> list[str]:
+        """The tenant and all its descendants."""
+        found = [tenant]
+        for name in found:
+            found.extend(sorted(self.children.get(name, ())))
+        return found
+
+    def quotas(self, group: str, chain: Iterable[str]) -> list[Quota]:
+        """The quotas that stand in `group` for the tenants of `chain`."""
+        return [q for q in (self.quota(group, name) for name in chain) if q is not None]
+
+    def group_of(self, vm: Vm) -> str:
+        """A VM's group is its host's."""
+        host = self.host(vm.host) if vm.host is not None else None
+        return host.group if host is not None else vm.group
+
+    def vms_on(self, host: str) -> list[Vm]:
+        return [self.entries[stream].state for stream in sorted(self.vms_by_host.get(host, ()))]
+
+    def vms_of(self, tenant: str) -> list[Vm]:
+        return [self.entries[stream].state for stream in sorted(self.vms_by_tenant.get(tenant, ()))]
+
+    def members_of(self, tenant: str, set: str) -> list[Vm]:
+        return [self.entries[stream].state for stream in sorted(self.members.get((tenant, set), ()))]
+
+    # ── the indexes ──
+
+    def _index_tenant(self, stream: str, old: Tenant | None, new: Tenant | None) -> None:
+        _move(
+            self.children,
+            stream[7:],
+            old.parent if old else None,
+            new.parent if new else None,
+            was=old is not None,
+            stays=new is not None,
+        )
+
+    def _index_rack(self, stream: str, old: Rack | None, new: Rack | None) -> None:
+        self.capacity.rack_changed(old, new)
+
+    def _index_group(self, stream: str, old: Group | None, new: Group | None) -> None:
+        self.capacity.group_changed(old, new)
+
+    def _index_host(self, stream: str, old: Host | None, new: Host | None) -> None:
+        if old is None or new is None or old.group != new.group or old.rack != new.rack:
+            name = stream[5:]
+            was, stays = old is not None, new is not None
+            _move(self.hosts_by_group, name, old.group if old else "", new.group if new else "", was=was, stays=stays)
+            before, after = (old.rack if old else None), (new.rack if new else None)
+            _move(
+                self.hosts_by_rack,
+                name,
+                before or "",
+                after or "",
+                was=before is not None,
+                stays=after is not None,
+            )
+        self.capacity.host_changed(old, new)
+
+    def _index_quota(self, stream: str, old: Quota | None, new: Quota | None) -> None:
+        if (old is None) != (new is None):
+            quota = new or old
+            assert quota is not None
+            for index, key, value in (
+                (self.quotas_by_group, quota.group, quota.tenant),
+                (self.quotas_by_tenant, quota.tenant, quota.group),
+            ):
+                _move(index, value, key, key, was=old is not None, stays=new is not None)
+
+    def _index_vm(self, stream: str, old: Vm | None, new: Vm | None) -> None:
+        before, after = (old.host if old else None), (new.host if new else None)
+        if before != after:
+            _move(self.vms_by_host, stream, before or "", after or "", was=before is not None, stays=after is not None)
+        if (old is None) == (new is None):
+            return
+        vm = new or old
+        assert vm is not None
+        was, stays = old is not None, new is not None
+        _move(self.vms_by_tenant, stream, vm.tenant, vm.tenant, was=was, stays=stays)
+        for set in {rule.set for rule in vm.rules}:
+            _move(self.members, stream, (vm.tenant, set), (vm.tenant, set), was=was, stays=stays)
+
+    def _index_operation(self, stream: str, old: Operation | None, new: Operation | None) -> None:
+        id = stream[10:]
+        if new is None:
+            self.operations.pop(id, None)
+            self.outstanding.pop(id, None)
+            self.deadlines.pop(id, None)
+            return
+        self.operations[id] = new
+        step = new.current if new.state == "running" else None
+        if step is None:
+            self.outstanding.pop(id, None)
+            self.deadlines.pop(id, None)
+            return
+        self.deadlines[id] = step.deadline
+        if step.state == "pending":
+            self.outstanding[id] = step
+        else:
+            self.outstanding.pop(id, None)
+
+    def _index_token(self, stream: str, old: Token | None, new: Token | None) -> None:
+        before = old.tenant if old and old.state == "active" else None
+        after = new.tenant if new and new.state == "active" else None
+        _move(
+            self.tokens_by_tenant,
+            stream[6:],
+            before or "",
+            after or "",
+            was=before is not None,
+            stays=after is not None,
+        )
+
+
+class Transaction:
+    """Changes to a fleet that can be taken back: whole, or to a mark.
+
+    `events` are those of the whole transaction so far. The engine sets the attributes below before each command.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.journal: list[tuple[str, Entry | None]] = []
+        self.events: list[Recorded] = []
+        self.ended: dict[str, Entry] = {}  # what this transaction took out of the fleet, as it was at its end
+        self.known: frozenset[str] = frozenset()  # streams no longer in the fleet that the log is known to hold
+        self.at = 0  # microseconds since 1970, the same for all events of a command
+        self.command = ""
+        self.actor = ""
+        self.role = ""
+        self.scope: str | None = None  # the tenant that the actor is confined to
+        self.reason: str | None = None
+        self.step_timeout_s = 600
+        self.new_id: Callable[[], str] = _not_given
+        self.new_secret: Callable[[], str] = _not_given
+        self._base = (fleet.position, fleet.at)
+
+    @property
+    def deadline(self) -> int:
+        """The deadline of a step whose turn comes now."""
+        return self.at + self.step_timeout_s * 1_000_000
+
+    def record(self, stream: str, event: Any, *, version: int = 0) -> None:
+        """Note that `event` happened; the fleet has evolved when this returns."""
+        position = self.fleet.position + 1
+        recorded = Recorded(stream, version or position, position, self.at, self.actor, self.command, event)
+        self.journal.append((stream, self.fleet.entries.get(stream)))
+        entry = self.fleet.fold(recorded)
+        if type(event) in ENDS and entry is not None:
+            self.ended[stream] = entry
+        self.events.append(recorded)
+
+    def mark(self) -> tuple[int, int, int, int]:
+        return len(self.journal), len(self.events), self.fleet.position, self.fleet.at
+
+    def undo(self, mark: tuple[int, int, int, int] | None = None) -> None:
+        """Back to `mark`, or to the beginning."""
+        changes, events, position, at = mark or (0, 0, *self._base)
+        fleet = self.fleet
+        while len(self.journal) > changes:
+            stream, old = self.journal.pop()
+            fleet.put(stream, fleet.entries.get(stream), old)
+        for recorded in self.events[events:]:
+            self.ended.pop(recorded.stream, None)
+        del self.events[events:]
+        fleet.position, fleet.at = position, at
+
+
+def _not_given() -> str:
+    raise AssertionError("the engine gives each transaction its ids and secrets")
+
+
+def _move(index: Any, name: str, before: Any, after: Any, *, was: bool, stays: bool) -> None:
+    """Keep `index` (key → set of names): `name` was under `before` if `was`, and is under `after` if `stays`."""
+    if was:
+        names = index[before]
+        names.discard(name)
+        if not names:
+            del index[before]
+    if stays:
+        index[after].add(name)

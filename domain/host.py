@@ -1,0 +1,165 @@
+"""A host: a physical server with a capacity, a place, and what the VMs on it claim."""
+
+from typing import Any, assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from domain.errors import InvalidState
+from domain.values import About, Bmc, Overcommit, Resources, minus, plus, usable
+
+
+class HostRegistered(msgspec.Struct, frozen=True, omit_defaults=True):
+    uid: str
+    name: str
+    group: str
+    capacity: Resources
+    rack: str | None = None
+    unit: int | None = None
+    bmc: Bmc | None = None
+    about: About = About()
+
+
+class HostUpdated(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The whole of what can be changed, as it is from now on."""
+
+    capacity: Resources
+    rack: str | None = None
+    unit: int | None = None
+    bmc: Bmc | None = None
+    about: About = About()
+
+
+class HostMoved(msgspec.Struct, frozen=True):
+    group: str
+
+
+class HostCordoned(msgspec.Struct, frozen=True):
+    pass
+
+
+class HostUncordoned(msgspec.Struct, frozen=True):
+    pass
+
+
+class HostClaimed(msgspec.Struct, frozen=True, gc=False):
+    vm: str
+    resources: Resources
+
+
+class HostReleased(msgspec.Struct, frozen=True, gc=False):
+    vm: str
+    resources: Resources
+
+
+class HostDeleted(msgspec.Struct, frozen=True):
+    pass
+
+
+HostEvent = (
+    HostRegistered | HostUpdated | HostMoved | HostCordoned | HostUncordoned | HostClaimed | HostReleased | HostDeleted
+)
+TOPICS: dict[str, type] = {
+    "host.registered": HostRegistered,
+    "host.updated": HostUpdated,
+    "host.moved": HostMoved,
+    "host.cordoned": HostCordoned,
+    "host.uncordoned": HostUncordoned,
+    "host.claimed": HostClaimed,
+    "host.released": HostReleased,
+    "host.deleted": HostDeleted,
+}
+ENDS: tuple[type, ...] = (HostDeleted,)
+
+
+class Host(msgspec.Struct, frozen=True, gc=False):
+    uid: str
+    name: str
+    group: str
+    rack: str | None
+    unit: int | None
+    capacity: Resources
+    used: Resources
+    state: str  # as `host.state` in the contract
+    bmc: Bmc | None
+    about: About
+
+    @property
+    def is_schedulable(self) -> bool:
+        return self.state == "available"
+
+
+def evolve(host: Host, event: HostEvent) -> Host:
+    match event:
+        case HostClaimed():
+            return replace(host, used=plus(host.used, event.resources))
+        case HostReleased():
+            return replace(host, used=minus(host.used, event.resources))
+        case HostRegistered():
+            return Host(
+                event.uid,
+                event.name,
+                event.group,
+                event.rack,
+                event.unit,
+                event.capacity,
+                {},
+                "available",
+                event.bmc,
+                event.about,
+            )
+        case HostUpdated():
+            return replace(
+                host,
+                capacity=event.capacity,
+                rack=event.rack,
+                unit=event.unit,
+                bmc=event.bmc,
+                about=event.about,
+            )
+        case HostMoved():
+            return replace(host, group=event.group)
+        case HostCordoned():
+            return replace(host, state="cordoned")
+        case HostUncordoned():
+            return replace(host, state="available")
+        case HostDeleted():
+            return replace(host, state="deleted")
+        case _:
+            assert_never(event)
+
+
+def cordon(host: Host) -> HostCordoned | None:
+    """Take no new workload; what runs stays. None if it is so already.
+
+    Raises:
+        InvalidState: not a state from which a host is cordoned.
+    """
+    if host.state == "cordoned":
+        return None
+    if host.state != "available":
+        raise InvalidState("host", host.name, host.state, ["available", "cordoned"])
+    return HostCordoned()
+
+
+def uncordon(host: Host) -> HostUncordoned | None:
+    """Take new workload again. None if it does.
+
+    Raises:
+        InvalidState: not a state that `cordon` left.
+    """
+    if host.state == "available":
+        return None
+    if host.state != "cordoned":
+        raise InvalidState("host", host.name, host.state, ["cordoned", "available"])
+    return HostUncordoned()
+
+
+def would_break(host: Host, *, capacity: Resources, overcommit: Overcommit) -> list[dict[str, Any]]:
+    """The classes in which what runs would stand above floor(capacity × over-commit), as `below_use` tells them."""
+    room = usable(capacity, overcommit)
+    return [
+        {"kind": "host", "name": host.name, "resource": name, "limit": room.get(name, 0), "used": amount}
+        for name, amount in host.used.items()
+        if amount > room.get(name, 0)
+    ]

@@ -1,0 +1,62 @@
+"""A rack: where hosts stand, in a room of a data centre (dc) of a region."""
+
+from typing import assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from domain.values import About
+
+
+class RackCreated(msgspec.Struct, frozen=True, omit_defaults=True):
+    uid: str
+    name: str
+    region: str
+    dc: str
+    room: str | None = None
+    units: int | None = None
+    about: About = About()
+
+
+class RackUpdated(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The whole of what can be changed, as it is from now on."""
+
+    region: str
+    dc: str
+    room: str | None = None
+    units: int | None = None
+    about: About = About()
+
+
+class RackDeleted(msgspec.Struct, frozen=True):
+    pass
+
+
+RackEvent = RackCreated | RackUpdated | RackDeleted
+TOPICS: dict[str, type] = {"rack.created": RackCreated, "rack.updated": RackUpdated, "rack.deleted": RackDeleted}
+ENDS: tuple[type, ...] = (RackDeleted,)
+
+
+class Rack(msgspec.Struct, frozen=True):
+    uid: str
+    name: str
+    region: str
+    dc: str
+    room: str | None
+    units: int | None
+    state: str  # active, deleted
+    about: About
+
+
+def evolve(rack: Rack, event: RackEvent) -> Rack:
+    match event:
+        case RackCreated():
+            return Rack(event.uid, event.name, event.region, event.dc, event.room, event.units, "active", event.about)
+        case RackUpdated():
+            return replace(
+                rack, region=event.region, dc=event.dc, room=event.room, units=event.units, about=event.about
+            )
+        case RackDeleted():
+            return replace(rack, state="deleted")
+        case _:
+            assert_never(event)

@@ -1,0 +1,61 @@
+"""A token: who may call, as what, within which tenant. The log holds a hash of the secret, never the secret."""
+
+from typing import assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from domain.values import About
+
+ROLES = ("viewer", "auditor", "operator", "admin", "controller")
+
+
+class TokenCreated(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`hash` is the SHA-256 of the secret, hexadecimal; `expires_at` microseconds since 1970."""
+
+    uid: str
+    name: str
+    role: str
+    hash: str
+    tenant: str | None = None
+    expires_at: int | None = None
+    about: About = About()
+
+
+class TokenRevoked(msgspec.Struct, frozen=True):
+    pass
+
+
+TokenEvent = TokenCreated | TokenRevoked
+TOPICS: dict[str, type] = {"token.created": TokenCreated, "token.revoked": TokenRevoked}
+ENDS: tuple[type, ...] = ()  # an actor's name is never used again, so a revoked token stays known
+
+
+class Token(msgspec.Struct, frozen=True):
+    uid: str
+    name: str
+    role: str
+    hash: str
+    tenant: str | None
+    expires_at: int | None
+    state: str  # active, revoked
+    about: About
+
+
+def evolve(token: Token, event: TokenEvent) -> Token:
+    match event:
+        case TokenCreated():
+            return Token(
+                event.uid,
+                event.name,
+                event.role,
+                event.hash,
+                event.tenant,
+                event.expires_at,
+                "active",
+                event.about,
+            )
+        case TokenRevoked():
+            return replace(token, state="revoked")
+        case _:
+            assert_never(event)
