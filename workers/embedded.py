@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Protocol
+from urllib.parse import quote
 
 import msgspec
 import psycopg
@@ -118,6 +119,11 @@ class Postgres:
     def service(self, database: str = DATABASE) -> str:
         """Connection string of the role that Berth's processes use, with its password: never log it."""
         return with_password(self.service_without_password(database), file=self.service_password_file)
+
+    def service_url(self) -> str:
+        """The same as a URL, which every client takes."""
+        password = self.service_password_file.read_text().strip()
+        return f"postgresql://{SERVICE}:{quote(password, safe='')}@{LOOPBACK}:{self.port}/{DATABASE}"
 
     def service_without_password(self, database: str = DATABASE) -> str:
         return self._conninfo(database, SERVICE)

@@ -319,7 +319,7 @@ class Platform:
             return
         endpoints = {
             "http": self.url,
-            "postgres": self.postgres.service(),
+            "postgres": self.postgres.service_url(),
             "nats": self.nats.url,
             "nats_credentials": str(self.nats.credentials["reader"]),
             "token_file": str(self.data / "admin.token"),
