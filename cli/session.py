@@ -124,6 +124,8 @@ class Session:
             return click.echo(name)
         resource = content.get("resource") or {}
         words = [f"{kind.name} {name} {verb}" + (" (dry run, nothing written)" if self.dry_run else "")]
+        if verb == "deleted":
+            return click.echo(words[0])  # `resource` is its last state, which is over
         if isinstance(host := resource.get("host"), str):
             words.append(f"on host {host}")
         if answer.status == 202 and content.get("operation"):

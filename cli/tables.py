@@ -7,7 +7,7 @@ is empty. What came from others is stripped of control characters first: a name 
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import click
 
@@ -17,6 +17,8 @@ from cli.kinds import Kind
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
 # Lists that a table only counts.
 COUNTED = ("vms", "children", "hosts")
+WRAPPED_MIN = 12  # a column of text is made no narrower to fit the terminal
+COLUMN_GAP = 3
 
 
 class Table(NamedTuple):
@@ -149,15 +151,24 @@ def _amounts(kind: Kind, item: dict[str, Any], name: str, *, human: bool) -> str
 
 
 def _draw(table: Table) -> None:
+    """Names and amounts stand whole, other columns wrap; where even that is too wide, the terminal breaks the lines."""
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table as Drawn
     from rich.text import Text
 
+    console = Console()
     drawn = Drawn(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    least = 0
     for index, title in enumerate(table.titles):
-        is_name = index == 0
-        drawn.add_column(title, justify="right" if index in table.numeric else "left", no_wrap=is_name)
+        stands_whole = index == 0 or index in table.numeric
+        longest = max((cell_len(row[index]) for row in table.rows), default=0)
+        width = max(cell_len(title), longest if stands_whole else min(longest, WRAPPED_MIN))
+        least += width + COLUMN_GAP
+        justify: Literal["left", "right"] = "right" if index in table.numeric else "left"
+        drawn.add_column(title, justify=justify, no_wrap=stands_whole, min_width=width, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(Text(text) for text in row))  # Text, as a plain string's [brackets] would be taken as markup
-    Console().print(drawn)
+    console.width = max(console.width, least)
+    console.print(drawn)

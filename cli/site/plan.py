@@ -8,12 +8,12 @@ from cli.connection import Query
 from cli.errors import Failed, Refused
 from cli.kinds import Kind
 from cli.session import Session
-from cli.site.document import Document
+from cli.site.document import DESCRIBED, Document
 
 # From so many documents of a kind on, one list is read instead of each of them.
 LIST_FROM = 20
 # These are compared and sent as a whole: what the document leaves out of them goes away.
-WHOLE = ("labels", "capacity", "overcommit", "bmc")
+WHOLE = ("labels", "capacity", "overcommit")
 # Not shown by the API, or what the scheduler made of it: they matter for the creation alone.
 ONLY_AT_CREATION = {"vm": ("where", "strategy")}
 FIXED = {"vm": ("group", "image", "rules")}
@@ -73,7 +73,7 @@ def step(document: Document, now: dict[str, Any] | None) -> Step:
                 f"{document.place}, field {difference.field}: it is {difference.old!r}, and a file cannot change that; "
                 f"write so, or delete {kind.name} {document.name} first"
             )
-    return Step(document, "updated", differences, _changes(document, differences))
+    return Step(document, "updated", differences, _changes(document, now, differences))
 
 
 def same(field: str, now: Any, wanted: Any) -> bool:
@@ -126,11 +126,14 @@ def _creation(document: Document) -> Request:
     return Request("POST", kinds.list_path(document.kind), body)
 
 
-def _changes(document: Document, differences: list[Difference]) -> list[Request]:
+def _changes(document: Document, now: dict[str, Any], differences: list[Difference]) -> list[Request]:
     """The requests of an update. What has a command of its own leaves the patch: moves, resizes."""
     path = kinds.path(document.kind, document.name)
     if document.kind is kinds.QUOTA:
-        return [Request("PUT", path, _without_names({f: v for f, v in document.body.items() if v is not None}))]
+        # A PUT replaces all of it, so what the document leaves alone has to be said again.
+        kept = {field: now[field] for field in DESCRIBED if now.get(field) and field not in document.body}
+        wanted = {field: value for field, value in document.body.items() if value is not None}
+        return [Request("PUT", path, _without_names({**kept, **wanted}))]
     own = {"tenant": ("parent", "move"), "host": ("group", "move"), "vm": ("resources", "resize")}
     field, action = own.get(document.kind.name, ("", ""))
     patch: dict[str, Any] = {}
@@ -147,8 +150,9 @@ def _merge(difference: Difference) -> Any:
     """The new value as a JSON Merge Patch: what is gone from a mapping has to be said as null."""
     if difference.field not in WHOLE or not isinstance(difference.new, dict):
         return difference.new
-    gone = [name for name in difference.old or {} if name not in difference.new] if difference.field != "bmc" else []
-    return {**difference.new, **dict.fromkeys(gone)}
+    gone = [name for name in difference.old or {} if name not in difference.new]
+    # Amounts have no null; none of a class is 0.
+    return {**difference.new, **dict.fromkeys(gone, 0 if difference.field == "capacity" else None)}
 
 
 def _without_names(body: dict[str, Any]) -> dict[str, Any]:

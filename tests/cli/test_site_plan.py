@@ -54,6 +54,17 @@ def test_what_a_mapping_loses_is_said_as_null() -> None:
     assert changed.requests == [Request("PATCH", "/v1/hosts/h1", {"labels": {"disk": "nvme", "old": None}})]
 
 
+def test_a_class_that_a_host_loses_is_said_as_zero() -> None:
+    changed = step(HOST, {**HOST_NOW, "capacity": {"cpu": 8, "nvme": 2}})
+    assert changed.requests == [Request("PATCH", "/v1/hosts/h1", {"capacity": {"cpu": 8, "gpu": 0, "nvme": 0}})]
+
+
+def test_a_quota_keeps_what_the_document_does_not_speak_of() -> None:
+    now = {"group": "std", "tenant": "team", "limits": {"cpu": 4}, "labels": {"ticket": "7"}}
+    changed = step("{kind: Quota, group: std, tenant: team, limits: {cpu: 8}}", now)
+    assert changed.requests[0].body == {"limits": {"cpu": 8}, "labels": {"ticket": "7"}}
+
+
 def test_a_bmc_is_compared_by_what_the_platform_shows() -> None:
     text = "{kind: Host, name: h1, group: std, capacity: {cpu: 8}, bmc: {address: 10.0.0.1, credential: vault/h1}}"
     assert step(text, {**HOST_NOW, "bmc": {"address": "10.0.0.1", "protocol": "redfish"}}).outcome == "unchanged"
