@@ -23,6 +23,8 @@ def lines(problem: dict[str, Any]) -> list[str]:
         shown += _indented(FIELDS.get(field, _plain)(field, value))
     if suggestion := problem.get("did_you_mean"):
         shown += _indented([f"did you mean {_listed(suggestion)}?"])
+    if code == "unauthenticated":
+        shown += _indented(["say who you are: `berth login URL`, BERTH_TOKEN, or --token-file FILE"])
     if command := problem.get("command"):
         shown += _indented([f"recorded as command {_text(command)}"])
     return shown

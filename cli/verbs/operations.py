@@ -3,6 +3,7 @@
 import click
 
 from cli import kinds, options
+from cli.options import Verb
 from cli.session import Session
 
 
@@ -16,7 +17,7 @@ def _act(session: Session, identity: str, action: str, said: str) -> None:
     session.tell(said, kinds.OPERATION, identity, answer)
 
 
-@operation.command()
+@operation.command(cls=Verb)
 @click.argument("identity", metavar="ID")
 @options.write_and_wait
 @click.pass_obj
@@ -25,7 +26,7 @@ def retry(session: Session, identity: str) -> None:
     _act(session, identity, "retry", "tried again")
 
 
-@operation.command()
+@operation.command(cls=Verb)
 @click.argument("identity", metavar="ID")
 @options.write
 @click.pass_obj
@@ -34,7 +35,7 @@ def abandon(session: Session, identity: str) -> None:
     _act(session, identity, "abandon", "abandoned")
 
 
-@operation.command()
+@operation.command(cls=Verb)
 @click.argument("identity", metavar="ID")
 @options.write_and_wait
 @click.pass_obj
