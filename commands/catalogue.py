@@ -17,7 +17,7 @@ HANDLERS: dict[type[Command], Handler] = {
 COMMANDS: dict[str, type[Command]] = {model.kind: model for model in HANDLERS}
 
 ENGINE_ROLE = "engine"
-ENGINE_ONLY = frozenset({"operation.expire"})
+ENGINE_ONLY = frozenset({"operation.expire", "token.install"})
 BATCHABLE = frozenset(COMMANDS) - ENGINE_ONLY
 SCOPED_KINDS = ("vm.", "cluster.")  # what an operator who is confined to a tenant may do there
 

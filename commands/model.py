@@ -50,7 +50,8 @@ Limits = Amounts
 
 
 class Done(msgspec.Struct, frozen=True):
-    """What a handler answers: the operation that it started, whether it made the resource, a secret for the first answer."""
+    """What a handler answers: the operation that it started, whether it made the resource, a secret for the first
+    answer."""
 
     operation: str | None = None
     created: bool = False
@@ -58,7 +59,8 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Command(BaseModel):
-    """A request to change something. `kind` is its name in the contract; `on()` the stream of the resource it is about."""
+    """A request to change something. `kind` is its name in the contract; `on()` the stream of the resource it is
+    about."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 

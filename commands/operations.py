@@ -1,4 +1,5 @@
-"""Commands on operations: what controllers report, what deadlines bring, and what a person decides about a stuck one."""
+"""Commands on operations: what controllers report, what deadlines bring, and what a person decides about a stuck
+one."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal

@@ -41,6 +41,24 @@ class RevokeToken(Command):
         return token_stream(self.token)
 
 
+class InstallToken(Command):
+    """The engine's own: the first admin token, whose secret was made outside. Does nothing once there is any token."""
+
+    kind: ClassVar[str] = "token.install"
+    name: Name
+    hash: str
+
+    def on(self) -> str:
+        return token_stream(self.name)
+
+
+def install(command: InstallToken, tx: Transaction) -> Done:
+    if any(True for _ in tx.fleet.names("token")):
+        return Done()
+    tx.record(command.on(), TokenCreated(tx.new_id(), command.name, "admin", command.hash))
+    return Done(created=True)
+
+
 def create(command: CreateToken, tx: Transaction) -> Done:
     found = tx.fleet.token(command.name)
     if found is not None and found.state == "revoked":
@@ -92,4 +110,4 @@ def _another_admin(tx: Transaction, name: str) -> bool:
     return any(t is not None and t.role == "admin" and t.state == "active" for t in tokens)
 
 
-HANDLERS = {CreateToken: create, RevokeToken: revoke}
+HANDLERS = {CreateToken: create, RevokeToken: revoke, InstallToken: install}

@@ -196,7 +196,8 @@ def stop(command: StopVm, tx: Transaction) -> Done:
 
 
 def delete(command: DeleteVm, tx: Transaction) -> Done:
-    """While it is being created, that operation is cancelled; claims return with the deletion, even if nothing had begun."""
+    """While it is being created, that operation is cancelled; claims return with the deletion, even if nothing had
+    begun."""
     found = finding.vm(tx, command.tenant, command.vm)
     operation = tx.new_id()
     event = vm.delete(found, operation=operation)

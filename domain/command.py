@@ -1,4 +1,5 @@
-"""What came of a command: its own event, last of all that it caused, which is the audit entry and the receipt at once."""
+"""What came of a command: its own event, last of all that it caused, which is the audit entry and the receipt at
+once."""
 
 from typing import Any
 
@@ -8,8 +9,8 @@ import msgspec
 class CommandAccepted(msgspec.Struct, frozen=True, omit_defaults=True):
     """An audit entry of a command that was accepted. Its event's position is the receipt's.
 
-    `fingerprint` tells whether a repeated key carries the same request; empty when the key was made up. `request` is the
-    body and path fields as sent, without secrets. `positions` are those of the command's other events.
+    `fingerprint` tells whether a repeated key carries the same request; empty when the key was made up. `request` is
+    the body and path fields as sent, without secrets. `positions` are those of the command's other events.
     """
 
     id: str
@@ -18,6 +19,7 @@ class CommandAccepted(msgspec.Struct, frozen=True, omit_defaults=True):
     request: Any
     resource: str | None = None
     operation: str | None = None
+    created: bool = False
     positions: list[int] = []
     key: str = ""
     fingerprint: str = ""

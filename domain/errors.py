@@ -1,4 +1,5 @@
-"""The one family of refusals. Each knows its problem of the contract: code, status, fields, and what a person can do next."""
+"""The one family of refusals. Each knows its problem of the contract: code, status, fields, and what a person can do
+next."""
 
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -215,8 +216,8 @@ class BelowUse(DomainError):
     def detail(self) -> str:
         first = self.would_break[0]
         return (
-            f"{first['kind']} {first['name']!r} uses {first['used']} {first['resource']}, more than the {first['limit']}"
-            " that would remain; free something first, or send force: true to leave it above."
+            f"{first['kind']} {first['name']!r} uses {first['used']} {first['resource']}, more than the"
+            f" {first['limit']} that would remain; free something first, or send force: true to leave it above."
         )
 
 
@@ -282,7 +283,7 @@ class Aborted(DomainError):
 
     @property
     def detail(self) -> str:
-        return f"Nothing of this atomic batch was done, as item {self.index} failed; mend that one and send the batch again."
+        return f"Nothing of this batch was done, as item {self.index} failed; mend that one and send the batch again."
 
 
 @dataclass(eq=False)

@@ -1,9 +1,10 @@
-"""Every state that lives, folded from the log, with the indexes that decisions need, and the transaction that can be undone.
+"""Every state that lives, folded from the log, with the indexes that decisions need, and the transaction that can be
+undone.
 
     log ── fold ──► Fleet ◄── record / undo ── Transaction ◄── handlers in `commands/`
 
-The same fold serves the writer, a standby, the projector, time travel, what-if and verification. Each index is a function of
-(old state, new state) alone, so undoing a change is applying it with the two exchanged.
+The same fold serves the writer, a standby, the projector, time travel, what-if and verification. Each index is a
+function of (old state, new state) alone, so undoing a change is applying it with the two exchanged.
 """
 
 from collections import defaultdict
@@ -87,7 +88,8 @@ class Fleet:
     # ── the fold ──
 
     def fold(self, recorded: Recorded) -> Entry | None:
-        """Apply one event; answers the entry that it left, also when the aggregate ended with it (and so left the fleet)."""
+        """Apply one event; answers the entry that it left, also when the aggregate ended with it (and so left the
+        fleet)."""
         event = recorded.event
         self.position = recorded.position
         self.at = recorded.at

@@ -1,7 +1,9 @@
-"""An operation: work that external controllers carry out, step by step, with a deadline for each and a compensation if it fails.
+"""An operation: work that external controllers carry out, step by step, with a deadline for each and a compensation
+if it fails.
 
 Steps run in their order. When one fails, or its deadline passes, the compensations of it and of those before it are
-added and run in their turn; the operation fails when the last of them is confirmed, and is `stuck` when one of them can't be.
+added and run in their turn; the operation fails when the last of them is confirmed, and is `stuck` when one of them
+can't be.
 """
 
 from typing import Any, assert_never

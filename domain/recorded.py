@@ -10,8 +10,8 @@ EVENT_BYTES_MAX = 256 * 1024
 class Recorded(msgspec.Struct, frozen=True, gc=False):
     """One event of the log.
 
-    `version` equals `position`, except in `command/…` streams, where it is 1. `at` is microseconds since 1970 (UTC), the same
-    for all events of one command and later than those of the one before. `command` is the command's id.
+    `version` equals `position`, except in `command/…` streams, where it is 1. `at` is microseconds since 1970 (UTC),
+    the same for all events of one command and later than those of the one before. `command` is the command's id.
     """
 
     stream: str
@@ -30,7 +30,8 @@ class LogOpened(msgspec.Struct, frozen=True):
 
 
 class LeaderTookOver(msgspec.Struct, frozen=True):
-    """A writer began to lead. From here on the append of any earlier writer collides. `leader` is a fresh id for each time."""
+    """A writer began to lead. From here on the append of any earlier writer collides. `leader` is a fresh id for
+    each time."""
 
     leader: str
 

@@ -1,1 +1,5 @@
-"""The one that decides: batches of commands in, events appended durably, answers out."""
+"""The one that decides.
+
+gateway ─► intake (known keys looked up) ─► decide a batch on the fleet ─► append it ─► answer
+                                                 ▲ the next batch is decided meanwhile ┘
+"""

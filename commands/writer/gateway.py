@@ -22,9 +22,9 @@ class Actor(msgspec.Struct, frozen=True):
 class Item(msgspec.Struct, frozen=True):
     """One command of an envelope.
 
-    `id` is the command's, a UUIDv7. `key` is the client's, or equals `id` when none was given. `fingerprint` is a hash of
-    method, path and body, empty when the key was made up. `request` is what stands in the audit: path fields and body, as
-    sent. `if_match` is the version that the resource must have; `create_only` refuses one that exists.
+    `id` is the command's, a UUIDv7. `key` is the client's, or equals `id` when none was given. `fingerprint` is a
+    hash of method, path and body, empty when the key was made up. `request` is what stands in the audit: path fields
+    and body, as sent. `if_match` is the version that the resource must have; `create_only` refuses one that exists.
     """
 
     id: str
@@ -39,8 +39,8 @@ class Item(msgspec.Struct, frozen=True):
 class Envelope(msgspec.Struct, frozen=True):
     """One command, or several: each for itself in their order, or (`atomic`) all or none.
 
-    `expires_at` is in seconds since 1970: after it, what is still undecided is dropped. `wait_s` is how long the answer may
-    wait for the end of the operation that the command starts.
+    `expires_at` is in seconds since 1970: after it, what is still undecided is dropped. `wait_s` is how long the
+    answer may wait for the end of the operation that the command starts.
     """
 
     actor: Actor
@@ -57,8 +57,8 @@ class Answer(msgspec.Struct, frozen=True):
     """What came of one command. `status` is HTTP's: 200, 201, 202, or the problem's.
 
     `resource` is as it was at `position`, `version` its version there (0: it is gone). `on` is its stream. With a
-    `problem`, position is that of the recorded refusal, 0 where nothing was recorded. `index` is that of the item that
-    failed an atomic batch.
+    `problem`, position is that of the recorded refusal, 0 where nothing was recorded. `created` says that the command
+    makes the resource, whatever its status is yet.
     """
 
     command: str
@@ -71,6 +71,7 @@ class Answer(msgspec.Struct, frozen=True):
     replayed: bool = False
     problem: dict[str, Any] | None = None
     secret: str | None = None
+    created: bool = False
 
 
 class Gateway(Protocol):
