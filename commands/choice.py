@@ -44,10 +44,10 @@ def choose(
         except (NoQuota, QuotaExceeded, NoCapacity) as refusal:
             refusals[name] = refusal
     if not fits:
-        refusal = _refused_everywhere(request, offered, refusals, granted=granted)
-        if isinstance(refusal, NoCapacity):
-            refusal.alternatives = _alternatives(tx, request, set(names), chain=chain, counted=counted, members=members)
-        raise refusal
+        summary = _refused_everywhere(request, offered, refusals, granted=granted)
+        if isinstance(summary, NoCapacity):
+            summary.alternatives = _alternatives(tx, request, set(names), chain=chain, counted=counted, members=members)
+        raise summary
     load, _, chosen = min(fits, key=lambda fit: fit[:2])
     loads = {name: load for load, name, _ in fits}
     groups = [

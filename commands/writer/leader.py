@@ -75,7 +75,7 @@ class Leader:
         if not found:
             return False
         if found[0] != rows[0]:
-            raise Collision(f"another writer's event stands at {found[0].position}")
+            raise Collision("position", base)
         return True
 
     async def close(self) -> None:

@@ -1,0 +1,30 @@
+"""Strategies and filters, found through entry points; the built-in ones register the same way.
+
+A plug-in's filter has the signature of those in `filters.py` and runs after them, by name; its entry point's name is
+the reason that explanations give.
+"""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+from domain.scheduling.strategies import Amounts, Scores
+
+Strategy = Callable[[list[Amounts], list[Amounts]], Scores]
+Filter = Callable[..., Any]
+
+BUILT_IN_ORDER = ("place", "labels", "rules")
+
+
+def _load(kind: str) -> dict[str, Any]:
+    return {point.name: point.load() for point in sorted(entry_points(group=kind), key=lambda point: point.name)}
+
+
+STRATEGIES: dict[str, Strategy] = _load("berth.strategies")
+
+
+def filters() -> list[Filter]:
+    """In the order in which they drop hosts, after the state and before the capacity, which are the index's own."""
+    found = _load("berth.filters")
+    names = [name for name in BUILT_IN_ORDER if name in found] + [n for n in found if n not in BUILT_IN_ORDER]
+    return [found[name] for name in names]

@@ -1,0 +1,135 @@
+"""Deciding without servers: a fleet, the real handlers, and the words given / when / then for tests."""
+
+from typing import Any
+
+from commands.catalogue import COMMANDS
+from commands.writer import ids
+from commands.writer.deciding import Context, Decider
+from commands.writer.gateway import Actor, Answer, Item
+from domain.fleet import Entry, Fleet
+from domain.invariants import violations
+from domain.recorded import LogOpened, Recorded
+from eventlog.codec import Row, decode, encode
+
+ADMIN = Actor("ann", "admin")
+ENGINE = Actor("berth", "engine")
+VM_CONTROLLER = Actor("vm", "controller")
+START_US = 1_790_000_000_000_000
+HOUR_US = 3_600_000_000
+
+
+class Site:
+    """A fleet on which commands are decided, one at a time; the invariants are checked after each."""
+
+    def __init__(self, *, step_timeout_s: int = 600) -> None:
+        self.fleet = Fleet()
+        self.now = START_US
+        self.rows: list[Row] = []
+        self.decider = Decider(
+            self.fleet, resource=_state_as_json, step_timeout_s=step_timeout_s, clock=lambda: self.now
+        )
+        opened = Recorded("log", 1, 1, self.now, "berth", ids.uuid7(), LogOpened("test"))
+        self.fleet.fold(opened)
+        self.rows.append(encode(opened))
+
+    def when(
+        self,
+        kind: str,
+        *,
+        actor: Actor = ADMIN,
+        key: str | None = None,
+        fingerprint: str = "",
+        if_match: int | None = None,
+        reason: str | None = None,
+        dry_run: bool = False,
+        **body: Any,
+    ) -> Answer:
+        """Decide one command and check that every account is still right."""
+        command = COMMANDS[kind].model_validate(body)
+        id = ids.uuid7()
+        item = Item(id, command, body, key or id, fingerprint, if_match)
+        if (again := self.decider.repeat(item, actor, {})) is not None:
+            return again
+        tx = self.decider.begin()
+        context = Context(actor, reason, None, dry_run)
+        answer = self.decider.decide(tx, item, context, at=self.decider.next_at(), known={}, rows=self.rows)
+        assert violations(self.fleet) == []
+        return answer
+
+    def given(self, kind: str, **body: Any) -> Answer:
+        """As `when`, of what must succeed for the test to make sense."""
+        answer = self.when(kind, **body)
+        assert answer.problem is None, answer.problem
+        return answer
+
+    def refused(self, code: str, kind: str, **body: Any) -> dict[str, Any]:
+        """The problem with which a command is refused."""
+        answer = self.when(kind, **body)
+        assert answer.problem is not None, f"{kind} was accepted"
+        assert answer.problem["code"] == code, answer.problem
+        return answer.problem
+
+    def report(self, operation: str | None, outcome: str, *, attempt: int = 1, **body: Any) -> Answer:
+        """What the controller of the operation's current step reports."""
+        assert operation is not None
+        found = self.fleet.operation(operation)
+        assert found is not None and found.current is not None
+        step = body.pop("step", found.current.name)
+        return self.when(
+            "operation.report",
+            actor=VM_CONTROLLER,
+            operation=operation,
+            step=step,
+            attempt=attempt,
+            outcome=outcome,
+            **body,
+        )
+
+    def finish(self, answer: Answer) -> Answer:
+        """The controller begins and completes the work of the operation that `answer` started."""
+        assert answer.problem is None, answer.problem
+        self.report(answer.operation, "started")
+        return self.report(answer.operation, "succeeded")
+
+    def topics(self, answer: Answer) -> list[str]:
+        """The topics of the events of the command that was answered so, in order."""
+        at = next(decode(row).at for row in self.rows if row.position == answer.position)
+        return [row.topic for row in self.rows if decode(row).at == at]
+
+    def replayed(self) -> Fleet:
+        """The fleet that the recorded rows fold to."""
+        fleet = Fleet()
+        for row in self.rows:
+            fleet.fold(decode(row))
+        return fleet
+
+
+def a_site(*, hosts: int = 2, cpu: int = 8, memory_mib: int = 16_384, quota: dict[str, int] | None = None) -> Site:
+    """Tenants acme > payments with quota in group std, whose hosts h0, h1, … stand in rack r1."""
+    site = Site()
+    site.given("tenant.create", name="acme")
+    site.given("tenant.create", name="payments", parent="acme")
+    site.given("rack.create", name="r1", region="north", dc="dc1")
+    site.given("group.create", name="std")
+    for n in range(hosts):
+        site.given(
+            "host.register", name=f"h{n}", group="std", rack="r1", capacity={"cpu": cpu, "memory_mib": memory_mib}
+        )
+    for tenant in ("acme", "payments"):
+        site.given("quota.set", group="std", tenant=tenant, limits=quota or {"cpu": 1000})
+    return site
+
+
+def a_vm(name: str = "web-1", *, cpu: int = 4, memory_mib: int = 1024, **more: Any) -> dict[str, Any]:
+    return {
+        "tenant": "payments",
+        "name": name,
+        "group": "std",
+        "resources": {"cpu": cpu, "memory_mib": memory_mib},
+        **more,
+    }
+
+
+def _state_as_json(fleet: Fleet, stream: str, ended: Entry | None) -> dict[str, Any] | None:
+    entry = fleet.entries.get(stream) or ended
+    return {"state": entry.state.state, "version": entry.version} if entry is not None else None
