@@ -1,0 +1,327 @@
+"""What the writer promises: durable, once, in order, never over, whatever becomes of its connection."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from commands.catalogue import COMMANDS
+from commands.writer import ids
+from commands.writer.engine import Engine
+from commands.writer.gateway import Actor, Answer, Envelope, Item
+from domain.errors import Unavailable
+from domain.fleet import Fleet
+from domain.invariants import violations
+from eventlog.codec import Row, decode
+from eventlog.read import LogReader
+from projections.rows import resource
+from tests.conftest import Database
+from tests.proxy import Proxy
+
+ADMIN = Actor("ann", "admin")
+VM_CONTROLLER = Actor("vm", "controller")
+
+
+class Client:
+    """Hands commands to an engine as the API does."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    async def send(
+        self,
+        kind: str,
+        *,
+        actor: Actor = ADMIN,
+        key: str | None = None,
+        fingerprint: str = "",
+        wait_s: float = 0.0,
+        dry_run: bool = False,
+        **body: Any,
+    ) -> Answer:
+        item = self.item(kind, body, key=key, fingerprint=fingerprint)
+        envelope = Envelope(actor, (item,), time.time() + 30.0, dry_run=dry_run, wait_s=wait_s)
+        return (await self.engine.submit(envelope))[0]
+
+    async def send_all(self, bodies: list[tuple[str, dict[str, Any]]], *, atomic: bool) -> list[Answer]:
+        items = tuple(self.item(kind, body) for kind, body in bodies)
+        return await self.engine.submit(Envelope(ADMIN, items, time.time() + 30.0, atomic=atomic))
+
+    async def report(self, operation: str | None, outcome: str, step: str = "vm.create") -> Answer:
+        body = {"operation": operation, "step": step, "attempt": 1, "outcome": outcome}
+        key = f"{operation}:{step}:1:{outcome}"
+        return await self.send("operation.report", actor=VM_CONTROLLER, key=key, **body)
+
+    @staticmethod
+    def item(kind: str, body: dict[str, Any], *, key: str | None = None, fingerprint: str = "") -> Item:
+        id = ids.uuid7()
+        return Item(id, COMMANDS[kind].model_validate(body), body, key or id, fingerprint)
+
+
+@asynccontextmanager
+async def an_engine(conninfo: str, **more: Any) -> AsyncIterator[Client]:
+    engine = Engine(conninfo, resource=resource, **more)
+    await engine.start()
+    await engine.ready()
+    try:
+        yield Client(engine)
+    finally:
+        await engine.stop()
+
+
+async def a_stocked_engine(client: Client, *, hosts: int = 4, cpu: int = 16, quota: int = 1000) -> None:
+    answers = [
+        await client.send("tenant.create", name="acme"),
+        await client.send("tenant.create", name="payments", parent="acme"),
+        await client.send("group.create", name="std"),
+        await client.send("quota.set", group="std", tenant="acme", limits={"cpu": quota}),
+        await client.send("quota.set", group="std", tenant="payments", limits={"cpu": quota}),
+    ]
+    for n in range(hosts):
+        answers.append(await client.send("host.register", name=f"h{n}", group="std", capacity={"cpu": cpu}))
+    assert all(answer.problem is None for answer in answers)
+
+
+def a_vm(name: str, *, cpu: int = 1) -> dict[str, Any]:
+    return {"tenant": "payments", "name": name, "group": "std", "resources": {"cpu": cpu}}
+
+
+def rows_of(database: Database) -> list[Row]:
+    reader = LogReader(database.service)
+    try:
+        return reader.page(0, 100_000)
+    finally:
+        reader.close()
+
+
+def folded(rows: list[Row]) -> Fleet:
+    fleet = Fleet()
+    for row in rows:
+        fleet.fold(decode(row))
+    return fleet
+
+
+async def test_an_accepted_command_stands_in_the_log_at_its_position(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        answer = await client.send("vm.provision", **a_vm("web-1"))
+    rows = rows_of(database)
+    assert (answer.status, rows[-1].position, rows[-1].topic) == (202, answer.position, "command.accepted")
+    assert [row.position for row in rows] == list(range(1, len(rows) + 1))
+    assert answer.resource == resource(folded(rows), "vm/payments/web-1")
+
+
+async def test_a_new_engine_goes_on_where_the_old_one_ended_and_marks_it(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        first = await client.send("vm.provision", key="k-1", **a_vm("web-1"))
+    async with an_engine(database.service) as client:
+        again = await client.send("vm.provision", key="k-1", **a_vm("web-1"))
+        assert (again.replayed, again.position, again.command) == (True, first.position, first.command)
+        entries = dict(client.engine.fleet.entries)
+    rows = rows_of(database)
+    assert rows[-1].topic == "leader.took_over"
+    assert folded(rows).entries == entries
+
+
+async def test_racing_for_the_last_of_a_quota_places_exactly_what_fits(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client, quota=20)
+        answers = await asyncio.gather(*(client.send("vm.provision", **a_vm(f"vm-{n}")) for n in range(64)))
+        outcomes = [answer.problem["code"] if answer.problem else "placed" for answer in answers]
+        assert sorted(set(outcomes)) == ["placed", "quota_exceeded"]
+        assert outcomes.count("placed") == 20
+        assert violations(client.engine.fleet) == []
+
+
+async def test_racing_for_the_last_of_a_host_places_exactly_what_fits(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client, hosts=1, cpu=10)
+        answers = await asyncio.gather(*(client.send("vm.provision", **a_vm(f"vm-{n}")) for n in range(64)))
+        outcomes = [answer.problem["code"] if answer.problem else "placed" for answer in answers]
+        assert outcomes.count("placed") == 10
+        assert outcomes.count("no_capacity") == 54
+
+
+async def test_the_same_key_at_the_same_time_is_done_once(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        answers = await asyncio.gather(*(client.send("vm.provision", key="k-1", **a_vm("web-1")) for _ in range(16)))
+    assert len({(answer.command, answer.position) for answer in answers}) == 1
+    assert [answer.replayed for answer in answers].count(False) == 1
+    assert sum(row.topic == "vm.scheduled" for row in rows_of(database)) == 1
+
+
+async def test_waiting_answers_when_the_operation_has_ended(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        waiting = asyncio.create_task(client.send("vm.provision", wait_s=10, **a_vm("web-1")))
+        while not client.engine.fleet.outstanding:
+            await asyncio.sleep(0)
+        (operation,) = client.engine.fleet.outstanding
+        await client.report(operation, "started")
+        done = await client.report(operation, "succeeded")
+        answer = await waiting
+        assert (answer.status, answer.position) == (201, done.position)
+        assert answer.resource["state"] == "active"
+
+
+async def test_waiting_for_what_fails_answers_424_with_the_reason(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        waiting = asyncio.create_task(client.send("vm.provision", wait_s=10, key="k", **a_vm("web-1")))
+        while not client.engine.fleet.outstanding:
+            await asyncio.sleep(0)
+        (operation,) = client.engine.fleet.outstanding
+        await client.report(operation, "failed")
+        await client.report(operation, "succeeded", "vm.delete")
+        answer = await waiting
+        assert (answer.status, answer.problem["code"]) == (424, "operation_failed")
+        again = await client.send("vm.provision", wait_s=10, key="k", **a_vm("web-1"))
+        assert (again.status, again.replayed) == (424, True)
+
+
+async def test_patience_that_ends_first_answers_202(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        answer = await client.send("vm.provision", wait_s=0.05, **a_vm("web-1"))
+        assert answer.status == 202
+
+
+async def test_the_same_report_again_gets_the_first_answer_and_records_nothing(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        answer = await client.send("vm.provision", **a_vm("web-1"))
+        first = await client.report(answer.operation, "started")
+        position = client.engine.fleet.position
+        again = await client.report(answer.operation, "started")
+        assert (again.replayed, again.position) == (True, first.position)
+        assert client.engine.fleet.position == position
+
+
+async def test_a_late_report_on_what_is_over_is_refused_and_recorded(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        answer = await client.send("vm.provision", **a_vm("web-1"))
+        await client.report(answer.operation, "started")
+        await client.report(answer.operation, "succeeded")
+        late = await client.report(answer.operation, "failed")
+        assert (late.status, late.problem["code"]) == (409, "conflict")
+        unheard = await client.report(ids.uuid7(), "started")
+        assert unheard.problem["code"] == "not_found"
+    assert rows_of(database)[-2].topic == "command.rejected"
+
+
+async def test_an_atomic_batch_is_all_or_nothing_and_one_unit(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client, hosts=1, cpu=2)
+        good = [("vm.provision", a_vm(f"vm-{n}")) for n in range(2)]
+        refused = await client.send_all([*good, ("vm.provision", a_vm("vm-2"))], atomic=True)
+        assert [answer.problem["code"] for answer in refused] == ["aborted", "aborted", "no_capacity"]
+        assert [answer.problem["index"] for answer in refused] == [2, 2, 2]
+        assert violations(client.engine.fleet) == []
+        assert not client.engine.fleet.vms_by_tenant
+        accepted = await client.send_all(good, atomic=True)
+        assert all(answer.status == 202 for answer in accepted)
+    rows = rows_of(database)
+    assert len({decode(row).at for row in rows[-12:]}) == 1
+
+
+async def test_a_bug_in_one_decision_is_recorded_and_the_others_go_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from commands.racks import DeleteRack
+    from commands.writer import deciding
+
+    def broken(command: object, tx: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setitem(deciding.HANDLERS, DeleteRack, broken)
+    async with an_engine(database.service) as client:
+        bad, good = await asyncio.gather(
+            client.send("rack.delete", rack="r1"), client.send("tenant.create", name="acme")
+        )
+    assert (bad.status, bad.problem["code"]) == (500, "internal")
+    assert good.status == 201
+    assert "command.rejected" in [row.topic for row in rows_of(database)]
+
+
+async def test_a_connection_cut_in_the_commit_answers_every_command_once_and_truly(database: Database) -> None:
+    server = conninfo_to_dict(database.service)
+    with Proxy(str(server["host"]), int(str(server["port"]))) as proxy:
+        through = make_conninfo(database.service, host="127.0.0.1", port=proxy.port)
+        async with an_engine(through) as client:
+            await a_stocked_engine(client)
+            proxy.hold_answers()
+            waiting = [asyncio.create_task(client.send("vm.provision", **a_vm(f"vm-{n}"))) for n in range(8)]
+            await _until_a_vm_stands(database)
+            assert not any(task.done() for task in waiting), "no answer before the commit is known"
+            proxy.cut()
+            proxy.release()
+            answers = await asyncio.gather(*waiting)
+            assert [answer.status for answer in answers] == [202] * 8
+            after = await client.send("tenant.create", name="later")
+            assert after.status == 201
+    rows = rows_of(database)
+    assert sum(row.topic == "vm.scheduled" for row in rows) == 8
+    assert violations(folded(rows)) == []
+
+
+async def test_a_foreign_event_in_its_place_makes_the_writer_fold_it_and_decide_again(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        position = client.engine.fleet.position
+        _append_foreign_takeover(database, position + 1)
+        answers = await asyncio.gather(*(client.send("vm.provision", **a_vm(f"vm-{n}")) for n in range(8)))
+        assert [answer.status for answer in answers] == [202] * 8
+    rows = rows_of(database)
+    assert [row.position for row in rows] == list(range(1, len(rows) + 1))
+    assert sum(row.topic == "vm.scheduled" for row in rows) == 8
+    assert violations(folded(rows)) == []
+
+
+async def test_a_request_that_expired_before_its_turn_is_dropped_undecided(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        item = client.item("tenant.create", {"name": "acme"})
+        with pytest.raises(Unavailable) as refused:
+            await client.engine.submit(Envelope(ADMIN, (item,), time.time() - 0.5))
+        assert refused.value.command == item.id
+        assert client.engine.fleet.tenant("acme") is None
+
+
+async def test_a_deadline_that_passes_is_noticed_by_the_engine_itself(database: Database) -> None:
+    async with an_engine(database.service, step_timeout_s=0, expiry_grace_s=0.0) as client:
+        await a_stocked_engine(client)
+        answer = await client.send("vm.provision", **a_vm("web-1"))
+        assert answer.operation is not None
+        async with asyncio.timeout(10):
+            # The creation's deadline starts the clean-up, the clean-up's makes it stuck; all is held throughout.
+            while client.engine.fleet.operations[answer.operation].state != "stuck":
+                await asyncio.sleep(0.02)
+        assert client.engine.fleet.quota("std", "payments").used == {"cpu": 1, "vms": 1}
+
+
+async def _until_a_vm_stands(database: Database) -> None:
+    async with await psycopg.AsyncConnection.connect(database.service, autocommit=True) as connection:
+        async with asyncio.timeout(10):
+            while True:
+                cursor = await connection.execute("SELECT count(*) FROM berth.events WHERE topic = 'vm.scheduled'")
+                if (await cursor.fetchone())[0]:  # type: ignore[index]
+                    return
+                await asyncio.sleep(0.01)
+
+
+def _append_foreign_takeover(database: Database, position: int) -> None:
+    state = b'{"at":%d,"actor":"berth","command":"%s","data":{"leader":"foreign"}}'
+    at = time.time_ns() // 1000
+    with psycopg.connect(database.service, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO berth.events (notification_id, originator_id, originator_version, topic, state)"
+            " VALUES (%s, 'log', %s, 'leader.took_over', %s)",
+            (position, position, state % (at, ids.uuid7().encode())),
+        )
