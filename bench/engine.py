@@ -1,0 +1,108 @@
+"""Durable provisionings through the engine, beside the raw append of the same number of events."""
+
+import asyncio
+import time
+from typing import Any
+
+import psycopg
+
+from bench.row import Row
+from bench.site import CAPACITY, a_vm
+from commands.catalogue import COMMANDS
+from commands.writer import ids
+from commands.writer.engine import BATCH_COMMANDS_MAX, Engine
+from commands.writer.gateway import Actor, Envelope, Item
+from eventlog.append import LogConnection
+from eventlog.codec import Row as LogRow
+from eventlog.read import LogReader
+from projections.rows import resource
+
+ADMIN = Actor("bench", "admin")
+IN_FLIGHT = 1024
+TARGET_PER_S, TARGET_RATIO = 12_000.0, 0.45
+
+
+def measure(conninfo: str, *, is_short: bool) -> list[Row]:
+    return asyncio.run(_measure(conninfo, hosts=100 if is_short else 1_000, provisionings=500 if is_short else 40_000))
+
+
+async def _measure(conninfo: str, *, hosts: int, provisionings: int) -> list[Row]:
+    engine = Engine(conninfo, resource=resource)
+    await engine.start()
+    await engine.ready()
+    await _stock(engine, hosts)
+    await _provision(engine, range(100))
+    first = engine.fleet.position
+    began = time.perf_counter()
+    await _provision(engine, range(100, 100 + provisionings))
+    spent_s = time.perf_counter() - began
+    events = engine.fleet.position - first
+    await engine.stop()
+    raw = await _raw_append_per_s(conninfo, events=min(events, 100_000), after=first)
+    per_s, ratio = provisionings / spent_s, events / spent_s / raw
+    return [
+        Row("raw append of the same events", raw, "events/s", "the floor", True),
+        Row(
+            f"durable provisioning, {hosts:,} hosts",
+            per_s,
+            "/s",
+            f"≥ {TARGET_PER_S:,.0f}/s and {TARGET_RATIO} × raw append",
+            per_s >= TARGET_PER_S and ratio >= TARGET_RATIO,
+            raw,
+            ratio,
+        ),
+    ]
+
+
+async def _stock(engine: Engine, hosts: int) -> None:
+    bodies: list[tuple[str, dict[str, Any]]] = [
+        ("tenant.create", {"name": "acme"}),
+        ("tenant.create", {"name": "payments", "parent": "acme"}),
+        ("group.create", {"name": "std"}),
+        ("quota.set", {"group": "std", "tenant": "acme", "limits": {"cpu": 10**9}}),
+        ("quota.set", {"group": "std", "tenant": "payments", "limits": {"cpu": 10**9}}),
+    ]
+    for n in range(hosts):
+        bodies.append(("host.register", {"name": f"h{n:06d}", "group": "std", "capacity": CAPACITY}))
+    for answer in await engine.submit(_envelope(bodies)):
+        assert answer.problem is None, answer.problem
+
+
+async def _provision(engine: Engine, numbers: range) -> None:
+    """A fixed number of requests always under way, as from that many clients."""
+    left = iter(numbers)
+
+    async def client() -> None:
+        for n in left:
+            answers = await engine.submit(_envelope([("vm.provision", a_vm(n))]))
+            assert answers[0].problem is None, answers[0].problem
+
+    await asyncio.gather(*(client() for _ in range(min(IN_FLIGHT, len(numbers)))))
+
+
+def _envelope(bodies: list[tuple[str, dict[str, Any]]]) -> Envelope:
+    items = []
+    for kind, body in bodies:
+        id = ids.uuid7()
+        items.append(Item(id, COMMANDS[kind].model_validate(body), body, id))
+    return Envelope(ADMIN, tuple(items), time.time() + 600.0)
+
+
+async def _raw_append_per_s(conninfo: str, *, events: int, after: int) -> float:
+    """Rows that the engine wrote, appended again under new names and positions, in batches of the engine's size."""
+    reader = LogReader(conninfo)
+    written = [row for start in range(0, events, 5_000) for row in reader.page(after + start, 5_000)][:events]
+    end = reader.end()
+    reader.close()
+    again = [LogRow(f"{row.stream}~", end + n, end + n, row.topic, row.state) for n, row in enumerate(written, start=1)]
+    step = BATCH_COMMANDS_MAX * 6
+    connection = await LogConnection.connect(conninfo)
+    try:
+        began = time.perf_counter()
+        for start in range(0, len(again), step):
+            await connection.append(end + start, again[start : start + step])
+        return len(again) / (time.perf_counter() - began)
+    except psycopg.Error as error:
+        raise RuntimeError(f"the raw append failed: {error}") from error
+    finally:
+        await connection.close()

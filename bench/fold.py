@@ -1,0 +1,52 @@
+"""Folding the log: decoding rows and evolving the fleet, for the events of provisionings."""
+
+import gc
+import time
+
+from bench.row import Row
+from bench.site import SHAPES, a_fleet
+from domain.host import HostClaimed
+from domain.operation import OperationStarted, Step
+from domain.quota import QuotaConsumed
+from domain.recorded import Recorded
+from domain.vm import VmScheduled
+from eventlog.codec import decode, encode
+
+EVENTS_A_PROVISIONING = 5
+
+
+def measure(*, is_short: bool) -> list[Row]:
+    provisionings = 1_000 if is_short else 40_000
+    fleet = a_fleet(1_000)
+    rows = [encode(recorded) for n in range(provisionings) for recorded in events(fleet.position, n)]
+    gc.collect()
+    gc.freeze()
+    began = time.perf_counter()
+    for row in rows:
+        decode(row)
+    decoded_s = time.perf_counter() - began
+    began = time.perf_counter()
+    for row in rows:
+        fleet.fold(decode(row))
+    spent_s = time.perf_counter() - began
+    gc.unfreeze()
+    figure, baseline = len(rows) / spent_s, len(rows) / decoded_s
+    return [Row("fold", figure, "events/s", "≥ 400,000/s", figure >= 400_000, baseline, figure / baseline)]
+
+
+def events(base: int, n: int) -> list[Recorded]:
+    """Those of one provisioning, as the writer records them."""
+    name, host = f"vm-{n}", f"h{n % 1000:06d}"
+    stream, shape, operation = f"vm/payments/{name}", SHAPES[n % len(SHAPES)], f"op-{n}"
+    steps = (Step("vm.create", deadline=10**15, compensation="vm.delete"),)
+    counted = {**shape, "vms": 1}
+    told = {"strategy": "best_fit", "group": "std", "considered": 1000, "reasons": [], "score": 0.5, "runner_up": None}
+    made = [
+        (stream, VmScheduled(f"u-{n}", "payments", name, "std", host, shape, operation, told)),
+        (f"host/{host}", HostClaimed(stream, shape)),
+        ("quota/std/payments", QuotaConsumed(stream, counted)),
+        ("quota/std/acme", QuotaConsumed(stream, counted)),
+        (f"operation/{operation}", OperationStarted("vm.provision", stream, steps, {"uid": f"u-{n}"}, n)),
+    ]
+    first = base + 1 + n * EVENTS_A_PROVISIONING
+    return [Recorded(s, first + k, first + k, n + 10**6, "bench", "c", event) for k, (s, event) in enumerate(made)]
