@@ -13,12 +13,14 @@ from typing import Any
 
 import msgspec
 
+from domain.command import CommandAccepted, CommandEvent, CommandRejected
 from domain.fleet import Entry, Fleet
 from domain.group import Group
 from domain.host import Host
 from domain.operation import Operation
 from domain.quota import Quota
 from domain.rack import Rack
+from domain.recorded import Recorded
 from domain.tenant import Tenant
 from domain.token import Token
 from domain.values import About, Overcommit, Resources, available, ordered, ratios, to_rfc3339
@@ -366,9 +368,10 @@ def _with_zeros(used: Resources, classes: Resources) -> Resources:
 def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document | None:
     """The resource's JSON as it is now, equal to what `queries.py` gives at the fleet's position.
 
-    `entry` is the last state of something that has just left (or a revoked token). None: it is not there.
+    `entry` is the last state of something that has just left. None: it is not there. A revoked token never leaves the
+    fleet, as its name stands in the audit for ever: it answers its own revocation here, and queries omit it.
     """
-    standing = entry if entry is not None else fleet.entries.get(stream)
+    standing = fleet.entries.get(stream) or entry
     if standing is None:
         return None
     state = standing.state
@@ -376,7 +379,7 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
     match state:
         case Vm():
             return present_vm(document, place=_place_of(fleet, state.host))
-        case Operation():
+        case Operation() | Token():
             return document
         case Host():
             group = fleet.group(state.group)
@@ -401,8 +404,6 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
             return present_group(document, sums=sums_over((host, state.overcommit) for host in hosts))
         case Rack():
             return present_rack(document, hosts=len(fleet.hosts_by_rack.get(state.name, ())))
-        case Token():
-            return document if entry is not None or state.state == "active" else None
         case _:
             raise AssertionError(f"{stream} holds a {type(state).__name__}")
 
@@ -464,6 +465,44 @@ def row(stream: str, entry: Entry) -> dict[str, Any]:
         case _:
             raise AssertionError(f"{stream} holds a {type(state).__name__}")
     return columns
+
+
+def audit_row(recorded: Recorded) -> dict[str, Any]:
+    """The ledger's row of a command's own event; `document` is the audit's entry."""
+    event: CommandEvent = recorded.event
+    accepted = event if isinstance(event, CommandAccepted) else None
+    rejected = event if isinstance(event, CommandRejected) else None
+    outcome = "accepted" if accepted is not None else "rejected"
+    entry = {
+        "id": event.id,
+        "position": recorded.position,
+        "at": shown_time(recorded.at),
+        "actor": recorded.actor,
+        "role": event.role,
+        "token": event.token or recorded.actor,
+        "source": event.source,
+        "command": event.command,
+        "resource": event.resource,
+        "reason": event.reason,
+        "request": event.request,
+        "outcome": outcome,
+        "problem": rejected.problem if rejected is not None else None,
+        "positions": accepted.positions if accepted is not None else [],
+        "operation": accepted.operation if accepted is not None else None,
+        "created": accepted.created if accepted is not None else False,
+        "batch": event.batch,
+    }
+    return {
+        "position": recorded.position,
+        "at": recorded.at,
+        "id": event.id,
+        "actor": recorded.actor,
+        "resource": event.resource,
+        "command": event.command,
+        "outcome": outcome,
+        "owner": owner_of_target(event.resource) if event.resource is not None else None,
+        "document": _text(entry),
+    }
 
 
 def _text(value: Any) -> str:

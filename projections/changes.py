@@ -1,0 +1,115 @@
+"""What a stretch of the log changes in the tables: collected while folding, written in one transaction.
+
+Rows are coalesced: of a resource that changed a hundred times in the stretch, its last row alone is written.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Composable, Composed, Identifier
+from sqlalchemy import ARRAY, BigInteger, Boolean, Table
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+
+from domain.command import CommandAccepted, CommandRejected
+from domain.fleet import Entry, Fleet
+from domain.recorded import Recorded
+from projections import rows
+from projections.tables import LIVING, audit
+
+Row = dict[str, Any]
+
+
+class Changes:
+    """The changes from one position to another; `upserts` and `deletes` are by kind, the audit in the log's order."""
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+        self.position = base
+        self.at = 0
+        self.upserts: dict[str, list[Row]] = {}
+        self.deletes: dict[str, list[str]] = {}
+        self.audit: list[Row] = []
+
+
+def fold(fleet: Fleet, events: Iterable[Recorded]) -> Changes:
+    """Fold whole commands, and answer what they change."""
+    changes = Changes(fleet.position)
+    touched: dict[str, Entry] = {}
+    for recorded in events:
+        entry = fleet.fold(recorded)
+        if entry is not None:
+            touched[recorded.stream] = entry
+        elif isinstance(recorded.event, CommandAccepted | CommandRejected):
+            changes.audit.append(rows.audit_row(recorded))
+    upserts: defaultdict[str, list[Row]] = defaultdict(list)
+    deletes: defaultdict[str, list[str]] = defaultdict(list)
+    for stream in sorted(touched):  # a fixed order, so that two who write can't wait for each other
+        kind, _, key = stream.partition("/")
+        if stream in fleet.entries or kind == "operation":
+            upserts[kind].append(rows.row(stream, touched[stream]))
+        else:
+            deletes[kind].append(key)
+    changes.position, changes.at = fleet.position, fleet.at
+    changes.upserts, changes.deletes = dict(upserts), dict(deletes)
+    return changes
+
+
+def write(cursor: psycopg.Cursor[Any], changes: Changes) -> None:
+    """To be called in a transaction, on a binary cursor whose integers are always bigint."""
+    for kind, keys in changes.deletes.items():
+        cursor.execute(_DELETE[kind], (keys,))
+    for kind, found in changes.upserts.items():
+        cursor.execute(_UPSERT[kind], _by_column(LIVING[kind], found))
+    if changes.audit:
+        cursor.execute(_APPEND_AUDIT, _by_column(audit, changes.audit))
+
+
+def _by_column(table: Table, found: Sequence[Row]) -> list[list[Any]]:
+    return [[row[column.name] for row in found] for column in table.columns]
+
+
+def _insert(table: Table) -> Composed:
+    """One array a column: a stretch's rows go in one statement of a fixed form, however many they are."""
+    names = [Identifier(column.name) for column in table.columns]
+    arrays: list[Composable] = []
+    values: list[Composable] = []
+    for column, name in zip(table.columns, names, strict=True):
+        array: Composable
+        value: Composable
+        match column.type:
+            case BigInteger():
+                array, value = SQL("bigint[]"), name
+            case Boolean():
+                array, value = SQL("bool[]"), name
+            case JSONB():
+                array, value = SQL("text[]"), SQL("{}::jsonb").format(name)
+            case JSON():
+                array, value = SQL("text[]"), SQL("{}::json").format(name)
+            case ARRAY():
+                array, value = SQL("text[]"), SQL("string_to_array({}, ',')").format(name)
+            case _:
+                array, value = SQL("text[]"), name
+        arrays.append(SQL("%b::") + array)
+        values.append(value)
+    return SQL("INSERT INTO {table} ({names}) SELECT {values} FROM unnest({arrays}) AS row ({names})").format(
+        table=Identifier(table.name),
+        names=SQL(", ").join(names),
+        values=SQL(", ").join(values),
+        arrays=SQL(", ").join(arrays),
+    )
+
+
+def _upsert(table: Table) -> Composed:
+    names = [Identifier(column.name) for column in table.columns if not column.primary_key]
+    changed = SQL(", ").join(SQL("{0} = EXCLUDED.{0}").format(name) for name in names)
+    return SQL("{} ON CONFLICT (key) DO UPDATE SET {}").format(_insert(table), changed)
+
+
+_UPSERT = {kind: _upsert(table) for kind, table in LIVING.items()}
+_DELETE = {
+    kind: SQL("DELETE FROM {} WHERE key = ANY(%b::text[])").format(Identifier(table.name))
+    for kind, table in LIVING.items()
+}
+_APPEND_AUDIT = _insert(audit)

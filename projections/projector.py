@@ -1,0 +1,273 @@
+"""Log → read model: fold a page, write the rows that it changed and the new position in one transaction, tell readers.
+
+    log ── page ──► changes.fold ──► changes.write + position ──► NOTIFY
+
+Rows and position are committed together, so a page counts exactly once, however often the projector is killed. A commit
+may be lost in a crash (`synchronous_commit` is off), but never one without the other.
+"""
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+import psycopg
+import structlog
+from eventsourcing.persistence import PersistenceError
+from psycopg import errors
+from psycopg.types.numeric import Int8BinaryDumper
+
+from domain.fleet import Fleet
+from domain.recorded import Recorded
+from eventlog.codec import decode
+from eventlog.read import LogReader, log_changes
+from projections import changes, rows, schema
+from projections.changes import Changes
+from projections.tables import CHANNEL, LIVING, SCHEMA
+
+PAGE_EVENTS = 4_000
+REFOLD_PAGE_EVENTS = 10_000
+LOCK_RETRY_S = 0.2
+RETRY_S = 0.5
+DIFFERENCES_MAX = 1_000
+
+_ADVANCE = (
+    "WITH advanced AS (UPDATE progress SET log = %b, position = %b, at = %b WHERE position = %b RETURNING 1)"
+    " SELECT count(*), pg_notify(%b, %b) FROM advanced"
+)
+
+log = structlog.get_logger()
+
+
+class Displaced(Exception):
+    """The tables are not where this projector left them: wiped, or moved on by another. Open it again."""
+
+
+class Projector:
+    """Keeps one schema. Blocking: call it in a thread, one call at a time.
+
+    One at a time projects each schema: `open` waits for the lock that another holds.
+    """
+
+    def __init__(self, conninfo: str, reader: LogReader, *, in_schema: str = SCHEMA) -> None:
+        self.schema = in_schema
+        self.fleet = Fleet()
+        self._conninfo = conninfo
+        self._reader = reader
+        self._connection: psycopg.Connection[Any] | None = None
+        self._rest: list[Recorded] = []  # read and decoded, but their command may go on in the next page
+        self._unwritten: Changes | None = None  # folded, but not known to be committed
+        self._is_complete = False
+
+    @property
+    def position(self) -> int:
+        return self.fleet.position
+
+    def open(self) -> None:
+        """Take the lock, make what is missing, and bring fleet and tables to one position.
+
+        Cost: a fold of the whole log up to the tables' position, unless the fleet stands there already.
+        """
+        self.close()
+        connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=2, application_name="projector")
+        self._connection = connection
+        connection.adapters.register_dumper(int, Int8BinaryDumper)
+        while not schema.try_lock(connection, self.schema):
+            # Asked again and again, as a statement that waits would hold back vacuum for as long.
+            time.sleep(LOCK_RETRY_S)
+        connection.execute("SET synchronous_commit = off")
+        if not schema.stands(connection, self.schema):
+            schema.make(connection, self.schema)
+        connection.execute(schema.USE, (self.schema,))
+        self._settle()
+
+    def catch_up(self, *, until: int | None = None, pages_max: int | None = None) -> int:
+        """Project what stands in the log now, at most up to `until` (a command's end); answers how many events.
+
+        Raises:
+            UnknownTopic: the log holds an event that is not known here; nothing behind it is projected.
+            Displaced: somebody else changed the tables.
+        """
+        total, pages = 0, 0
+        while pages_max is None or pages < pages_max:
+            events, is_end = self._whole_commands(until)
+            if events:
+                self._unwritten = changes.fold(self.fleet, events)
+                self._write()
+            if is_end:
+                self._must_stand()
+                return total + len(events)
+            total, pages = total + len(events), pages + 1
+        return total
+
+    def complete(self) -> list[str]:
+        """It has caught up: readers may come, and models of other definitions go if nobody reads them."""
+        if self._is_complete:
+            return []
+        connection = self._opened()
+        connection.execute("UPDATE progress SET is_complete = true")
+        self._is_complete = True
+        connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, f"{self.schema} {self.position}"))
+        return schema.drop_unused(connection, but=self.schema)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _opened(self) -> psycopg.Connection[Any]:
+        assert self._connection is not None, "open it first"
+        return self._connection
+
+    def _settle(self) -> None:
+        """Fleet and tables to one position; a page whose outcome was unknown is written if it does not stand."""
+        log_id, position, self._is_complete = self._standing()
+        if self._unwritten is not None:
+            if (log_id, position) == (self.fleet.log, self._unwritten.position):
+                self._unwritten = None
+            elif position == self._unwritten.base:
+                self._write()
+                return
+        stands_there = (self.fleet.log, self.fleet.position) == (log_id, position)
+        if self._unwritten is None and stands_there and position:
+            return
+        self.fleet, self._rest, self._unwritten = Fleet(), [], None
+        while self.fleet.position < position:
+            limit = min(REFOLD_PAGE_EVENTS, position - self.fleet.position)
+            page = self._reader.page(self.fleet.position, limit)
+            for row in page:
+                self.fleet.fold(decode(row))
+            if not page:
+                break
+        if (self.fleet.log, self.fleet.position) != (log_id, position):
+            # Of another log, or of one that was longer: a restored backup. It is a cache.
+            log.warning("read model of another log dropped", schema=self.schema, position=position)
+            schema.make(self._opened(), self.schema)
+            self.fleet, self._is_complete = Fleet(), False
+
+    def _standing(self) -> tuple[str, int, bool]:
+        found = self._opened().execute("SELECT log, position, is_complete FROM progress").fetchall()
+        if len(found) != 1:
+            schema.make(self._opened(), self.schema)
+            return "", 0, False
+        return str(found[0][0]), int(found[0][1]), bool(found[0][2])
+
+    def _must_stand(self) -> None:
+        found = self._opened().execute("SELECT position FROM progress").fetchall()
+        if found != [(self.position,)]:
+            raise Displaced(f"{self.schema} stands at {found}, not at {self.position}")
+
+    def _whole_commands(self, until: int | None) -> tuple[list[Recorded], bool]:
+        """The events that come next, cut at a command's end, and whether they are the last.
+
+        All events of a command have one time, and a command is appended whole: so a page that is full is cut where the
+        time changes, and one that is not ends with a command.
+        """
+        events = self._rest
+        while True:
+            after = events[-1].position if events else self.fleet.position
+            limit = PAGE_EVENTS if until is None else min(PAGE_EVENTS, until - after)
+            page = self._reader.page(after, limit) if limit > 0 else []
+            events = events + [decode(row) for row in page]
+            if len(page) < PAGE_EVENTS:
+                self._rest = []
+                return events, True
+            end = len(events)
+            while end > 0 and events[end - 1].at == events[-1].at:
+                end -= 1
+            if end > 0:
+                self._rest = events[end:]
+                return events[:end], False
+
+    def _write(self) -> None:
+        written = self._unwritten
+        assert written is not None
+        connection = self._opened()
+        with connection.transaction(), connection.cursor(binary=True) as cursor:
+            changes.write(cursor, written)
+            told = f"{self.schema} {written.position}"
+            values = (self.fleet.log, written.position, written.at, written.base, CHANNEL, told)
+            cursor.execute(_ADVANCE, values)
+            advanced = cursor.fetchone()
+            if advanced is None or advanced[0] != 1:
+                raise Displaced(f"{self.schema} does not stand at {written.base}")
+        self._unwritten = None
+
+
+def catch_up(conninfo: str, reader: LogReader, *, in_schema: str = SCHEMA, until: int | None = None) -> int:
+    """Bring a schema to the log's end, or to `until`, in one go; answers its position. Blocking."""
+    projector = Projector(conninfo, reader, in_schema=in_schema)
+    try:
+        projector.open()
+        projector.catch_up(until=until)
+        projector.complete()
+        return projector.position
+    finally:
+        projector.close()
+
+
+async def run(conninfo: str, reader: LogReader) -> None:
+    """Project for ever: woken by appends, and again after any fault of the database. To stop it, cancel it.
+
+    Raises:
+        UnknownTopic: the log holds an event of a newer version.
+    """
+    projector = Projector(conninfo, reader)
+    is_open = False
+    changes_of_log = cast(AsyncGenerator[None, None], log_changes(conninfo))
+    async with contextlib.aclosing(changes_of_log) as appended:
+        async for _ in appended:
+            try:
+                if not is_open:
+                    await asyncio.to_thread(projector.open)
+                    is_open = True
+                    gc.freeze()  # what lives long is not walked through again and again
+                await asyncio.to_thread(projector.catch_up)
+                for dropped in await asyncio.to_thread(projector.complete):
+                    log.info("unused read model dropped", schema=dropped)
+            except (psycopg.Error, PersistenceError, Displaced) as error:
+                is_open = False
+                log.warning("projecting interrupted", position=projector.position, error=str(error).strip())
+                await asyncio.sleep(RETRY_S)
+
+
+def standing(conninfo: str, *, in_schema: str = SCHEMA) -> tuple[int, int]:
+    """Position and time (microseconds since 1970) of the tables; (0, 0) if there are none."""
+    with psycopg.connect(conninfo, autocommit=True, connect_timeout=2) as connection:
+        connection.execute(schema.USE, (in_schema,))
+        try:
+            row = connection.execute("SELECT position, at FROM progress").fetchone()
+        except errors.UndefinedTable:
+            row = None
+        return (row[0], row[1]) if row is not None else (0, 0)
+
+
+def differences(conninfo: str, fleet: Fleet, *, in_schema: str = SCHEMA) -> list[str]:
+    """What the living tables hold otherwise than the fold says, where both stand; a sentence for each. Blocking.
+
+    Raises:
+        LookupError: the read model stands at another position than the fleet: catch up, or fold on, and ask again.
+    """
+    expected: dict[str, dict[str, str]] = {kind: {} for kind in LIVING}
+    for stream, entry in fleet.entries.items():
+        kind, _, key = stream.partition("/")
+        expected[kind][key] = rows.row(stream, entry)["document"]
+    found: list[str] = []
+    with psycopg.connect(conninfo, connect_timeout=2) as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        connection.execute(schema.USE, (in_schema,))
+        stands = connection.execute("SELECT position FROM progress").fetchall()
+        if stands != [(fleet.position,)]:
+            raise LookupError(f"The read model stands at {stands}, not at {fleet.position}.")
+        for kind, table in LIVING.items():
+            query = f"SELECT key, document::text FROM {table.name}"
+            if kind == "operation":
+                query += " WHERE state IN ('running', 'stuck')"
+            shown: dict[str, str] = dict(connection.execute(query.encode()).fetchall())
+            for key in sorted(shown.keys() | expected[kind].keys()):
+                shows, is_so = shown.get(key), expected[kind].get(key)
+                if shows != is_so and len(found) < DIFFERENCES_MAX:
+                    found.append(f"{kind}/{key} is shown as {shows}, but is {is_so}.")
+    return found

@@ -1,0 +1,151 @@
+"""The read model's tables: living ones with a row a resource, the ledger of commands, and how far both have come.
+
+A read model is a cache: all of its tables are in one schema, whose name changes with the sources that define what is in
+it. Tables are named without a schema: a connection finds its own by `search_path`, so that the past can have others.
+"""
+
+import hashlib
+from pathlib import Path
+
+from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Index, MetaData, Table, Text
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.schema import SchemaItem
+
+_PACKAGES = Path(__file__).resolve().parent.parent
+_SOURCES = [
+    *sorted((_PACKAGES / "domain").rglob("*.py")),
+    _PACKAGES / "projections" / "rows.py",
+    _PACKAGES / "projections" / "tables.py",
+]
+
+SCHEMA_PREFIX = "read_"
+SCHEMA = SCHEMA_PREFIX + hashlib.sha256(b"\0".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:16]
+CHANNEL = "berth_projected"  # notified with `<schema> <position>` at each commit
+
+# Names compare by their bytes, as Python compares them, so that order and cursors are the same on any machine.
+Name = Text(collation="C")
+
+# Room on each page for the next versions of its rows: use changes with every claim, and touches no index then.
+LIVELY_FILL, STILL_FILL = 70, 95
+
+metadata = MetaData()
+
+
+def _living(name: str, *columns: SchemaItem, is_lively: bool = False) -> Table:
+    """Row = f(one aggregate's own state). `key` is the stream without its kind; `words` is what free text looks in.
+
+    `document` is shown as it stands, in the order of its keys: so JSON, not JSONB.
+    """
+    return Table(
+        name,
+        metadata,
+        Column("key", Name, primary_key=True),
+        Column("state", Name, nullable=False),
+        Column("external_id", Name),
+        Column("words", Text, nullable=False),
+        Column("labels", JSONB, nullable=False),
+        Column("version", BigInteger, nullable=False),
+        Column("created_at", BigInteger, nullable=False),
+        Column("updated_at", BigInteger, nullable=False),
+        Column("document", JSON, nullable=False),
+        *columns,
+        postgresql_with={"fillfactor": LIVELY_FILL if is_lively else STILL_FILL},
+    )
+
+
+tenants = _living("tenants", Column("parent", Name, index=True))
+
+racks = _living(
+    "racks", Column("region", Name, nullable=False), Column("dc", Name, nullable=False), Column("room", Name)
+)
+
+groups = _living("groups", Column("region", Name), Column("overcommit", JSONB, nullable=False))
+
+hosts = _living(
+    "hosts",
+    Column("group", Name, nullable=False, index=True),
+    Column("rack", Name, index=True),
+    Column("capacity", JSONB, nullable=False),
+    Column("used", JSONB, nullable=False),
+    Index("hosts_labels", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
+    is_lively=True,
+)
+
+quotas = _living(
+    "quotas",
+    Column("group", Name, nullable=False, index=True),
+    Column("tenant", Name, nullable=False, index=True),
+    Column("over", Boolean, nullable=False),
+    Column("limits", JSONB, nullable=False),
+    Column("used", JSONB, nullable=False),
+    is_lively=True,
+)
+
+vms = _living(
+    "vms",
+    Column("tenant", Name, nullable=False, index=True),
+    Column("name", Name, nullable=False),
+    Column("group", Name, nullable=False),
+    Column("host", Name, index=True),
+    Column("sets", ARRAY(Name), nullable=False),
+    Index("vms_by_name", "name", "key"),
+    is_lively=True,
+)
+
+# An ended operation keeps its row for ever, though it has left the fleet.
+operations = _living(
+    "operations",
+    Column("owner", Name),
+    Column("kind", Name, nullable=False),
+    Column("target", Name, nullable=False, index=True),
+    Index("operations_by_owner", "owner", "key"),
+    is_lively=True,
+)
+
+# With revoked ones, which nobody is shown: who asks with one must be refused.
+tokens = _living(
+    "tokens",
+    Column("role", Name, nullable=False),
+    Column("tenant", Name),
+    Column("hash", Name, nullable=False, index=True),
+    Column("expires_at", BigInteger),
+)
+
+LIVING: dict[str, Table] = {
+    "tenant": tenants,
+    "rack": racks,
+    "group": groups,
+    "host": hosts,
+    "quota": quotas,
+    "vm": vms,
+    "operation": operations,
+    "token": tokens,
+}
+
+# One row a command, refused ones too; only ever added to.
+audit = Table(
+    "audit",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False, index=True),
+    Column("id", Name, nullable=False, index=True),
+    Column("actor", Name, nullable=False),
+    Column("resource", Name),
+    Column("command", Name, nullable=False),
+    Column("outcome", Name, nullable=False),
+    Column("owner", Name),
+    Column("document", JSON, nullable=False),
+    Index("audit_by_actor", "actor", "position"),
+    Index("audit_by_resource", "resource", "position"),
+    Index("audit_by_command", "command", "position"),
+)
+
+# One row. `is_complete`: it has caught up with the log once, so that what it lacks is younger than itself.
+progress = Table(
+    "progress",
+    metadata,
+    Column("log", Name, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("is_complete", Boolean, nullable=False),
+)
