@@ -1,9 +1,9 @@
 """Events to rows and back: which topic is which event, and the bytes that are kept for ever.
 
 A row's state is the JSON {"at", "actor", "command", "data"}. Class and module names are free to change, topics and the
-bytes of what was written are not: `tests/eventlog/golden_events.json` holds a row of every topic. Dictionaries keep their
-order, so that a replayed state answers in the very bytes in which the writer's own does; no event may hold a set, which
-has no order.
+bytes of what was written are not: `tests/eventlog/golden_events.json` holds a row of every topic. Dictionaries keep
+their order, so that a replayed state answers in the very bytes in which the writer's own does; no event may hold a set,
+which has no order.
 """
 
 from collections.abc import Callable, Mapping

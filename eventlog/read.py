@@ -1,7 +1,7 @@
 """Reading the log: by position, by stream, by time, and waiting for more."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import psycopg
@@ -54,7 +54,8 @@ class LogReader:
 
     def stream(self, stream: str, *, after: int = 0, limit: int | None = None) -> list[Row]:
         """The rows of one stream with a version above `after`, rising; all of them, unless there is a `limit`."""
-        return self._rows(_STREAM, (stream, after, limit))
+        rows: list[Row] = self._rows(_STREAM, (stream, after, limit))
+        return rows
 
     def last_of(self, stream: str) -> Row | None:
         rows = self._rows(_LAST, (stream,))
@@ -81,7 +82,7 @@ class LogReader:
         """
         if position == 0:
             return 0
-        # All events of a command share one time, and no others have it. Most commands are short: look near, then further.
+        # All events of a command share one time, and no others have it. Most commands are short: look near first.
         at_us, low, step = self._time_at(position), position, 1
         end = self.end()
         while low + step <= end and self._time_at(low + step) == at_us:
@@ -116,8 +117,8 @@ class LogReader:
             return [Row(*row) for row in cursor.execute(query, values, prepare=True)]
 
 
-async def log_changes(conninfo: str) -> AsyncIterator[None]:
-    """Yields at once, whenever something was appended, and each second in any case: then read on from where you are.
+async def log_changes(conninfo: str, *, wake_s: float = WAKE_S) -> AsyncGenerator[None, None]:
+    """Yields at once, whenever something was appended, and each `wake_s` in any case: then read on from there.
 
     It survives the server's restarts and never ends by itself. Close it (`contextlib.aclosing`) to end its connection.
     """
@@ -129,7 +130,7 @@ async def log_changes(conninfo: str) -> AsyncIterator[None]:
                 await connection.execute(SQL("LISTEN {}").format(Identifier(LOG_CHANNEL)))
                 while True:
                     yield
-                    async for _ in connection.notifies(timeout=WAKE_S, stop_after=1):
+                    async for _ in connection.notifies(timeout=wake_s, stop_after=1):
                         pass
         except psycopg.OperationalError:
             yield

@@ -1,4 +1,4 @@
-"""The log's place in PostgreSQL, built by the owner: the table, what the service may do with it, and what nobody may."""
+"""The log's place in PostgreSQL, built by the owner: the table, what the service may do with it, what nobody may."""
 
 import psycopg
 from eventsourcing.postgres import PostgresDatastore
@@ -52,7 +52,7 @@ class UnsafeRole(Exception):
 def prepare(owner: str, *, service_role: str, service_password: str) -> None:
     """Make the schema and the service's role, or bring those that stand to this form; all or nothing, and repeatable.
 
-    `owner` is a connection string. The password goes to the server as a SCRAM verifier, so it is in no log of the server.
+    `owner` is a connection string. The password goes to the server as a SCRAM verifier, so no log of the server has it.
 
     Raises:
         UnsafeRole: `service_role` is the owner itself or a superuser.
