@@ -1,14 +1,19 @@
 """Why nothing fits: reasons with counts, the host that lacks least, and the largest request of that shape that would
-fit."""
+fit. Exact: vectors find the few hosts that come into question, integers and fractions decide among them."""
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domain.errors import NoCapacity
-from domain.scheduling.index import HostTable, Shape
-from domain.values import Resources
+from domain.scheduling.index import HostTable, Mask
+from domain.scheduling.strategies import Amounts
+from domain.values import Resources, ordered
+
+# Wider than what rounding a sum over all classes may lose, so that the exact best is never left out.
+ROUNDING = 1e-12
 
 
 def counted(reasons: dict[str, int]) -> list[dict[str, Any]]:
@@ -16,56 +21,59 @@ def counted(reasons: dict[str, int]) -> list[dict[str, Any]]:
 
 
 def no_capacity(
-    table: HostTable,
-    shape: Shape,
-    passing: NDArray[np.bool_],
-    *,
-    group: str,
-    resources: Resources,
-    reasons: dict[str, int],
+    table: HostTable, passing: Mask, *, group: str, resources: Resources, reasons: dict[str, int]
 ) -> NoCapacity:
     """The refusal; `passing` are the hosts that only the capacity dropped."""
     rows = np.flatnonzero(passing)
-    free = {name: _free(table, name, rows) for name in resources}
-    return NoCapacity(
-        group,
-        resources,
-        len(table.names),
-        counted(reasons),
-        _nearest(table, rows, free, resources) if len(rows) else None,
-        _largest_fit(free, resources) if len(rows) else None,
-        [],
-    )
+    nearest: dict[str, Any] | None = None
+    largest_fit: Resources | None = None
+    if len(rows):
+        classes = ordered(resources)
+        asked = [resources[name] for name in classes]
+        free = np.stack([table.free(name)[rows] for name in classes])
+        best, short = _nearest(free, asked)
+        nearest = {
+            "host": table.names[int(rows[best])],
+            "short": {name: lack for name, lack in zip(classes, short, strict=True) if lack},
+        }
+        if fit := _largest_fit(free, asked):
+            largest_fit = dict(zip(classes, fit, strict=True))
+    return NoCapacity(group, resources, len(table.names), counted(reasons), nearest, largest_fit, [])
 
 
-def _free(table: HostTable, name: str, rows: NDArray[np.intp]) -> NDArray[np.int64]:
-    k = table.class_index.get(name)
-    if k is None:
-        return np.zeros(len(rows), dtype=np.int64)
-    return np.maximum(table.capacity[k][rows] - table.used[k][rows], 0)
+def _nearest(free: Amounts, asked: list[int]) -> tuple[int, list[int]]:
+    """The first host that lacks least, as the sum of lack ÷ asked over the classes, and what it lacks of each."""
+    amounts = np.array(asked, dtype=np.int64)[:, None]
+    short = np.maximum(amounts - free, 0)
+    lack = (short / amounts).sum(0)
+
+    def exact(amounts_short: list[int]) -> Fraction:
+        return sum((Fraction(a, b) for a, b in zip(amounts_short, asked, strict=True)), Fraction())
+
+    lacks = _distinct(short, lack <= lack.min() * (1 + ROUNDING))
+    column = min(lacks, key=lambda column: (exact(short[:, column].tolist()), column))
+    return column, short[:, column].tolist()
 
 
-def _nearest(
-    table: HostTable, rows: NDArray[np.intp], free: dict[str, NDArray[np.int64]], resources: Resources
-) -> dict[str, Any]:
-    lack = np.zeros(len(rows))
-    for name, amount in resources.items():
-        lack = lack + np.maximum(amount - free[name], 0) / amount
-    best = int(lack.argmin())
-    short = {name: amount - int(free[name][best]) for name, amount in resources.items() if free[name][best] < amount}
-    return {"host": table.names[int(rows[best])], "short": short}
+def _largest_fit(free: Amounts, asked: list[int]) -> list[int] | None:
+    """Per host the class with the least free ÷ asked bounds all: floor(asked × free_k ÷ asked_k) of each class.
 
-
-def _largest_fit(free: dict[str, NDArray[np.int64]], resources: Resources) -> Resources | None:
-    """Exact in integers: per host the limiting class k bounds every amount to floor(amount × free_k ÷ amount_k).
-
-    An amount that comes to 0 is told as 1: all classes have something free there, so that still fits.
+    What comes to 0 is told as 1: every class has something free there, so that fits too.
     """
-    part = np.min([free[name] / amount for name, amount in resources.items()], axis=0)
-    best = int(part.argmax())
-    if part[best] <= 0:
+    amounts = np.array(asked, dtype=np.int64)[:, None]
+    part = (free / amounts).min(0)
+    if part.max() <= 0:
         return None
-    room = {name: int(free[name][best]) for name in resources}
-    limiting = min(resources, key=lambda name: room[name] / resources[name])
-    top, bottom = room[limiting], resources[limiting]
-    return {name: max(1, min(room[name], amount * top // bottom)) for name, amount in resources.items()}
+
+    def exact(column: int) -> Fraction:
+        return min(Fraction(a, b) for a, b in zip(free[:, column].tolist(), asked, strict=True))
+
+    scale = max(exact(column) for column in _distinct(free, part >= part.max() * (1 - ROUNDING)))
+    return [max(1, amount * scale.numerator // scale.denominator) for amount in asked]
+
+
+def _distinct(amounts: Amounts, chosen: NDArray[np.bool_]) -> list[int]:
+    """The first of each kind of column among those chosen; hosts that are alike may be many."""
+    columns = np.flatnonzero(chosen)
+    _, first = np.unique(amounts[:, columns], axis=1, return_index=True)
+    return [int(column) for column in columns[first]]

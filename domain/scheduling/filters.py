@@ -2,7 +2,7 @@
 nothing.
 
 Hosts are the rows of the group's table; `dropped` is a vector of booleans over them. `members` are the VMs of the sets
-that the request's rules name.
+that the request's rules name; those without a host stand nowhere, but their rules bind.
 """
 
 from collections import Counter
@@ -15,19 +15,20 @@ from numpy.typing import NDArray
 from domain.vm import Rule, Vm
 
 if TYPE_CHECKING:
-    from domain.scheduling.index import HostTable
+    from domain.scheduling.index import Column, HostTable
 
-Dropped = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
 Members = Mapping[str, Sequence[Vm]]
 
+PLACES = ("region", "dc", "room", "rack", "host")
 
-def place(request: Any, table: "HostTable", members: Members) -> Iterator[tuple[str, Dropped]]:
+
+def place(request: Any, table: "HostTable", members: Members) -> Iterator[tuple[str, Mask]]:
     """Region, dc, room, rack and host, as `where` names them."""
     where = request.where
     if where is None:
         return
-    asked = [(level, getattr(where, level)) for level in ("region", "dc", "room", "rack", "host")]
-    given = [(level, name) for level, name in asked if name is not None]
+    given = [(level, name) for level in PLACES if (name := getattr(where, level)) is not None]
     if given:
         kept = np.ones(len(table.names), dtype=np.bool_)
         for level, name in given:
@@ -35,76 +36,80 @@ def place(request: Any, table: "HostTable", members: Members) -> Iterator[tuple[
         yield "place", ~kept
 
 
-def labels(request: Any, table: "HostTable", members: Members) -> Iterator[tuple[str, Dropped]]:
+def labels(request: Any, table: "HostTable", members: Members) -> Iterator[tuple[str, Mask]]:
     """All of the labels of `where`."""
     if request.where is None or not request.where.labels:
         return
-    asked = request.where.labels.items()
-    yield "labels", np.array([not (asked <= host.about.labels.items()) for host in table.hosts], dtype=np.bool_)
+    kept = np.ones(len(table.names), dtype=np.bool_)
+    for key, value in request.where.labels.items():
+        kept &= table.labelled(key, value)
+    yield "labels", ~kept
 
 
-def rules(request: Any, table: "HostTable", members: Members) -> Iterator[tuple[str, Dropped]]:
+def rules(request: Any, table: "HostTable", members: Members) -> Iterator[tuple[str, Mask]]:
     """The request's own rules, and those by which the members of its sets are bound already."""
     for rule in _binding(request.rules, members):
-        others = [vm for vm in members.get(rule.set, ()) if vm.host is not None]
-        yield f"rule:{rule.type}", ~_allowed(rule, table, others)
+        standing = [vm for vm in members.get(rule.set, ()) if vm.host is not None]
+        yield f"rule:{rule.type}", ~_allowed(rule, table, standing)
 
 
 def _binding(own: Sequence[Rule], members: Members) -> list[Rule]:
-    """A partition's number is each VM's own, so a member's partition rule binds a newcomer as one without a number."""
-    found = list(dict.fromkeys(own))
+    """A partition's number is each VM's own, so a member's partition rule binds a newcomer that has no number at that
+    level as one apart from every number."""
+    found = dict.fromkeys(own)
+    numbered = {(rule.set, rule.level) for rule in own if rule.type == "partition"}
     for name in dict.fromkeys(rule.set for rule in own):
         for vm in members.get(name, ()):
             for rule in vm.rules:
-                if rule.set != name or rule in found:
+                if rule.set != name:
                     continue
-                if rule.type == "partition":
-                    same = any(r.type == "partition" and r.set == name and r.level == rule.level for r in found)
-                    if not same:
-                        found.append(Rule("partition", name, rule.level))
-                else:
-                    found.append(rule)
-    return found
+                if rule.type != "partition":
+                    found[rule] = None
+                elif (name, rule.level) not in numbered:
+                    found[Rule("partition", name, rule.level)] = None
+    return list(found)
 
 
-def _allowed(rule: Rule, table: "HostTable", others: Sequence[Vm]) -> Dropped:
+def _allowed(rule: Rule, table: "HostTable", standing: Sequence[Vm]) -> Mask:
+    """The hosts that keep the rule's promise; one without a place at its level can't."""
     column = table.column(rule.level)
+    places = [table.index.place_of(vm.host or "", rule.level) for vm in standing]
+    known = [place for place in places if place is not None]
     has_place = column.codes >= 0
-    places = [table.index.place_of(vm.host or "", rule.level) for vm in others]
     match rule.type:
         case "affinity":
-            standing = {p for p in places if p is not None}
-            return has_place & column.among(standing) if places else has_place
+            # Members that stand apart (or at no known place) can't all be joined, so then nothing is allowed.
+            if not places:
+                return has_place
+            return column.among(known if len(set(places)) == 1 else ())
         case "anti_affinity":
-            return has_place & ~column.among({p for p in places if p is not None})
+            return has_place & ~column.among(known)
+        case "spread":
+            return has_place & _evenly(rule, column, Counter(known))
         case "partition":
             foreign = {
-                at
-                for at, vm in zip(places, others, strict=True)
-                if at is not None and _partition(vm, rule) != rule.partition
+                place
+                for place, vm in zip(places, standing, strict=True)
+                if place is not None and _partition(vm, rule) != rule.partition
             }
             return has_place & ~column.among(foreign)
-        case "spread":
-            return has_place & _evenly(rule, column, Counter(p for p in places if p is not None))
         case kind:
             raise AssertionError(f"{kind} is not a rule")
 
 
 def _partition(vm: Vm, rule: Rule) -> int | None:
-    for other in vm.rules:
-        if other.type == "partition" and other.set == rule.set and other.level == rule.level:
-            return other.partition
+    for own in vm.rules:
+        if own.type == "partition" and own.set == rule.set and own.level == rule.level:
+            return own.partition
     return None
 
 
-def _evenly(rule: Rule, column: Any, counts: Counter[str]) -> Dropped:
-    """Counts per place differ by at most `max_skew` after the placement, over the places that have a host in the
-    group."""
+def _evenly(rule: Rule, column: "Column", counts: Counter[str]) -> Mask:
+    """The places whose count with the newcomer is at most `max_skew` above the least one now.
+
+    Measured from the place that would grow, not over all: after deletions have left a set uneven, what evens it out
+    stays allowed. The places are those that have a host in the group, whatever its state.
+    """
     assert rule.max_skew is not None
-    standing = {name: counts.get(name, 0) for name in column.code_of}
-    allowed: set[str] = set()
-    for name, count in standing.items():
-        least = min((other for place, other in standing.items() if place != name), default=count + 1)
-        if count + 1 - min(least, count + 1) <= rule.max_skew:
-            allowed.add(name)
-    return column.among(allowed)  # type: ignore[no-any-return]
+    least = min((counts[name] for name in column.code_of), default=0)
+    return column.among([name for name in column.code_of if counts[name] + 1 - least <= rule.max_skew])

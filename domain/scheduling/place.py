@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domain.scheduling import explain
-from domain.scheduling.index import FITS, STATE, CapacityIndex, HostTable, Shape
-from domain.scheduling.registry import filters
+from domain.scheduling.index import STATE, CapacityIndex, HostTable, Mask, Shape
+from domain.scheduling.registry import STRATEGIES, filters
 from domain.values import Resources
 from domain.vm import Rule, Vm, Where
 
@@ -43,26 +43,26 @@ def place(
 ) -> Placement:
     """The least (score, host name) among the hosts of `group` that pass every filter.
 
+    `members`: for each set that the request's rules name, the VMs of the tenant that are in it now, the one to be
+    placed left out.
+
     Raises:
         NoCapacity: none passes; without alternatives, which only the caller can know.
     """
     table = index.table(group)
     shape = table.shape(request.resources, strategy)
     dropped = _dropped(request, table, members)
-    if not dropped:
-        row = shape.best()
-        reasons = {shape.reason(code): count for code, count in enumerate(shape.counts) if code != FITS and count}
-        second = shape.best(but=row) if row >= 0 else -1
-    else:
+    if dropped:
         kept, reasons = _filtered(shape, dropped)
-        scores = np.where(kept, shape.scores[: len(kept)], np.inf)
-        row = _least(scores)
-        if row >= 0:
-            scores[row] = np.inf
-        second = _least(scores)
+        row, second = _best(np.where(kept, shape.scores[: len(kept)], np.inf))
+    else:
+        reasons = {shape.reason(code): hosts for code, hosts in enumerate(shape.counts[: shape.fits]) if hosts}
+        row, second = shape.best()
     if row < 0:
-        passing = _passing(table, dropped)
-        raise explain.no_capacity(table, shape, passing, group=group, resources=request.resources, reasons=reasons)
+        passing = shape.codes != STATE
+        for _, gone in dropped:
+            passing &= ~gone
+        raise explain.no_capacity(table, passing, group=group, resources=request.resources, reasons=reasons)
     return Placement(
         group,
         table.names[row],
@@ -82,16 +82,22 @@ def fitting_hosts(
 ) -> int:
     """How many hosts of the group would take it now."""
     table = index.table(group)
-    shape = table.shape(request.resources, "first_fit")
+    policy = index.groups.get(group)
+    # Whether it fits is the same under every strategy; the group's own is the one whose scores are likely kept.
+    strategy = policy.strategy if policy is not None and policy.strategy in STRATEGIES else "first_fit"
+    shape = table.shape(request.resources, strategy)
     dropped = _dropped(request, table, members)
     if not dropped:
-        return shape.counts[FITS]
+        return shape.counts[shape.fits]
     kept, _ = _filtered(shape, dropped)
     return int(kept.sum())
 
 
 def load_after(index: CapacityIndex, request: PlacementRequest, *, group: str) -> float:
-    """The load of the group with the request placed there: the largest used ÷ (used + available) over its classes."""
+    """The load of the group with the request placed there: the largest used ÷ (used + available) over its classes.
+
+    1.0 for a class of which the group has nothing.
+    """
     used, free = index.totals(group)
     loads = [0.0]
     for name, amount in request.resources.items():
@@ -102,30 +108,31 @@ def load_after(index: CapacityIndex, request: PlacementRequest, *, group: str) -
 
 def _dropped(
     request: PlacementRequest, table: HostTable, members: Mapping[str, Sequence[Vm]]
-) -> list[tuple[str, NDArray[np.bool_]]]:
-    return [found for filter in FILTERS for found in filter(request, table, members)]
+) -> list[tuple[str, Mask]]:
+    return [found for condition in FILTERS for found in condition(request, table, members)]
 
 
-def _filtered(shape: Shape, dropped: list[tuple[str, NDArray[np.bool_]]]) -> tuple[NDArray[np.bool_], dict[str, int]]:
-    """The hosts that pass everything, and how many the first filter to drop them dropped."""
+def _filtered(shape: Shape, dropped: list[tuple[str, Mask]]) -> tuple[Mask, dict[str, int]]:
+    """The hosts that pass everything, and how many each reason was the first to drop, in the filters' order."""
     codes = shape.codes
     alive = codes != STATE
-    reasons = {"state": int((~alive).sum())}
+    reasons = {"state": len(codes) - int(alive.sum())}
     for reason, gone in dropped:
         reasons[reason] = reasons.get(reason, 0) + int((alive & gone).sum())
         alive &= ~gone
-    for code, count in enumerate(np.bincount(codes[alive]).tolist()):
-        if code != FITS and count:
-            reasons[shape.reason(code)] = count
-    return alive & (codes == FITS), {reason: count for reason, count in reasons.items() if count}
+    for code, hosts in enumerate(np.bincount(codes[alive], minlength=shape.fits).tolist()[: shape.fits]):
+        if hosts:
+            reasons[shape.reason(code)] = hosts
+    return alive & (codes == shape.fits), {reason: hosts for reason, hosts in reasons.items() if hosts}
 
 
-def _passing(table: HostTable, dropped: list[tuple[str, NDArray[np.bool_]]]) -> NDArray[np.bool_]:
-    """The hosts that pass every filter but the capacity's."""
-    passing = table.schedulable.copy()
-    for _, gone in dropped:
-        passing &= ~gone
-    return passing
+def _best(scores: NDArray[np.float64]) -> tuple[int, int]:
+    """As `Shape.best`, of scores that may be changed."""
+    row = _least(scores)
+    if row < 0:
+        return -1, -1
+    scores[row] = np.inf
+    return row, _least(scores)
 
 
 def _least(scores: NDArray[np.float64]) -> int:

@@ -1,7 +1,7 @@
 """Strategies and filters, found through entry points; the built-in ones register the same way.
 
-A plug-in's filter has the signature of those in `filters.py` and runs after them, by name; its entry point's name is
-the reason that explanations give.
+A plug-in's filter has the signature of those in `filters.py` and runs after them, by name; the reason that it yields,
+its own name as a rule, is what explanations give.
 """
 
 from collections.abc import Callable
