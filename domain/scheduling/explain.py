@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from domain.errors import NoCapacity
 from domain.scheduling.index import HostTable, Mask
-from domain.scheduling.strategies import Amounts
 from domain.values import Resources, ordered
 
 # Wider than what rounding a sum over all classes may lose, so that the exact best is never left out.
 ROUNDING = 1e-12
+
+Amounts = NDArray[np.int64]
 
 
 def counted(reasons: dict[str, int]) -> list[dict[str, Any]]:
@@ -30,7 +31,7 @@ def no_capacity(
     if len(rows):
         classes = ordered(resources)
         asked = [resources[name] for name in classes]
-        free = np.stack([table.free(name)[rows] for name in classes])
+        free = np.stack([table.free(name)[rows] for name in classes]).astype(np.int64)
         best, short = _nearest(free, asked)
         nearest = {
             "host": table.names[int(rows[best])],

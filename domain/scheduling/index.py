@@ -18,10 +18,10 @@ from domain.group import Group
 from domain.host import Host
 from domain.rack import Rack
 from domain.scheduling.registry import STRATEGIES
-from domain.scheduling.strategies import Amounts, Scores
+from domain.scheduling.strategies import Scores
 from domain.values import Resources, available, ordered, usable
 
-BLOCK_ROWS = 128
+BLOCK_ROWS = 64
 SHAPES_MAX = 64  # 10 bytes a host each
 CHANGES_MAX = 16_384
 LABEL_MASKS_MAX = 32
@@ -29,6 +29,10 @@ LABEL_MASKS_MAX = 32
 STATE = 0  # the code of a host that takes no new workload; 1 + k: short of the k-th class of the request
 
 Mask = NDArray[np.bool_]
+# Whole numbers as float64, which scores are made of: exact up to 2^53, and no request is larger, so room beyond that
+# needs no telling apart.
+Amounts = NDArray[np.float64]
+ROOM_MAX = 2**53
 
 
 class Column:
@@ -65,9 +69,9 @@ class HostTable:
         # One line a class, between one that is short where a host takes no new workload and one that is always short:
         # the first line that is short is then the code of a host, the last one's meaning that it fits. Where there is
         # no capacity there is no room, also if what runs stands above it: strategies may rely on that.
-        room = np.where(self.capacity > 0, self.capacity - self._lines([host.used for host in self.hosts]), 0)
-        state = np.array([[0 if host.is_schedulable else -1 for host in self.hosts]], dtype=np.int64)
-        self.room: Amounts = np.concatenate((state, room, np.full_like(state, -1)))
+        self.room: Amounts = np.full((len(self.classes) + 2, len(self.hosts)), -1.0)
+        for row in range(len(self.hosts)):
+            self._fill(row)
         self.changes: list[int] = []  # rows that changed, oldest first
         self.cut = 0  # how many older ones are forgotten
         self.shapes: OrderedDict[tuple[object, ...], Shape] = OrderedDict()
@@ -154,20 +158,21 @@ class HostTable:
     def free(self, name: str) -> Amounts:
         """What is free of a class on each host, the state apart."""
         k = self.class_index.get(name)
-        return np.maximum(self.room[1 + k], 0) if k is not None else np.zeros(len(self.names), dtype=np.int64)
+        return np.maximum(self.room[1 + k], 0.0) if k is not None else np.zeros(len(self.names))
 
     def _fill(self, row: int) -> None:
         host = self.hosts[row]
-        used = host.used
-        self.room[:-1, row] = [0 if host.is_schedulable else -1] + [
-            cap - used.get(name, 0) if cap else 0
-            for name, cap in zip(self.classes, self.capacity[:, row].tolist(), strict=True)
-        ]
+        room, used = usable(host.capacity, self.overcommit), host.used
+        line = [0 if host.is_schedulable else -1]
+        for name in self.classes:
+            cap = room.get(name, 0)
+            line.append(max(-ROOM_MAX, min(cap - used.get(name, 0), ROOM_MAX)) if cap else 0)
+        self.room[:-1, row] = line
 
     def _lines(self, amounts: list[Resources]) -> Amounts:
         """One line a class, one element a host."""
         shape = (len(self.classes), len(amounts))
-        return np.array([[a.get(name, 0) for a in amounts] for name in self.classes], dtype=np.int64).reshape(shape)
+        return np.array([[a.get(name, 0) for a in amounts] for name in self.classes], dtype=np.float64).reshape(shape)
 
 
 class Shape:
@@ -185,7 +190,7 @@ class Shape:
         self.strategy = STRATEGIES[strategy]
         self.classes = ordered(resources)
         self.fits = 1 + len(self.classes)  # the code of a host that fits
-        self._asked = np.array([[0], *([resources.get(name, 0)] for name in table.classes), [0]], dtype=np.int64)
+        self._asked = np.array([[0], *([resources.get(name, 0)] for name in table.classes), [0]], dtype=np.float64)
         sentinel = 1 + len(table.classes)  # a class that no host has is short everywhere
         lines = [1 + table.class_index[name] if name in table.class_index else sentinel for name in self.classes]
         self._lines = np.array([0, *lines, sentinel])
@@ -204,7 +209,7 @@ class Shape:
         self._seen = table.now
         chosen = np.array(rows)
         scores, codes = self._score(table.room.take(chosen, 1), table.capacity.take(chosen, 1))
-        before, after = self.codes[chosen].tolist(), codes.tolist()
+        before, after = self.codes.take(chosen).tolist(), codes.tolist()
         if before != after:
             for old, new in zip(before, after, strict=True):
                 self.counts[old] -= 1
@@ -212,18 +217,18 @@ class Shape:
             self.codes[chosen] = codes
         self.scores[chosen] = scores
         blocks = list({row // BLOCK_ROWS for row in rows})
-        self._least[blocks] = self._grid[blocks].min(1)
+        self._least[blocks] = np.minimum.reduce(self._grid.take(blocks, 0), 1)
 
     def best(self) -> tuple[int, int]:
         """The rows with the least and the second least (score, name); −1 where there is none."""
-        scores, least = self.scores, self._least
         row = self._first()
         if row < 0:
             return -1, -1
-        block = row // BLOCK_ROWS
+        scores, least, block = self.scores, self._least, row // BLOCK_ROWS
         kept, kept_least = scores[row], least[block]
         scores[row] = np.inf
-        least[block] = self._grid[block].min()
+        line = self._grid[block]
+        least[block] = line[line.argmin()]
         second = self._first()
         scores[row], least[block] = kept, kept_least
         return row, second
@@ -251,10 +256,9 @@ class Shape:
     def _score(self, room: Amounts, capacity: Amounts) -> tuple[Scores, NDArray[np.intp]]:
         after = room - self._asked
         codes = (after.take(self._lines, 0) < 0).argmax(0)
-        fits = codes == self.fits
         # Without a class no host fits anything, so there is nothing to score.
-        scores = self.strategy(list(after[1:-1]), list(capacity)) if len(capacity) else np.zeros(len(codes))
-        return np.where(fits, scores, np.inf), codes
+        scores = self.strategy(after[1:-1], capacity) if len(capacity) else np.zeros(len(codes))
+        return np.where(codes == self.fits, scores, np.inf), codes
 
 
 class Totals:

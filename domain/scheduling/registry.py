@@ -8,9 +8,9 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
-from domain.scheduling.strategies import Amounts, Scores
+from domain.scheduling.strategies import Lines, Scores
 
-Strategy = Callable[[list[Amounts], list[Amounts]], Scores]
+Strategy = Callable[[Lines, Lines], Scores]
 Filter = Callable[..., Any]
 
 BUILT_IN_ORDER = ("place", "labels", "rules")

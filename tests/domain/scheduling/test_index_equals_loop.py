@@ -1,0 +1,270 @@
+"""The capacity index answers as the plain loop over all hosts does, whatever happened before."""
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
+
+from domain.errors import NoCapacity
+from domain.scheduling import index as index_module
+from domain.scheduling.index import CapacityIndex
+from domain.scheduling.place import Placement, PlacementRequest, fitting_hosts, load_after, place
+from domain.values import About, Resources, minus, plus
+from domain.vm import Rule, Vm, Where
+from tests.domain.scheduling import naive
+from tests.domain.scheduling.building import a_group, a_host, a_rack, a_vm
+
+GROUPS = ["g0", "g1"]
+RACKS = ["r0", "r1", "r2", "r3"]
+HOSTS = [f"h{n}" for n in range(9)]
+CLASSES = ["cpu", "memory_mib", "gpu", "fpga"]
+STATES = ["available", "cordoned", "draining"]
+SETS = ["a", "b"]
+FILTERS = ["state", "place", "labels", "rule", "insufficient"]  # in the order in which they drop
+
+# Few shapes, so that one is asked again after others have changed hosts.
+shapes = st.one_of(
+    st.sampled_from([{"cpu": 1}, {"cpu": 3, "memory_mib": 7}, {"gpu": 1, "cpu": 2}, {"fpga": 2}]),
+    st.dictionaries(st.sampled_from([*CLASSES, "unheard_of"]), st.integers(1, 9), min_size=1, max_size=4),
+)
+capacities = st.dictionaries(st.sampled_from(CLASSES), st.integers(0, 12), max_size=4)
+overcommits = st.dictionaries(st.sampled_from(CLASSES), st.sampled_from([333, 500, 1000, 1500, 3000]), max_size=2)
+labels = st.dictionaries(st.sampled_from(["disk", "zone"]), st.sampled_from(["x", "y"]), max_size=2)
+place_names = st.sampled_from(["p0", "p1"])
+wheres = st.builds(
+    Where,
+    region=st.none() | place_names,
+    dc=st.none() | place_names,
+    room=st.none() | place_names,
+    rack=st.none() | st.none() | st.sampled_from(RACKS),
+    host=st.none() | st.none() | st.none() | st.sampled_from(HOSTS),
+    labels=labels,
+)
+rules = st.builds(
+    lambda kind, set, level, number: Rule(
+        kind,
+        set,
+        level,
+        max_skew=1 + number if kind == "spread" else None,
+        partition=number if kind == "partition" else None,
+    ),
+    st.sampled_from(["affinity", "anti_affinity", "spread", "partition"]),
+    st.sampled_from(SETS),
+    st.sampled_from(["host", "rack", "dc"]),
+    st.integers(0, 2),
+)
+
+
+def one_number_a_set(chosen: list[Rule]) -> tuple[Rule, ...]:
+    """A VM is in one partition of a set at a level."""
+    kept: dict[Any, Rule] = {}
+    for one in chosen:
+        kept.setdefault((one.set, one.level) if one.type == "partition" else one, one)
+    return tuple(kept.values())
+
+
+own_rules = st.lists(rules, max_size=3).map(one_number_a_set)
+
+
+class IndexAgainstLoop(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.index = CapacityIndex()
+        self.site = naive.Site()
+        self.vms: dict[str, list[Vm]] = {name: [] for name in SETS}
+
+    @initialize(
+        hosts=st.lists(st.tuples(capacities, st.none() | st.sampled_from(RACKS), labels), min_size=3, max_size=9),
+        overcommit=overcommits,
+    )
+    def a_site_stands(self, hosts: list[tuple[Resources, str | None, dict[str, str]]], overcommit: Resources) -> None:
+        for name in GROUPS:
+            self._group(name, overcommit if name == "g0" else {})
+        for n, name in enumerate(RACKS[:3]):
+            self._rack(name, f"p{n % 2}", f"p{n // 2}", "p0" if n else None)
+        for n, (capacity, rack, words) in enumerate(hosts):
+            group = GROUPS[n % 5 == 4]
+            self._host(HOSTS[n], replace(a_host(HOSTS[n], rack=rack, group=group, labels=words), capacity=capacity))
+
+    # ── what happens to a site ──
+
+    @rule(host=st.sampled_from(HOSTS), resources=shapes)
+    def a_claim(self, host: str, resources: Resources) -> None:
+        if found := self.site.hosts.get(host):
+            known = {name: amount for name, amount in resources.items() if name in CLASSES}
+            self._host(host, replace(found, used=plus(found.used, known)))
+
+    @rule(host=st.sampled_from(HOSTS), share=st.integers(1, 3))
+    def a_release(self, host: str, share: int) -> None:
+        if found := self.site.hosts.get(host):
+            back = {name: -(-amount // share) for name, amount in found.used.items()}
+            self._host(host, replace(found, used=minus(found.used, back)))
+
+    @rule(host=st.sampled_from(HOSTS), state=st.sampled_from(STATES))
+    def a_change_of_state(self, host: str, state: str) -> None:
+        if found := self.site.hosts.get(host):
+            self._host(host, replace(found, state=state))
+
+    @rule(host=st.sampled_from(HOSTS), capacity=capacities)
+    def a_change_of_capacity(self, host: str, capacity: Resources) -> None:
+        if found := self.site.hosts.get(host):
+            self._host(host, replace(found, capacity=capacity))
+
+    @rule(host=st.sampled_from(HOSTS), rack=st.none() | st.sampled_from(RACKS), words=labels)
+    def a_change_of_place_and_words(self, host: str, rack: str | None, words: dict[str, str]) -> None:
+        if found := self.site.hosts.get(host):
+            self._host(host, replace(found, rack=rack, about=About(labels=words)))
+
+    @rule(host=st.sampled_from(HOSTS), group=st.sampled_from(GROUPS))
+    def a_move(self, host: str, group: str) -> None:
+        if found := self.site.hosts.get(host):
+            self._host(host, replace(found, group=group))
+
+    @rule(host=st.sampled_from(HOSTS), capacity=capacities, rack=st.none() | st.sampled_from(RACKS))
+    def a_registration(self, host: str, capacity: Resources, rack: str | None) -> None:
+        if host not in self.site.hosts:
+            self._host(host, replace(a_host(host, rack=rack, group="g0"), capacity=capacity))
+
+    @rule(host=st.sampled_from(HOSTS))
+    def a_deletion(self, host: str) -> None:
+        self._host(host, None)
+        for name, vms in self.vms.items():
+            self.vms[name] = [vm for vm in vms if vm.host != host]
+
+    @rule(group=st.sampled_from(GROUPS), overcommit=overcommits)
+    def a_change_of_overcommit(self, group: str, overcommit: Resources) -> None:
+        self._group(group, overcommit)
+
+    @rule(rack=st.sampled_from(RACKS), region=place_names, dc=place_names, room=st.none() | place_names)
+    def a_change_of_rack(self, rack: str, region: str, dc: str, room: str | None) -> None:
+        self._rack(rack, region, dc, room)
+
+    @rule(rack=st.sampled_from(RACKS))
+    def a_rack_that_goes(self, rack: str) -> None:
+        if not any(host.rack == rack for host in self.site.hosts.values()):
+            self.index.rack_changed(self.site.racks.pop(rack, None), None)
+
+    @rule(host=st.sampled_from(HOSTS), resources=shapes)
+    def a_change_that_is_undone(self, host: str, resources: Resources) -> None:
+        if found := self.site.hosts.get(host):
+            changed = replace(found, used=plus(found.used, resources), state="cordoned")
+            self.index.host_changed(found, changed)
+            self.index.totals(found.group)
+            self.index.host_changed(changed, found)
+
+    @rule(set=st.sampled_from(SETS), host=st.none() | st.sampled_from(HOSTS), chosen=own_rules)
+    def a_member(self, set: str, host: str | None, chosen: tuple[Rule, ...]) -> None:
+        if len(self.vms[set]) < 5 and (host is None or host in self.site.hosts):
+            self.vms[set].append(a_vm(f"{set}-{len(self.vms[set])}", host, *chosen))
+
+    # ── what must hold ──
+
+    @rule(
+        group=st.sampled_from(GROUPS),
+        resources=shapes,
+        strategy=st.sampled_from(["best_fit", "worst_fit", "first_fit", "balanced"]),
+        where=st.none() | wheres,
+        chosen=own_rules,
+    )
+    def a_placement_is_the_loops(
+        self, group: str, resources: Resources, strategy: str, where: Where | None, chosen: tuple[Rule, ...]
+    ) -> None:
+        members = {one.set: self.vms[one.set] for one in chosen}
+        request = PlacementRequest("acme", resources, where, chosen)
+        told = self.site.place(group, resources, strategy, where, chosen, members)
+        considered = len(self.site.hosts_of(group))
+        assert fitting_hosts(self.index, request, group=group, members=members) == told["fitting"]
+        found = _placed_or_refused(self.index, request, group, strategy, members)
+        if isinstance(found, NoCapacity):
+            assert told["host"] is None
+            reasons = found.reasons
+            assert sum(reason["hosts"] for reason in reasons) == found.considered == considered
+            assert found.nearest == told["nearest"]
+            assert found.largest_fit == told["largest_fit"]
+            assert found.requested == resources
+        else:
+            assert found.host == told["host"]
+            explanation = found.explanation
+            reasons = explanation["reasons"]
+            assert explanation["score"] == told["score"]
+            assert explanation["runner_up"] == told["runner_up"]
+            assert explanation["considered"] == considered
+        assert {reason["reason"]: reason["hosts"] for reason in reasons} == told["reasons"]
+        stages = [FILTERS.index(reason["reason"].partition(":")[0]) for reason in reasons]
+        assert stages == sorted(stages)
+
+    @invariant()
+    def totals_are_the_sums_over_hosts(self) -> None:
+        for group in self.site.groups:
+            used, available = self.site.totals(group)
+            shown = self.index.totals(group)
+            assert [{n: a for n, a in amounts.items() if a} for amounts in shown] == [used, available]
+
+    @rule(group=st.sampled_from(GROUPS), resources=shapes)
+    def answers_do_not_depend_on_the_way(self, group: str, resources: Resources) -> None:
+        """A fresh index of what stands says the same, to the byte."""
+        fresh = CapacityIndex()
+        for name in reversed(self.site.hosts):
+            fresh.host_changed(None, self.site.hosts[name])
+        for rack in self.site.racks.values():
+            fresh.rack_changed(None, rack)
+        for one in self.site.groups.values():
+            fresh.group_changed(None, one)
+        assert [list(a.items()) for a in fresh.totals(group)] == [list(a.items()) for a in self.index.totals(group)]
+        request = PlacementRequest("acme", resources)
+        assert load_after(fresh, request, group=group) == load_after(self.index, request, group=group)
+        assert _answer(fresh, request, group) == _answer(self.index, request, group)
+
+    # ── both sides at once ──
+
+    def _host(self, name: str, new: Any) -> None:
+        self.index.host_changed(self.site.hosts.get(name), new)
+        if new is None:
+            self.site.hosts.pop(name, None)
+        else:
+            self.site.hosts[name] = new
+
+    def _rack(self, name: str, region: str, dc: str, room: str | None) -> None:
+        new = a_rack(name, region=region, dc=dc, room=room)
+        self.index.rack_changed(self.site.racks.get(name), new)
+        self.site.racks[name] = new
+
+    def _group(self, name: str, overcommit: Resources) -> None:
+        new = a_group(name, overcommit=overcommit)
+        self.index.group_changed(self.site.groups.get(name), new)
+        self.site.groups[name] = new
+
+
+def _placed_or_refused(
+    index: CapacityIndex, request: PlacementRequest, group: str, strategy: str, members: dict[str, list[Vm]]
+) -> Placement | NoCapacity:
+    try:
+        return place(index, request, group=group, strategy=strategy, members=members)
+    except NoCapacity as refusal:
+        return refusal
+
+
+def _answer(index: CapacityIndex, request: PlacementRequest, group: str) -> str:
+    found = _placed_or_refused(index, request, group, "balanced", {})
+    return str(found.problem() if isinstance(found, NoCapacity) else found)
+
+
+class WithSmallBounds(IndexAgainstLoop):
+    """Blocks, lists of changes and kept shapes so small that each of them is outgrown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = {name: getattr(index_module, name) for name in ("BLOCK_ROWS", "SHAPES_MAX", "CHANGES_MAX")}
+        index_module.BLOCK_ROWS, index_module.SHAPES_MAX, index_module.CHANGES_MAX = 2, 2, 4
+
+    def teardown(self) -> None:
+        for name, bound in self.kept.items():
+            setattr(index_module, name, bound)
+
+
+TestIndexAgainstLoop = IndexAgainstLoop.TestCase
+TestIndexAgainstLoop.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestIndexAgainstLoopWithSmallBounds = WithSmallBounds.TestCase
+TestIndexAgainstLoopWithSmallBounds.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,0 +1,74 @@
+"""What each strategy prefers, and that one host alone is scored as among many."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.scheduling.registry import STRATEGIES
+from tests.domain.scheduling.building import a_host, an_index, claimed, placed
+
+EMPTY = a_host("a-empty", cpu=8, memory_mib=80)
+HALF = a_host("b-half", cpu=8, memory_mib=80, used={"cpu": 4, "memory_mib": 40})
+FULLER = a_host("c-fuller", cpu=8, memory_mib=80, used={"cpu": 6, "memory_mib": 60})
+
+
+@pytest.mark.parametrize(
+    ("strategy", "host"), [("best_fit", "c-fuller"), ("worst_fit", "a-empty"), ("first_fit", "a-empty")]
+)
+def test_best_fit_leaves_least_room_worst_fit_most_and_first_fit_goes_by_name(strategy: str, host: str) -> None:
+    index = an_index(FULLER, HALF, EMPTY)
+    assert placed(index, strategy=strategy, cpu=1, memory_mib=10).host == host
+
+
+def test_balanced_takes_the_host_whose_classes_come_into_proportion() -> None:
+    much_memory_used = a_host("b", cpu=8, memory_mib=80, used={"cpu": 1, "memory_mib": 40})
+    much_cpu_used = a_host("a", cpu=8, memory_mib=80, used={"cpu": 4, "memory_mib": 10})
+    index = an_index(much_memory_used, much_cpu_used)
+    assert placed(index, strategy="balanced", cpu=3).host == "b"
+    assert placed(index, strategy="balanced", memory_mib=30).host == "a"
+
+
+def test_balanced_looks_only_at_classes_that_the_host_has() -> None:
+    index = an_index(
+        a_host("a-with-idle-gpu", cpu=8, memory_mib=80, gpu=4),
+        a_host("b-without-gpu", cpu=8, memory_mib=80),
+    )
+    assert placed(index, strategy="balanced", cpu=4, memory_mib=40).host == "b-without-gpu"
+
+
+def test_a_class_that_a_host_lacks_counts_as_nothing_free() -> None:
+    index = an_index(a_host("a-with-gpu", cpu=8, gpu=4), a_host("b-without", cpu=8))
+    placement = placed(index, strategy="best_fit", cpu=4)
+    assert placement.host == "b-without"
+    assert placement.explanation["score"] == 0.25
+    assert placement.explanation["runner_up"] == {"host": "a-with-gpu", "score": 0.75}
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_ties_go_to_the_least_name(strategy: str) -> None:
+    index = an_index(*(a_host(name) for name in ("h2", "h10", "h1")))
+    placement = placed(index, strategy=strategy)
+    assert placement.host == "h1"
+    assert placement.explanation["runner_up"] == {"host": "h10", "score": placement.explanation["score"]}
+
+
+amounts = st.lists(st.tuples(st.integers(0, 2**53), st.integers(0, 2**53)), min_size=3, max_size=3)
+
+
+@given(hosts=st.lists(amounts, min_size=1, max_size=40))
+def test_a_host_alone_is_scored_to_the_bit_as_among_others(hosts: list[list[tuple[int, int]]]) -> None:
+    capacity = np.array([[max(pair) for pair in host] for host in hosts], dtype=np.float64).T
+    free = np.array([[min(pair) for pair in host] for host in hosts], dtype=np.float64).T
+    for strategy in STRATEGIES.values():
+        together = strategy(free, capacity)
+        for row in range(len(hosts)):
+            alone = strategy(list(free[:, row : row + 1]), list(capacity[:, row : row + 1]))
+            assert alone.tobytes() == together[row : row + 1].tobytes()
+
+
+def test_a_claim_moves_the_next_choice() -> None:
+    index = an_index(a_host("a", cpu=8), a_host("b", cpu=8))
+    assert placed(index, strategy="worst_fit", cpu=2).host == "a"
+    claimed(index, "a", cpu=2)
+    assert placed(index, strategy="worst_fit", cpu=2).host == "b"
