@@ -1,0 +1,124 @@
+"""Who asks: bearer tokens from a table in memory, kept current by the log's live tail, and what each role may read.
+
+Authorization ─► SHA-256 ─► table ── hit ──────────────────────────────► Actor      (no I/O)
+                             └ miss ─► read model, at the log's end ─► kept, or 401
+live tail: token.created adds, token.revoked removes, so a revocation counts as soon as it is in the log
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+
+import msgspec
+
+from api.problems import Unauthenticated
+from commands.writer.gateway import Actor
+from domain.errors import Forbidden
+from domain.recorded import Recorded
+from domain.token import TokenCreated, TokenRevoked
+from domain.values import name_of
+from projections.queries import TokenRow
+
+UNKNOWN_KEPT_S = 1.0
+UNKNOWN_MAX = 10_000
+
+VIEWER = frozenset({"viewer", "auditor", "operator", "admin"})
+AUDITOR = frozenset({"auditor", "admin"})
+ADMIN = frozenset({"admin"})
+EVERYONE = VIEWER | {"controller"}
+
+
+class Known(msgspec.Struct, frozen=True):
+    """A token that is good until `expires_at` (microseconds since 1970)."""
+
+    name: str
+    role: str
+    tenant: str | None
+    expires_at: int | None
+
+
+# A token by the hash of its secret, None if there is none; the flag asks to wait until the log's present end is shown.
+# With it: whether the read model shows all from before the live tail began, so that nothing between is missed.
+LookUp = Callable[[str, bool], Awaitable[tuple[TokenRow | None, bool]]]
+
+
+class Tokens:
+    """The table. `look_up` asks the read model."""
+
+    def __init__(self, look_up: LookUp) -> None:
+        self._look_up = look_up
+        self._known: dict[str, Known] = {}
+        self._hashes: dict[str, str] = {}
+        self._revoked: set[str] = set()
+        self._unknown: OrderedDict[str, float] = OrderedDict()
+
+    async def authenticate(self, authorization: bytes | None) -> tuple[Known, str]:
+        """Who it is, and the hash by which to ask `still_good`.
+
+        Raises:
+            Unauthenticated: no token, or one that is unknown, revoked or expired.
+        """
+        hash = _hash_in(authorization)
+        known = self._known.get(hash) or await self._find(hash)
+        if known is None or not _is_current(known):
+            raise Unauthenticated
+        return known, hash
+
+    def still_good(self, hash: str) -> bool:
+        """For what lasts longer than a request."""
+        known = self._known.get(hash)
+        return known is not None and _is_current(known)
+
+    def note(self, recorded: Recorded) -> None:
+        """What the live tail saw."""
+        match recorded.event:
+            case TokenCreated() as event:
+                self._unknown.pop(event.hash, None)
+                self._keep(event.hash, Known(event.name, event.role, event.tenant, event.expires_at))
+            case TokenRevoked():
+                name = name_of(recorded.stream)
+                self._revoked.add(name)
+                if hash := self._hashes.pop(name, None):
+                    self._known.pop(hash, None)
+
+    async def _find(self, hash: str) -> Known | None:
+        now = time.monotonic()
+        if now - self._unknown.get(hash, -UNKNOWN_KEPT_S) < UNKNOWN_KEPT_S:
+            return None
+        found, is_current = await self._look_up(hash, False)
+        if found is None:
+            found, is_current = await self._look_up(hash, True)
+        if found is None or found.state != "active" or found.name in self._revoked:
+            self._unknown[hash] = now
+            while len(self._unknown) > UNKNOWN_MAX:
+                self._unknown.popitem(last=False)
+            return None
+        known = Known(found.name, found.role, found.tenant, found.expires_at)
+        if is_current:
+            self._keep(hash, known)
+        return known
+
+    def _keep(self, hash: str, known: Known) -> None:
+        # The read model may still show what the tail saw revoked: names are never used again, so this is final.
+        if known.name not in self._revoked:
+            self._known[hash] = known
+            self._hashes[known.name] = hash
+
+
+def must_be_one_of(roles: frozenset[str], actor: Actor, *, permission: str) -> None:
+    if actor.role not in roles:
+        raise Forbidden(permission)
+
+
+def _hash_in(authorization: bytes | None) -> str:
+    if authorization is None:
+        raise Unauthenticated
+    scheme, _, secret = authorization.partition(b" ")
+    if scheme.lower() != b"bearer" or not secret.strip():
+        raise Unauthenticated
+    return sha256(secret.strip()).hexdigest()
+
+
+def _is_current(known: Known) -> bool:
+    return known.expires_at is None or known.expires_at > time.time_ns() // 1000

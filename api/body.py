@@ -1,0 +1,123 @@
+"""Reading a request's body: bounded while it streams, in UTF-8, as JSON that means one thing only."""
+
+import json
+import math
+from typing import Any
+
+import msgspec
+
+from api.problems import Malformed, UnsupportedMediaType
+from domain.errors import TooLarge
+
+COMMAND_BYTES_MAX = 1024 * 1024
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+JSON_TYPE = "application/json"
+PATCH_TYPE = "application/merge-patch+json"
+
+
+class ClientGone(Exception):
+    """Nobody is left to be answered."""
+
+
+async def read(receive: Any, headers: dict[bytes, bytes], *, limit: int) -> bytes:
+    """The whole body. What is too large is refused before it is held.
+
+    Raises:
+        TooLarge: more than `limit` bytes were announced, or came.
+    """
+    announced = headers.get(b"content-length", b"0")
+    if announced.isdigit() and int(announced) > limit:
+        raise TooLarge(limit)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise TooLarge(limit)
+        return body
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(limit)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+        message = await receive()
+
+
+def must_be_json(headers: dict[bytes, bytes], *, accepted: tuple[str, ...] = (JSON_TYPE,)) -> None:
+    """Raises UnsupportedMediaType unless the body is announced as one of `accepted`, in UTF-8."""
+    given = headers.get(b"content-type", b"")
+    if given == b"application/json":
+        return
+    media, _, parameters = given.decode("latin-1").partition(";")
+    name, _, charset = parameters.strip().lower().partition("=")
+    if media.strip().lower() not in accepted or (name == "charset" and charset.strip('" ') not in ("utf-8", "utf8")):
+        raise UnsupportedMediaType(list(accepted))
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The JSON object that the body is.
+
+    Stricter than JSON asks: a member that is named twice, NaN, Infinity and half of a surrogate pair are refused, as
+    two readers would not agree on what was meant.
+
+    Raises:
+        Malformed: it is not such an object.
+    """
+    try:
+        document = _decoder.decode(body.decode())
+        if b"\\u" in body:
+            msgspec.json.encode(document)  # finds lone surrogates
+    except UnicodeDecodeError as error:
+        raise _malformed(f"byte {error.start} is not UTF-8") from None
+    except UnicodeEncodeError:
+        raise _malformed("half of a surrogate pair stands alone in a text") from None
+    except json.JSONDecodeError as error:
+        raise _malformed(f"line {error.lineno}, column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}") from None
+    except RecursionError:
+        raise _malformed("it is nested too deeply") from None
+    except ValueError as error:
+        raise _malformed(str(error)) from None
+    if not isinstance(document, dict):
+        raise _malformed("the body must be an object")
+    return document
+
+
+def _malformed(message: str) -> Malformed:
+    return Malformed([{"field": "", "message": message}])
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the member {twice[:100]!r} is named twice")
+    return made
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:40]} is out of range")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > 400:
+        raise ValueError(f"the number {text[:40]}… is out of range")
+    return int(text)
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
+)

@@ -1,0 +1,185 @@
+"""Commands over HTTP: a request becomes an envelope, its answer a response. The only place where `validation` arises.
+
+body, path, headers ─► Command (pydantic) ─► Envelope ─► gateway.submit ─► Answer ─► 200, 201, 202 or a problem
+"""
+
+import hashlib
+import math
+import time
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from api import body, parameters, problems, scope
+from api.endpoint import Call, Endpoint, declared
+from api.reply import Answerable, Headers, Reply, json_reply
+from api.validation import errors_of
+from commands.model import Command
+from commands.operations import ReportOperation
+from commands.writer.deciding import ANY_VERSION
+from commands.writer.gateway import Answer, Envelope, Item
+from commands.writer.ids import uuid7
+from domain.errors import Unavailable, Validation
+
+DECIDED_WITHIN_S = 30.0
+SETTLED_S = 5  # after an envelope expired, an append that is under way needs some time to be known
+
+HEADERS = ("Idempotency-Key", "If-Match", "Prefer", "Berth-Reason")
+REFUSALS = (400, 401, 403, 404, 409, 412, 413, 415, 422, 424, 500, 503)
+
+_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+def command(method: str, path: str, model: type[Command], summary: str, *, answer: str) -> Endpoint:
+    """The endpoint of one command. Path parameters fill the model's fields of the same name."""
+    fields = model.model_fields.keys()
+    in_path = frozenset(name for name in fields if f"{{{name}}}" in path)
+    accepted = (body.JSON_TYPE, body.PATCH_TYPE) if method == "PATCH" else (body.JSON_TYPE,)
+    has_body = bool(fields - in_path)
+
+    async def handle(call: Call) -> Answerable:
+        return await _handle(call, model, in_path=in_path, accepted=accepted, has_body=has_body)
+
+    return Endpoint(
+        method=method,
+        path=path,
+        summary=summary,
+        handle=handle,
+        parameters=declared(parameters.DRY_RUN),
+        headers=HEADERS + (("If-None-Match",) if method == "PUT" else ()),
+        model=model,
+        answer=answer,
+        statuses=(200, 201, 202),
+        refusals=REFUSALS,
+    )
+
+
+async def _handle(
+    call: Call, model: type[Command], *, in_path: frozenset[str], accepted: tuple[str, ...], has_body: bool
+) -> Answerable:
+    headers = call.headers
+    dry_run: bool = call.query().get("dry_run", False) if call.scope["query_string"] else False
+    raw = await body.read(call.receive, headers, limit=body.COMMAND_BYTES_MAX)
+    if raw or has_body:
+        body.must_be_json(headers, accepted=accepted)
+        document = body.parse(raw)
+    else:
+        document = {}
+    made = made_of(model, document, path={name: call.path[name] for name in in_path})
+    id = uuid7()
+    call.command = id
+    key, fingerprint = id, ""
+    if (given := headers.get(b"idempotency-key")) is not None:
+        key = parameters.idempotency_key(given)
+        fingerprint = fingerprint_of(call, document)
+    elif isinstance(made, ReportOperation):
+        key = made.key
+    if_match = None
+    if (given := headers.get(b"if-match")) is not None:
+        if_match = parameters.entity_version(given, header="If-Match", any_version=ANY_VERSION)
+    create_only = False
+    if call.scope["method"] == "PUT" and (given := headers.get(b"if-none-match")) is not None:
+        create_only = parameters.create_only(given)
+    wait_s = parameters.wait_s(headers[b"prefer"]) if b"prefer" in headers else 0.0
+    reason = parameters.reason(headers[b"berth-reason"]) if b"berth-reason" in headers else None
+    request = {**call.path, **document} if in_path else document
+    item = Item(id, made, request, key, fingerprint, if_match, create_only)
+    envelope = Envelope(
+        call.actor, (item,), time.time() + DECIDED_WITHIN_S, dry_run=dry_run, reason=reason, wait_s=wait_s
+    )
+    try:
+        (answer,) = await call.context.gateway.submit(envelope)
+    except Unavailable as error:
+        return unavailable(error, envelope)
+    call.command = answer.command
+    if answer.problem is not None:
+        problem = scope.problem(answer.problem, await call.sight(), command=made.kind)
+        if problem["code"] == "unavailable":
+            return unavailable(Unavailable(answer.command), envelope)
+        return problems.recorded(
+            problem, command=answer.command, position=answer.position, headers=REPLAYED if answer.replayed else ()
+        )
+    headers_out = _headers(answer) if not dry_run else ((b"berth-position", b"%d" % answer.position),)
+    return json_reply(receipt(answer), answer.status, headers_out)
+
+
+REPLAYED: Headers = ((b"berth-replayed", b"true"),)
+
+
+def made_of(model: type[Command], document: dict[str, Any], *, path: dict[str, str]) -> Any:
+    """The command that a body and path fields say.
+
+    Raises:
+        Validation: they don't; with every error, by its field.
+    """
+    if path:
+        if repeated := path.keys() & document.keys():
+            known = [name for name in model.model_fields if name not in path]
+            raise Validation(
+                [
+                    {"field": f"/{name}", "message": parameters.unknown("field", name, known)}
+                    for name in sorted(repeated)
+                ]
+            )
+        document = {**document, **path}
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        known = [name for name in model.model_fields if name not in path]
+        raise Validation(errors_of(error, document, known=known)) from None
+
+
+def fingerprint_of(call: Call, document: dict[str, Any]) -> str:
+    """Tells whether a repeated key carries the same request: method, path and the body's JSON value."""
+    head = f"{call.scope['method']}\0{call.scope['path']}\0".encode()
+    return hashlib.blake2b(head + _sorted(document), digest_size=16).hexdigest()
+
+
+def receipt(answer: Answer) -> dict[str, Any]:
+    """The body of an accepted command's answer.
+
+    Nothing is left out: who is confined to a tenant commands its VMs alone, which have nothing to hide from it.
+    """
+    made = {
+        "command": answer.command,
+        "position": answer.position,
+        "resource": answer.resource,
+        "operation": answer.operation,
+        "replayed": answer.replayed,
+    }
+    if answer.secret is not None:
+        made["secret"] = answer.secret
+    return made
+
+
+def unavailable(error: Unavailable, envelope: Envelope) -> Reply:
+    """503. What may still be decided is settled after Retry-After: then its id has an answer, or never will."""
+    handed_in = error.command is not None
+    id = error.command or envelope.items[0].id
+    seconds = problems.RETRY_S
+    if handed_in:
+        seconds = max(0, math.ceil(envelope.expires_at - time.time())) + SETTLED_S
+    return problems.reply(Unavailable(id).problem(), ((b"retry-after", b"%d" % seconds),))
+
+
+def path_of(stream: str) -> str:
+    """Where the resource of a stream is read."""
+    kind, _, name = stream.partition("/")
+    if kind == "quota":
+        group, _, tenant = name.partition("/")
+        return f"/v1/groups/{group}/quotas/{tenant}"
+    return f"/v1/{kind}s/{name}"
+
+
+def _headers(answer: Answer) -> Headers:
+    found = [(b"berth-position", b"%d" % answer.position)]
+    if answer.version:
+        found.append((b"etag", b'"%d"' % answer.version))
+    if answer.status == 202:
+        found.append((b"location", f"/v1/operations/{answer.operation}".encode()))
+    elif answer.status == 201 and answer.on is not None:
+        found.append((b"location", path_of(answer.on).encode()))
+    if answer.replayed:
+        found.append((b"berth-replayed", b"true"))
+    return tuple(found)

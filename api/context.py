@@ -1,0 +1,40 @@
+"""What the routes work on: given to `create_app`, and by it to every call."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from api.auth import Tokens
+from api.live import Tail
+from commands.writer.gateway import Gateway
+from eventlog.read import LogReader
+from projections.queries import ReadModel
+
+
+class Past(Protocol):
+    """The process that folds the log up to any position."""
+
+    async def resource(self, stream: str, *, as_of: int) -> dict[str, Any] | None:
+        """The resource as it was at the end of the command at `as_of`, or None."""
+        ...
+
+    async def verify(self) -> dict[str, Any]:
+        """{`position`, `events`, `violations`, `differences`}."""
+        ...
+
+
+LogChanges = Callable[[], AsyncIterator[None]]
+IsReady = Callable[[], Awaitable[bool]]
+RelayLag = Callable[[], Awaitable[int]]
+
+
+class Context(msgspec.Struct, frozen=True):
+    gateway: Gateway
+    read_model: ReadModel
+    log: LogReader
+    past: Past
+    tokens: Tokens
+    tail: Tail
+    is_ready: IsReady
+    relay_lag: RelayLag | None

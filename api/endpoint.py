@@ -1,0 +1,169 @@
+"""One request: which endpoint, who asks, what came of it. Every request passes through `Path` and no other door.
+
+    uvicorn ─► FastAPI (routing by path) ─► Path (by method) ─► Endpoint.handle(call) ─► Reply
+                                              └─ DomainError ─► problem     always: access log, metrics
+
+An endpoint is also data: `api/openapi.py` describes the API from these very values.
+"""
+
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from api import problems
+from api.auth import EVERYONE, must_be_one_of
+from api.body import ClientGone
+from api.context import Context
+from api.metrics import HTTP_REQUESTS, HTTP_SECONDS
+from api.parameters import Parameter
+from api.parameters import query as read_query
+from api.problems import MethodNotAllowed
+from api.reply import Answerable
+from api.scope import Sight, sight_of
+from commands.model import Command
+from commands.writer.gateway import Actor
+from domain.errors import DomainError, NotFound
+from domain.values import NAME_PATTERN
+
+log = structlog.get_logger()
+
+IS_NAME = re.compile(NAME_PATTERN.replace("$", r"\Z")).match
+IS_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z").match
+
+
+class Call:
+    """One request on its way. `command` is the id of the command that it became, for the logs."""
+
+    __slots__ = ("actor", "command", "context", "endpoint", "headers", "path", "receive", "scope", "token")
+
+    def __init__(self, context: Context, endpoint: "Endpoint", scope: Any, receive: Any) -> None:
+        self.context = context
+        self.endpoint = endpoint
+        self.scope = scope
+        self.receive = receive
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.path: dict[str, str] = scope["path_params"]
+        self.command: str | None = None
+        self.actor: Actor
+        self.token = ""  # the hash of the secret, to ask whether it is still good
+
+    async def authenticate(self) -> None:
+        known, self.token = await self.context.tokens.authenticate(self.headers.get(b"authorization"))
+        client = self.scope.get("client")
+        self.actor = Actor(known.name, known.role, known.tenant, client[0] if client else None)
+
+    async def sight(self) -> Sight | None:
+        """What the actor sees today; None: everything."""
+        root = self.actor.tenant
+        if root is None:
+            return None
+        return await sight_of(self.context.read_model, root)
+
+    def query(self) -> dict[str, Any]:
+        return read_query(self.scope, self.endpoint.parameters)
+
+
+Handle = Callable[[Call], Awaitable[Answerable]]
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One method of one path.
+
+    `roles` may use it (None: nobody need say who they are); a command's roles are the engine's matter. `model` is the
+    command that the body becomes, `answer` the name of the schema of what is answered when all is well.
+    """
+
+    method: str
+    path: str
+    summary: str
+    handle: Handle
+    roles: frozenset[str] | None = EVERYONE
+    permission: str = ""
+    parameters: Mapping[str, Parameter] = {}
+    headers: tuple[str, ...] = ()
+    model: type[Command] | None = None
+    body: str | None = None
+    answer: str | None = None
+    answer_type: str = "application/json"
+    statuses: tuple[int, ...] = (200,)
+    refusals: tuple[int, ...] = ()
+
+    @property
+    def path_fields(self) -> tuple[str, ...]:
+        return tuple(re.findall(r"{(\w+)", self.path))
+
+
+def declared(*parameters: Parameter) -> dict[str, Parameter]:
+    return {parameter.name: parameter for parameter in parameters}
+
+
+class Path:
+    """All endpoints of one path, as an ASGI app."""
+
+    def __init__(self, context: Context, endpoints: Sequence[Endpoint]) -> None:
+        self._context = context
+        self._endpoints = {endpoint.method: endpoint for endpoint in endpoints}
+        if "GET" in self._endpoints:
+            self._endpoints["HEAD"] = self._endpoints["GET"]
+        self._any = endpoints[0]
+        self.path = self._any.path
+        self._observe = {method: HTTP_SECONDS.labels(method, self.path).observe for method in self._endpoints}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        began = time.perf_counter()
+        method: str = scope["method"]
+        endpoint = self._endpoints.get(method)
+        call = Call(self._context, endpoint or self._any, scope, receive)
+        reply: Answerable
+        try:
+            if endpoint is None:
+                raise MethodNotAllowed(method, sorted({*self._endpoints, "OPTIONS"} - {"OPTIONS"}))
+            if endpoint.roles is not None:
+                await call.authenticate()
+                must_be_one_of(endpoint.roles, call.actor, permission=endpoint.permission)
+            if call.path:
+                _must_be_names(call.path)
+            reply = await endpoint.handle(call)
+        except DomainError as refusal:
+            reply = problems.refusal(refusal)
+        except ClientGone:
+            return
+        except Exception:
+            # Here and at no deeper place: a bug in one request is that request's, and its command's id leads to it.
+            log.exception("request failed", method=method, route=self.path, command=call.command)
+            reply = problems.fault(call.command)
+        try:
+            await reply.send(receive, send)
+        finally:
+            self._note(call, method, reply.status, time.perf_counter() - began)
+
+    def _note(self, call: Call, method: str, status: int, seconds: float) -> None:
+        known = self._observe.get(method)
+        if known is None:
+            method = "other"
+        else:
+            known(seconds)
+        HTTP_REQUESTS.labels(method, self.path, status).inc()
+        actor: Actor | None = getattr(call, "actor", None)
+        log.info(
+            "request answered",
+            method=method,
+            route=self.path,
+            status=status,
+            duration_ms=round(seconds * 1000, 2),
+            command=call.command,
+            actor=actor.name if actor is not None else None,
+        )
+
+
+def _must_be_names(path: Mapping[str, str]) -> None:
+    """What can't be a name is not there. An operation is named by its id; `name` and `rest` are whole paths."""
+    for field, value in path.items():
+        if field in ("name", "rest", "kind", "code", "command"):
+            continue
+        if not (IS_ID(value) if field == "operation" else IS_NAME(value)):
+            raise NotFound(field, value[:253])

@@ -1,0 +1,43 @@
+"""What Prometheus scrapes: HTTP, the engine's own from the same registry, and how far readers are behind the log."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from eventlog.codec import time_of
+
+if TYPE_CHECKING:
+    from api.context import Context
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+HTTP_REQUESTS = Counter("berth_http_requests", "Requests answered", ["method", "route", "status"])
+HTTP_SECONDS = Histogram(
+    "berth_http_request_seconds",
+    "Time from a request's head to the end of its answer",
+    ["method", "route"],
+    buckets=(1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0),
+)
+
+
+async def exposition(context: "Context") -> bytes:
+    """The text format. Asks the log and the read model where they are."""
+    own = CollectorRegistry()
+    end = await asyncio.to_thread(context.log.end)
+    shown = context.read_model.position
+    behind = max(0, end - shown)
+    since_s = 0.0
+    if behind and (row := await asyncio.to_thread(context.log.row, shown + 1)) is not None:
+        since_s = max(0.0, time.time() - time_of(row) / 1e6)
+    _gauge(own, "berth_projector_lag_events", "Events of the log that the read model does not show yet", behind)
+    _gauge(own, "berth_projector_lag_seconds", "Age of the oldest event that the read model does not show yet", since_s)
+    if context.relay_lag is not None:
+        relay_behind = await context.relay_lag()
+        _gauge(own, "berth_relay_lag_events", "Events of the log that are not in NATS yet", relay_behind)
+    return generate_latest(REGISTRY) + generate_latest(own)
+
+
+def _gauge(registry: CollectorRegistry, name: str, text: str, value: float) -> None:
+    Gauge(name, text, registry=registry).set(value)

@@ -1,0 +1,231 @@
+"""Query and header parameters, declared once: read from a request by it, and described in OpenAPI by it."""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+
+from domain.errors import Validation
+from domain.values import from_rfc3339
+
+POSITION_MAX = 2**63 - 1
+LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
+WAIT_S_MAX = 60
+REASON_CHARACTERS_MAX = 2_000
+TEXT_CHARACTERS_MAX = 500
+KEY = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+BATCH_KEY_CHARACTERS_MAX = 60
+
+Read = Callable[[str], Any]
+NOT_GIVEN: Any = object()
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """`read` turns the text into the value, or raises ValueError with what is wrong with it, in words."""
+
+    name: str
+    description: str
+    read: Read
+    schema: dict[str, Any]
+    repeatable: bool = False
+    required: bool = False
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """A place in the log: a position, or a time (microseconds since 1970)."""
+
+    position: int | None = None
+    at: int | None = None
+
+
+def text(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("a NUL character is not allowed")
+    if len(value) > TEXT_CHARACTERS_MAX:
+        raise ValueError(f"at most {TEXT_CHARACTERS_MAX} characters")
+    return value
+
+
+def one_of(*choices: str) -> Read:
+    def read(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return value
+
+    return read
+
+
+def flag(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value == "true"
+
+
+def whole(least: int, most: int) -> Read:
+    def read(value: str) -> int:
+        if not (value.isascii() and value.isdigit() and len(value) < 20 and least <= int(value) <= most):
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(value)
+
+    return read
+
+
+def time(value: str) -> int:
+    try:
+        return from_rfc3339(value)
+    except (ValueError, OverflowError):
+        raise ValueError("must be a time such as 2026-11-24T15:00:00Z") from None
+
+
+def moment(value: str) -> Moment:
+    if value.isascii() and value.isdigit():
+        return Moment(position=whole(0, POSITION_MAX)(value))
+    try:
+        return Moment(at=time(value))
+    except ValueError:
+        raise ValueError("must be a position or a time such as 2026-11-24T15:00:00Z") from None
+
+
+def label(value: str) -> tuple[str, str]:
+    key, equals, wanted = text(value).partition("=")
+    if not equals or not key:
+        raise ValueError("must be written as key=value")
+    return key, wanted
+
+
+STRING: dict[str, Any] = {"type": "string", "maxLength": TEXT_CHARACTERS_MAX}
+BOOLEAN: dict[str, Any] = {"type": "boolean"}
+POSITION: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": POSITION_MAX}
+TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
+MOMENT: dict[str, Any] = {"anyOf": [POSITION, TIME]}
+
+DRY_RUN = Parameter("dry_run", "true: decide and answer, but write nothing", flag, BOOLEAN)
+MIN_POSITION = Parameter(
+    "min_position", "Wait until this position is shown (5 s at most)", whole(0, POSITION_MAX), POSITION
+)
+AS_OF = Parameter("as_of", "As it was at this position or time", moment, MOMENT)
+LIMIT = Parameter(
+    "limit",
+    f"At most so many; {LIMIT_DEFAULT} unless told",
+    whole(1, LIMIT_MAX),
+    {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
+)
+CURSOR = Parameter("cursor", "`next_cursor` of the page before", text, STRING)
+SORT = Parameter("sort", "A field to sort by, `-` before it for falling", text, STRING)
+COUNT = Parameter("count", "true: also count all that match", flag, BOOLEAN)
+SEARCH = Parameter("q", "Free text: in names and descriptions", text, STRING)
+LABEL = Parameter("label", "A label that it must have: key=value", label, STRING, repeatable=True)
+
+
+def filter_by(name: str, description: str = "") -> Parameter:
+    return Parameter(name, description or f"Only those of this {name}", text, STRING)
+
+
+def query(scope: Mapping[str, Any], declared: Mapping[str, Parameter]) -> dict[str, Any]:
+    """The values of the query's parameters; repeatable ones as lists.
+
+    Raises:
+        Validation: an unknown or repeated parameter, or a value that can't be read; all of them at once.
+    """
+    raw: bytes = scope["query_string"]
+    if not raw:
+        given: list[tuple[str, str]] = []
+    else:
+        try:
+            given = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=200)
+        except ValueError:
+            raise Validation([{"field": "query:", "message": "it is not UTF-8, or has too many parameters"}]) from None
+    values: dict[str, Any] = {}
+    errors: list[dict[str, str]] = []
+    for name, value in given:
+        parameter = declared.get(name)
+        if parameter is None:
+            errors.append({"field": f"query:{name[:100]}", "message": unknown("parameter", name, list(declared))})
+            continue
+        try:
+            read = parameter.read(value)
+        except ValueError as error:
+            errors.append({"field": f"query:{name}", "message": str(error)})
+            continue
+        if parameter.repeatable:
+            values.setdefault(name, []).append(read)
+        elif name in values:
+            errors.append({"field": f"query:{name}", "message": "is given twice"})
+        else:
+            values[name] = read
+    errors += [
+        {"field": f"query:{name}", "message": "is needed"}
+        for name, parameter in declared.items()
+        if parameter.required and name not in values and not any(e["field"] == f"query:{name}" for e in errors)
+    ]
+    if errors:
+        raise Validation(errors)
+    return values
+
+
+def unknown(what: str, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}" if 0 < len(known) <= 20 else ""
+    return f"unknown {what}{hint}"
+
+
+# ── headers ──
+
+
+def idempotency_key(raw: bytes, *, longest: int = 64) -> str:
+    """Raises Validation unless it is 1–`longest` of [A-Za-z0-9._:-], in quotes or not."""
+    key = raw.decode("latin-1").strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not KEY.fullmatch(key) or len(key) > longest:
+        raise _header("Idempotency-Key", f"must be 1 to {longest} of A-Z, a-z, 0-9 and . _ : -")
+    return key
+
+
+def entity_version(raw: bytes, *, header: str, any_version: int) -> int:
+    """The version in `"<version>"`; `*` gives `any_version`."""
+    value = raw.decode("latin-1").strip()
+    if value == "*":
+        return any_version
+    number = value[1:-1] if len(value) >= 2 and value[0] == value[-1] == '"' else ""
+    if not (number.isascii() and number.isdigit() and len(number) < 20):
+        raise _header(header, 'must be one version in quotes as ETag gives it, such as "4711", or *')
+    return int(number)
+
+
+def create_only(raw: bytes) -> bool:
+    if raw.strip() != b"*":
+        raise _header("If-None-Match", "only * is possible here: do nothing if it exists")
+    return True
+
+
+def wait_s(raw: bytes) -> float:
+    """Seconds to wait, from `Prefer: wait=<seconds>`; other preferences are ignored, as RFC 7240 asks."""
+    for preference in raw.decode("latin-1").replace(";", ",").split(","):
+        name, _, value = preference.strip().partition("=")
+        if name.strip().lower() == "wait":
+            value = value.strip().strip('"')
+            if not (value.isascii() and value.isdigit()):
+                raise _header("Prefer", "wait takes whole seconds, such as wait=10")
+            return float(min(int(value[:9]), WAIT_S_MAX))
+    return 0.0
+
+
+def reason(raw: bytes) -> str | None:
+    """Berth-Reason: UTF-8, percent-encoded outside printable ASCII."""
+    try:
+        if not raw.isascii():
+            raise ValueError
+        words = unquote_to_bytes(raw.decode("ascii")).decode()
+    except ValueError:
+        raise _header("Berth-Reason", "must be UTF-8, percent-encoded outside printable ASCII") from None
+    if "\0" in words or len(words) > REASON_CHARACTERS_MAX:
+        raise _header("Berth-Reason", f"at most {REASON_CHARACTERS_MAX} characters, without NUL")
+    return words.strip() or None
+
+
+def _header(name: str, message: str) -> Validation:
+    return Validation([{"field": f"header:{name}", "message": message}])

@@ -1,0 +1,117 @@
+"""The one place where refusals become RFC 9457 problems: the domain's family, and those that only HTTP knows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from api.reply import PROBLEM, Headers, Reply, encode
+from domain.errors import DomainError, Internal, Unavailable
+
+RETRY_S = 1  # when nothing was handed in, at once is soon enough
+
+
+@dataclass(eq=False)
+class Malformed(DomainError):
+    """The body is not JSON in the form that any command has; `errors` are {`field`, `message`}."""
+
+    code = "malformed"
+    status = 400
+    title = "The body can't be read"
+    errors: list[dict[str, str]]
+
+    @property
+    def detail(self) -> str:
+        return f"{self.errors[0]['message']}; send one JSON object in UTF-8."
+
+
+@dataclass(eq=False)
+class Unauthenticated(DomainError):
+    code = "unauthenticated"
+    status = 401
+    title = "Who are you?"
+
+    @property
+    def detail(self) -> str:
+        return (
+            "Send the header `Authorization: Bearer <token>` with a token that is known, not revoked and not expired."
+        )
+
+
+@dataclass(eq=False)
+class NoSuchRoute(DomainError):
+    code = "not_found"
+    status = 404
+    title = "Not found"
+    kind: str
+    name: str
+    did_you_mean: str | None = None
+
+    @property
+    def detail(self) -> str:
+        return f"Nothing is served at {self.name}; see /docs for what is."
+
+
+@dataclass(eq=False)
+class MethodNotAllowed(DomainError):
+    code = "method_not_allowed"
+    status = 405
+    title = "Not with this method"
+    method: str
+    allowed: list[str]
+
+    @property
+    def detail(self) -> str:
+        return f"{self.method} is not possible here; {', '.join(self.allowed)} is."
+
+
+@dataclass(eq=False)
+class UnsupportedMediaType(DomainError):
+    code = "unsupported_media_type"
+    status = 415
+    title = "Not in this form"
+    accepted: list[str]
+
+    @property
+    def detail(self) -> str:
+        return f"Send the body as {' or '.join(self.accepted)}, and say so in Content-Type."
+
+
+def reply(problem: dict[str, Any], headers: Headers = ()) -> Reply:
+    return Reply(problem["status"], encode(problem), PROBLEM, headers)
+
+
+def refusal(error: DomainError) -> Reply:
+    """A refusal that was not recorded."""
+    problem = error.problem()
+    match error:
+        case Unauthenticated():
+            return reply(problem, ((b"www-authenticate", b"Bearer"),))
+        case MethodNotAllowed():
+            return reply(problem, ((b"allow", ", ".join(error.allowed).encode()),))
+        case Unavailable():
+            if problem["command"] is None:
+                del problem["command"]
+            return reply(problem, ((b"retry-after", b"%d" % RETRY_S),))
+        case _:
+            return reply(problem)
+
+
+def recorded(problem: dict[str, Any], *, command: str, position: int, headers: Headers = ()) -> Reply:
+    """The refusal of a command by a decision; `position` is 0 if nothing was written."""
+    body = of_command(problem, command=command, position=position)
+    return reply(body, ((b"berth-position", b"%d" % position), *headers) if position else headers)
+
+
+def of_command(problem: dict[str, Any], *, command: str, position: int) -> dict[str, Any]:
+    """The body of a command's refusal; where it is recorded, it says where to read of it again."""
+    body = {**problem, "command": command}
+    if position:
+        body["instance"] = f"/v1/commands/{command}"
+    return body
+
+
+def fault(command: str | None) -> Reply:
+    """A bug of ours outside of any decision."""
+    problem = Internal().problem()
+    if command is not None:
+        problem["command"] = command
+    return reply(problem)

@@ -1,0 +1,220 @@
+"""Reads over HTTP: lists and single resources of every kind, from the read model or, `as_of`, from the past."""
+
+import asyncio
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from api import scope
+from api.auth import VIEWER
+from api.csv_rows import csv_of
+from api.endpoint import Call, Endpoint, declared
+from api.parameters import (
+    AS_OF,
+    COUNT,
+    CURSOR,
+    LABEL,
+    LIMIT,
+    LIMIT_DEFAULT,
+    MIN_POSITION,
+    SEARCH,
+    SORT,
+    STRING,
+    TIME,
+    Moment,
+    Parameter,
+    filter_by,
+    text,
+    time,
+)
+from api.reply import CSV, Answerable, Reply, json_reply
+from domain.errors import NotFound, Validation
+from projections.lists import sort_of
+from projections.rows import Document
+
+PLACE_FILTERS = tuple(filter_by(name) for name in ("region", "dc", "room", "rack"))
+SUBTREE = filter_by("subtree", "Only those of this tenant and all below it")
+COMMON_FILTERS = (
+    Parameter("state", "Only those in this state", text, STRING, repeatable=True),
+    filter_by("owner", "Only those that belong to this tenant"),
+    filter_by("external_id", "Only the one with this key of yours"),
+    Parameter("updated_since", "Only those that changed at or after this time", time, TIME),
+)
+PAGING = (LIMIT, CURSOR, SORT, COUNT)
+NAMES_COMPARED_MAX = 1_000
+
+SCHEMA_OF = {
+    "tenant": "Tenant",
+    "rack": "Rack",
+    "group": "Group",
+    "quota": "Quota",
+    "host": "Host",
+    "vm": "Vm",
+    "operation": "Operation",
+    "token": "Token",
+}
+_IS_SUM = re.compile(r"-?\w+_(available|used|capacity)\Z").match
+
+
+def listing(
+    kind: str,
+    path: str,
+    *,
+    filters: tuple[Parameter, ...],
+    roles: frozenset[str] = VIEWER,
+    within: str | None = None,
+) -> Endpoint:
+    """The list of a kind; `within` is a path parameter that is a filter, and the name of a kind that must exist."""
+    own = {parameter.name for parameter in (*filters, *COMMON_FILTERS)}
+
+    async def handle(call: Call) -> Answerable:
+        query = call.query()
+        if "as_of" in query:
+            message = "lists of the past come later; as_of works on a single resource"
+            raise Validation([{"field": "query:as_of", "message": message}])
+        await at_least(call, query)
+        sort = query.get("sort", "name")
+        _must_sort(kind, sort, call)
+        model, actor = call.context.read_model, call.actor
+        asked = {name: value for name, value in query.items() if name in own}
+        if within is not None:
+            asked[within] = call.path[within]
+            if await model.one(within, call.path[within], scope=actor.tenant) is None:
+                raise await missing(call, within, call.path[within])
+        try:
+            page = await model.list_(
+                kind,
+                filters=asked,
+                q=query.get("q"),
+                labels=[f"{key}={value}" for key, value in query.get("label", ())],
+                sort=sort,
+                cursor=query.get("cursor"),
+                limit=query.get("limit", LIMIT_DEFAULT),
+                count=query.get("count", False),
+                scope=actor.tenant,
+            )
+        except ValueError as error:
+            raise Validation([{"field": "query:cursor", "message": str(error)}]) from None
+        return page_reply(call, page, query)
+
+    return Endpoint(
+        method="GET",
+        path=path,
+        summary=f"List {kind}s",
+        handle=handle,
+        roles=roles,
+        permission=f"{kind}.read",
+        parameters=declared(*filters, *COMMON_FILTERS, SEARCH, LABEL, *PAGING, MIN_POSITION, AS_OF),
+        answer=f"{SCHEMA_OF[kind]}List",
+        refusals=(401, 403, 404, 422, 503),
+    )
+
+
+def single(kind: str, path: str, *, roles: frozenset[str] = VIEWER) -> Endpoint:
+    """One resource, named by the path's parameters in their order."""
+
+    async def handle(call: Call) -> Answerable:
+        query = call.query()
+        names = tuple(call.path.values())
+        document, position = await found(call, kind, names, query)
+        tag = b'"%d"' % document["version"]
+        headers = ((b"etag", tag), (b"berth-position", b"%d" % position))
+        if tag in call.headers.get(b"if-none-match", b""):
+            return Reply(304, headers=headers)
+        return json_reply(document, headers=headers)
+
+    return Endpoint(
+        method="GET",
+        path=path,
+        summary=f"Read a {kind}",
+        handle=handle,
+        roles=roles,
+        permission=f"{kind}.read",
+        parameters=declared(MIN_POSITION, AS_OF),
+        answer=SCHEMA_OF[kind],
+        refusals=(401, 403, 404, 422, 503),
+    )
+
+
+async def found(call: Call, kind: str, names: tuple[str, ...], query: Mapping[str, Any]) -> tuple[Document, int]:
+    """The resource as the query's `min_position` and `as_of` ask for it, and the position at which it is so.
+
+    Raises:
+        NotFound: it is not there, or not for this actor.
+    """
+    await at_least(call, query)
+    model = call.context.read_model
+    document: Document | None
+    if (moment := query.get("as_of")) is not None:
+        position = await position_of(call, moment)
+        stream = f"{kind}/{'/'.join(names)}"
+        document = await call.context.past.resource(stream, as_of=position) if position else None
+        if document is not None:
+            document = scope.resource(kind, document, await call.sight())
+    else:
+        position = model.position
+        document = await model.one(kind, *names, scope=call.actor.tenant)
+    if document is None:
+        raise await missing(call, kind, "/".join(names))
+    return document, position
+
+
+async def at_least(call: Call, query: Mapping[str, Any]) -> None:
+    """Raises Unavailable if `min_position` is not reached in 5 s."""
+    if wanted := query.get("min_position"):
+        await call.context.read_model.wait_for(wanted)
+
+
+async def position_of(call: Call, moment: Moment) -> int:
+    """The end of the command that a position belongs to, or of the last one at or before a time.
+
+    Raises:
+        Unavailable: the log did not get that far in time.
+    """
+    log = call.context.log
+    if moment.at is not None:
+        return await asyncio.to_thread(log.position_at, moment.at)
+    assert moment.position is not None
+    if moment.position > call.context.read_model.position:
+        await call.context.read_model.wait_for(moment.position)
+    return await asyncio.to_thread(log.command_end, moment.position)
+
+
+def page_reply(call: Call, page: Mapping[str, Any], query: Mapping[str, Any]) -> Reply:
+    """A list in the form that was asked for. CSV has no room for the cursor: the next page is in `Link`."""
+    headers: tuple[tuple[bytes, bytes], ...] = ((b"berth-position", b"%d" % page["position"]),)
+    if not wants_csv(call):
+        return json_reply(page, headers=headers)
+    if page["next_cursor"] is not None:
+        raw = call.scope["query_string"].decode("ascii")
+        kept = [part for part in raw.split("&") if part and not part.startswith("cursor=")]
+        following = "&".join([*kept, urlencode({"cursor": page["next_cursor"]})])
+        link = f'<{quote(call.scope["path"])}?{following}>; rel="next"'
+        headers += ((b"link", link.encode()),)
+    return Reply(200, csv_of(page["items"]), CSV, headers)
+
+
+def wants_csv(call: Call) -> bool:
+    return b"text/csv" in call.headers.get(b"accept", b"")
+
+
+async def missing(call: Call, kind: str, name: str) -> NotFound:
+    """The refusal, with the nearest name that the actor may see."""
+    page = await call.context.read_model.list_(kind, limit=NAMES_COMPARED_MAX, scope=call.actor.tenant)
+    names = [f"{i['tenant']}/{i['name']}" if kind == "vm" else i["name"] for i in page["items"]]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7) if kind not in ("operation", "token") else []
+    return NotFound(kind, name, near[0] if near else None)
+
+
+def _must_sort(kind: str, sort: str, call: Call) -> None:
+    message = ""
+    try:
+        sort_of(kind, sort)
+    except ValueError as error:
+        message = str(error)
+    if kind == "group" and call.actor.tenant is not None and _IS_SUM(sort):
+        message = "your token shows no sums of groups, so none to sort by"  # nor would a cursor keep them to itself
+    if message:
+        raise Validation([{"field": "query:sort", "message": message}])

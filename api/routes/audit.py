@@ -1,0 +1,149 @@
+"""Who did what, when, from where, why, and what came of it; and the receipt of one command."""
+
+import asyncio
+from typing import Any
+
+from api import scope
+from api.auth import AUDITOR, EVERYONE
+from api.endpoint import Call, Endpoint, declared
+from api.parameters import (
+    COUNT,
+    CURSOR,
+    LIMIT,
+    LIMIT_DEFAULT,
+    MIN_POSITION,
+    MOMENT,
+    SORT,
+    Moment,
+    Parameter,
+    filter_by,
+    moment,
+    one_of,
+)
+from api.reading import at_least, page_reply
+from api.reply import Answerable, json_reply
+from domain.errors import NotFound, Unavailable, Validation
+from domain.values import to_rfc3339
+
+OUTCOME = Parameter("outcome", "Only these", one_of("accepted", "rejected"), {"enum": ["accepted", "rejected"]})
+FILTERS = (
+    filter_by("actor", "Only what this token did"),
+    filter_by("resource", "Only what was done to this stream"),
+    filter_by("command", "Only this command, such as vm.provision"),
+    OUTCOME,
+    Parameter("since", "At or after this position or time", moment, MOMENT),
+    Parameter("until", "At or before this position or time", moment, MOMENT),
+)
+
+
+async def _list(call: Call) -> Answerable:
+    query = call.query()
+    await at_least(call, query)
+    sort = query.get("sort", "position")
+    if sort not in ("position", "-position"):
+        raise Validation([{"field": "query:sort", "message": "must be position or -position"}])
+    asked = {parameter.name: _told(query.get(parameter.name)) for parameter in FILTERS}
+    try:
+        page = await call.context.read_model.audit(
+            filters=asked,
+            sort=sort,
+            cursor=query.get("cursor"),
+            limit=query.get("limit", LIMIT_DEFAULT),
+            count=query.get("count", False),
+            scope=call.actor.tenant,
+        )
+    except ValueError as error:
+        raise Validation([{"field": "query:cursor", "message": str(error)}]) from None
+    sight = await call.sight()
+    if sight is not None:
+        page["items"] = [scope.command(entry, sight) for entry in page["items"]]
+    return page_reply(call, page, query)
+
+
+def _told(value: Any) -> Any:
+    """As the read model takes a moment: digits, or a time."""
+    if not isinstance(value, Moment):
+        return value
+    return str(value.position) if value.position is not None else to_rfc3339(value.at or 0)
+
+
+async def _one(call: Call) -> Answerable:
+    """A receipt. Whoever gave the command may read it; a controller reads no other's."""
+    call.query()
+    id, model, actor = call.path["command"], call.context.read_model, call.actor
+    if "\0" in id or len(id) > 64:
+        raise NotFound("command", id[:64].replace("\0", ""))
+    entry = await model.command(id)
+    if entry is None:
+        # What is not shown yet may be in the log: a 404 must mean that it never was.
+        end = await asyncio.to_thread(call.context.log.end)
+        if end > model.position:
+            await model.wait_for(end)
+            entry = await model.command(id)
+    if entry is not None and entry["actor"] != actor.name:
+        if actor.role == "controller":
+            entry = None
+        elif actor.tenant is not None:
+            entry = await model.command(id, scope=actor.tenant)
+    if entry is None:
+        raise NotFound("command", id)
+    sight = await call.sight()
+    if sight is not None:
+        entry = scope.command(entry, sight)
+    return json_reply(
+        {
+            "command": entry["id"],
+            "kind": entry["command"],
+            "outcome": entry["outcome"],
+            "position": entry["position"],
+            "at": entry["at"],
+            "actor": entry["actor"],
+            "resource": await _resource(call, entry["resource"]),
+            "operation": entry.get("operation"),
+            "problem": _instance(entry),
+            "replayed": False,
+        },
+        headers=((b"berth-position", b"%d" % entry["position"]),),
+    )
+
+
+async def _resource(call: Call, stream: str | None) -> dict[str, Any] | None:
+    """The command's resource as it is now; None if it is gone, or not for this actor."""
+    kind, *name = (stream or "").split("/")
+    if not name or (kind == "token" and call.actor.role != "admin"):
+        return None
+    try:
+        return await call.context.read_model.one(kind, *name, scope=call.actor.tenant)
+    except Unavailable:
+        return None
+
+
+def _instance(entry: dict[str, Any]) -> dict[str, Any] | None:
+    problem: dict[str, Any] | None = entry["problem"]
+    if problem is None:
+        return None
+    return {**problem, "command": entry["id"], "instance": f"/v1/commands/{entry['id']}"}
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET",
+        path="/v1/audit",
+        summary="One entry a command",
+        handle=_list,
+        roles=AUDITOR,
+        permission="audit.read",
+        parameters=declared(*FILTERS, LIMIT, CURSOR, SORT, COUNT, MIN_POSITION),
+        answer="AuditList",
+        refusals=(401, 403, 422, 503),
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/commands/{command}",
+        summary="The receipt of a command, or its problem",
+        handle=_one,
+        roles=EVERYONE,
+        answer="Receipt",
+        refusals=(401, 404, 422, 503),
+    ),
+)

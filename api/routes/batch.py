@@ -1,0 +1,190 @@
+"""`POST /v1/commands`: several commands at once, each for itself, or all or none."""
+
+import hashlib
+import time
+from typing import Any
+
+import msgspec
+
+from api import body, parameters, problems, scope
+from api.commanding import DECIDED_WITHIN_S, REFUSALS, REPLAYED, made_of, receipt, unavailable
+from api.endpoint import Call, Endpoint, declared
+from api.reply import Answerable, Headers, json_reply
+from api.scope import Sight
+from commands.catalogue import BATCHABLE, COMMANDS
+from commands.operations import ReportOperation
+from commands.writer.deciding import ANY_VERSION
+from commands.writer.gateway import Answer, Envelope, Item
+from commands.writer.ids import uuid7
+from domain.errors import DomainError, Unavailable, Validation
+
+ITEMS_MAX = 1_000
+ATOMIC_ITEMS_MAX = 200
+# Registering a host is cheap and needs no scheduling: a whole room may come at once.
+ATOMIC_ITEMS_MAX_OF = {"host.register": 1_000}
+FIELDS = ("commands", "atomic")
+
+_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """What was asked: `items` by their index, those that can't be meant so as `refused`."""
+
+    atomic: bool
+    items: dict[int, Item]
+    refused: dict[int, DomainError]
+
+
+async def _handle(call: Call) -> Answerable:
+    dry_run: bool = call.query().get("dry_run", False)
+    raw = await body.read(call.receive, call.headers, limit=body.BATCH_BYTES_MAX)
+    body.must_be_json(call.headers)
+    document = body.parse(raw)
+    given = call.headers.get(b"idempotency-key")
+    key = None
+    fingerprint = ""
+    if given is not None:
+        key = parameters.idempotency_key(given, longest=parameters.BATCH_KEY_CHARACTERS_MAX)
+        head = f"{call.scope['method']}\0{call.scope['path']}\0".encode()
+        fingerprint = hashlib.blake2b(head + _sorted(document), digest_size=16).hexdigest()
+    reason = parameters.reason(call.headers[b"berth-reason"]) if b"berth-reason" in call.headers else None
+    batch = _read(document, key=key, fingerprint=fingerprint)
+    if batch.atomic and batch.refused:
+        index = min(batch.refused)
+        return problems.reply({**batch.refused[index].problem(), "index": index})
+
+    answers: dict[int, Answer] = {}
+    if batch.items:
+        items = tuple(batch.items.values())
+        expires_at = time.time() + DECIDED_WITHIN_S
+        envelope = Envelope(
+            call.actor,
+            items,
+            expires_at,
+            atomic=batch.atomic,
+            dry_run=dry_run,
+            reason=reason,
+            batch=key or uuid7(),
+        )
+        call.command = items[0].id
+        try:
+            given_back = await call.context.gateway.submit(envelope)
+        except Unavailable as error:
+            return unavailable(error, envelope)
+        answers = dict(zip(batch.items, given_back, strict=True))
+    sight = await call.sight()
+    if batch.atomic and (failed := _failed(answers)) is not None:
+        index, answer = failed
+        problem = _problem(answer, batch.items[index], sight)
+        return problems.recorded(
+            {"index": index, **problem},
+            command=answer.command,
+            position=answer.position,
+            headers=REPLAYED if answer.replayed else (),
+        )
+    results = [
+        _result(answers[n], batch.items[n], sight) if n in answers else batch.refused[n].problem()
+        for n in range(len(batch.items) + len(batch.refused))
+    ]
+    position = max((answer.position for answer in answers.values()), default=0)
+    headers: Headers = ((b"berth-position", b"%d" % position),) if position else ()
+    if answers and all(answer.replayed for answer in answers.values()):
+        headers += REPLAYED
+    return json_reply({"position": position, "results": results}, headers=headers)
+
+
+def _read(document: dict[str, Any], *, key: str | None, fingerprint: str) -> Batch:
+    """Raises Validation if the batch itself is not one; what is wrong with an item stands in `refused`."""
+    errors = [
+        {"field": f"/{name}", "message": parameters.unknown("field", name, FIELDS)}
+        for name in document
+        if name not in FIELDS
+    ]
+    commands, atomic = document.get("commands"), document.get("atomic", False)
+    if not isinstance(atomic, bool):
+        errors.append({"field": "/atomic", "message": "must be true or false"})
+    if not isinstance(commands, list) or not commands:
+        errors.append({"field": "/commands", "message": "must be a list of at least one command"})
+    elif len(commands) > (most := _most(commands) if atomic is True else ITEMS_MAX):
+        errors.append({"field": "/commands", "message": f"at most {most} commands"})
+    if errors:
+        raise Validation(errors)
+    assert isinstance(commands, list)
+    batch = Batch(bool(atomic), {}, {})
+    for n, entry in enumerate(commands):
+        try:
+            batch.items[n] = _item(entry, n, key=key, fingerprint=fingerprint)
+        except Validation as error:
+            batch.refused[n] = error
+    return batch
+
+
+def _most(commands: list[Any]) -> int:
+    kinds = {entry.get("command") if isinstance(entry, dict) else None for entry in commands}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    return ATOMIC_ITEMS_MAX_OF.get(kind, ATOMIC_ITEMS_MAX) if isinstance(kind, str) else ATOMIC_ITEMS_MAX
+
+
+def _item(entry: Any, n: int, *, key: str | None, fingerprint: str) -> Item:
+    if not isinstance(entry, dict):
+        raise Validation([{"field": "", "message": "must be an object"}])
+    fields = dict(entry)
+    kind = fields.pop("command", None)
+    if not isinstance(kind, str) or kind not in BATCHABLE:
+        message = parameters.unknown("command", kind, sorted(BATCHABLE)) if isinstance(kind, str) else "is needed"
+        raise Validation([{"field": "/command", "message": message}])
+    if_match = _version(fields.pop("if_match", None))
+    made = made_of(COMMANDS[kind], fields, path={})
+    if isinstance(made, ReportOperation) and made.outcome == "progress":
+        message = "progress is no command and goes alone, with POST /v1/operations/{id}/report"
+        raise Validation([{"field": "/outcome", "message": message}])
+    id = uuid7()
+    if key is not None:
+        return Item(id, made, fields, f"{key}.{n}", fingerprint, if_match)
+    return Item(id, made, fields, made.key if isinstance(made, ReportOperation) else id, "", if_match)
+
+
+def _version(given: Any) -> int | None:
+    """A version as a number, or as it stands in ETag."""
+    if given is None:
+        return None
+    text = given.strip('"') if isinstance(given, str) else str(given)
+    if text == "*":
+        return ANY_VERSION
+    if isinstance(given, bool) or not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise Validation([{"field": "/if_match", "message": "must be a version"}])
+    return int(text)
+
+
+def _failed(answers: dict[int, Answer]) -> tuple[int, Answer] | None:
+    """The item for which an atomic batch was not done."""
+    refused = [(n, answer) for n, answer in answers.items() if answer.problem is not None]
+    blamed = [(n, answer) for n, answer in refused if answer.problem and answer.problem["code"] != "aborted"]
+    return next(iter(blamed or refused), None)
+
+
+def _result(answer: Answer, item: Item, sight: Sight | None) -> dict[str, Any]:
+    if answer.problem is None:
+        return {"status": answer.status, **receipt(answer)}
+    problem = _problem(answer, item, sight)
+    return problems.of_command(problem, command=answer.command, position=answer.position)
+
+
+def _problem(answer: Answer, item: Item, sight: Sight | None) -> dict[str, Any]:
+    assert answer.problem is not None
+    return scope.problem(answer.problem, sight, command=item.command.kind)
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="POST",
+        path="/v1/commands",
+        summary="Several commands at once",
+        handle=_handle,
+        parameters=declared(parameters.DRY_RUN),
+        headers=("Idempotency-Key", "Berth-Reason"),
+        body="Batch",
+        answer="BatchAnswer",
+        refusals=REFUSALS,
+    ),
+)

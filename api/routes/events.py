@@ -1,0 +1,275 @@
+"""The log itself: in pages, live, and a resource's history."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from api import scope
+from api.auth import ADMIN, VIEWER, must_be_one_of
+from api.context import Context
+from api.endpoint import Call, Endpoint, declared
+from api.event_view import CHANGES_SIGHT, EventView
+from api.parameters import (
+    CURSOR,
+    LIMIT,
+    LIMIT_DEFAULT,
+    MIN_POSITION,
+    MOMENT,
+    POSITION_MAX,
+    SORT,
+    STRING,
+    Moment,
+    Parameter,
+    moment,
+    text,
+    whole,
+)
+from api.reading import SCHEMA_OF, at_least, missing, page_reply
+from api.reply import Answerable, encode
+from domain.errors import NotFound, Validation
+from eventlog.codec import Row
+from projections.history import history
+
+PAGE_EVENTS = 1_000
+SCANNED_EVENTS_MAX = 20_000  # a page of a rare topic ends here, with a cursor to go on from
+COMMENT_EVERY_S = 15.0
+
+AFTER = Parameter("after", "Only events after this position or time", moment, MOMENT)
+UNTIL = Parameter("until", "Only events up to this position or time", moment, MOMENT)
+STREAM = Parameter("stream", "Only events of this stream, such as vm/acme/web-1", text, STRING)
+TOPIC = Parameter("topic", "Only events of this topic, such as vm.scheduled", text, STRING)
+
+
+async def _list(call: Call) -> Answerable:
+    query = call.query()
+    await at_least(call, query)
+    log = call.context.log
+    end = await asyncio.to_thread(log.end)
+    low = await _position(call, query.get("after"), 0)
+    high = min(end, await _position(call, query.get("until"), end))
+    is_falling = _is_falling(query)
+    if (cursor := query.get("cursor")) is not None:
+        at = _cursor(cursor)
+        low, high = (low, min(high, at - 1)) if is_falling else (max(low, at), high)
+    limit: int = query.get("limit", LIMIT_DEFAULT)
+    stream, topic = query.get("stream"), query.get("topic")
+    view = EventView(call.context, call.actor, await call.sight())
+
+    items: list[dict[str, Any]] = []
+    last: int | None = None
+    scanned = 0
+    async for row in _rows(call.context, stream, low=low, high=high, is_falling=is_falling):
+        if len(items) == limit or scanned == SCANNED_EVENTS_MAX:
+            break
+        scanned += 1
+        last = row.position
+        if (topic is None or row.topic == topic) and (document := await view.shown(row)) is not None:
+            items.append(document)
+    else:
+        last = None
+    page = {"items": items, "next_cursor": None if last is None else str(last), "position": end}
+    return page_reply(call, page, query)
+
+
+async def _rows(context: Context, stream: str | None, *, low: int, high: int, is_falling: bool) -> AsyncIterator[Row]:
+    """Rows after `low` up to `high`. Positions have no gaps, so that a page can be read backwards too."""
+    log = context.log
+    if stream is not None:
+        # Only a command's stream has versions that are not positions, and it has one event.
+        found = await asyncio.to_thread(log.stream, stream)
+        for row in reversed(found) if is_falling else found:
+            if low < row.position <= high:
+                yield row
+        return
+    while low < high:
+        first = max(low, high - PAGE_EVENTS) if is_falling else low
+        page = await asyncio.to_thread(log.page, first, min(PAGE_EVENTS, high - first))
+        if not page:
+            return
+        for row in reversed(page) if is_falling else page:
+            yield row
+        if is_falling:
+            high = first
+        else:
+            low = page[-1].position
+
+
+async def _position(call: Call, given: Moment | None, otherwise: int) -> int:
+    if given is None:
+        return otherwise
+    if given.position is not None:
+        return given.position
+    assert given.at is not None
+    return await asyncio.to_thread(call.context.log.position_at, given.at)
+
+
+def _is_falling(query: dict[str, Any]) -> bool:
+    sort: str = query.get("sort", "position")
+    if sort not in ("position", "-position"):
+        raise Validation([{"field": "query:sort", "message": "must be position or -position"}])
+    return sort.startswith("-")
+
+
+def _cursor(given: str) -> int:
+    try:
+        return int(whole(0, POSITION_MAX)(given))
+    except ValueError:
+        raise Validation([{"field": "query:cursor", "message": "is not one that was given out"}]) from None
+
+
+class EventStream:
+    """Server-sent events until the client goes, its token ends, or it is too slow."""
+
+    status = 200
+
+    def __init__(self, call: Call, view: EventView, after: int) -> None:
+        self._call = call
+        self._view = view
+        self._after = after
+
+    async def send(self, receive: Any, send: Any) -> None:
+        headers = [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-store"),
+            (b"x-accel-buffering", b"no"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if self._call.scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
+        gone = asyncio.create_task(_disconnected(receive))
+        writing = asyncio.create_task(self._write(send))
+        try:
+            await asyncio.wait((gone, writing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            writing.cancel()
+            done = await asyncio.gather(gone, writing, return_exceptions=True)
+        if isinstance(done[1], Exception) and not isinstance(done[1], OSError):
+            raise done[1]
+
+    async def _write(self, send: Any) -> None:
+        loop = asyncio.get_running_loop()
+
+        async def write(text: bytes) -> None:
+            await send({"type": "http.response.body", "body": text, "more_body": True})
+
+        await write(b"retry: 1000\n: from %d\n\n" % self._after)
+        wrote_at = loop.time()
+        context = self._call.context
+        async for event in context.tail.read(self._after):
+            if not context.tokens.still_good(self._call.token):
+                break
+            if event is not None:
+                row, _ = event
+                if self._view.sight is not None and row.topic in CHANGES_SIGHT:
+                    await context.read_model.wait_for(row.position)
+                    self._view.sight = await self._call.sight()
+                if (document := await self._view.shown(row)) is not None:
+                    await write(frame(row, document))
+                    wrote_at = loop.time()
+            if loop.time() - wrote_at >= COMMENT_EVERY_S:
+                await write(b": still here\n\n")
+                wrote_at = loop.time()
+        await send({"type": "http.response.body", "body": b""})
+
+
+def frame(row: Row, document: dict[str, Any]) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (row.position, row.topic.encode(), encode(document))
+
+
+async def _disconnected(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stream(call: Call) -> Answerable:
+    query = call.query()
+    after = query.get("after")
+    if (raw := call.headers.get(b"last-event-id")) is not None:
+        try:
+            after = moment(raw.decode("latin-1").strip())
+        except ValueError as error:
+            raise Validation([{"field": "header:Last-Event-ID", "message": str(error)}]) from None
+    position = await _position(call, after, call.context.tail.position)
+    return EventStream(call, EventView(call.context, call.actor, await call.sight()), position)
+
+
+async def _history(call: Call) -> Answerable:
+    query = call.query()
+    await at_least(call, query)
+    kind, name = call.path["kind"], call.path["name"]
+    if kind not in SCHEMA_OF:
+        raise NotFound("kind", kind[:100])
+    if kind == "token":
+        must_be_one_of(ADMIN, call.actor, permission="token.read")
+    stream = f"{kind}/{name}"
+    if "\0" in stream:
+        raise NotFound(kind, name[:253].replace("\0", ""))
+    end = await asyncio.to_thread(call.context.log.end)
+    rows = await asyncio.to_thread(call.context.log.stream, stream)
+    sight = await call.sight()
+    if rows and sight is not None:
+        view = EventView(call.context, call.actor, sight)
+        visible = await view.shown(rows[0]) is not None or (kind == "group" and name in sight.groups)
+        rows = rows if visible else []
+    if not rows:
+        raise await missing(call, kind, name)
+    changes = await asyncio.to_thread(history, rows)
+    is_falling = _is_falling(query)
+    after = _cursor(query["cursor"]) if "cursor" in query else None
+    rest = [
+        change
+        for change in (reversed(changes) if is_falling else changes)
+        if after is None or (change["position"] < after if is_falling else change["position"] > after)
+    ]
+    limit: int = query.get("limit", LIMIT_DEFAULT)
+    items = rest[:limit]
+    if sight is not None:
+        items = [
+            {
+                **change,
+                **{side: change[side] and scope.resource(kind, change[side], sight) for side in ("before", "after")},
+            }
+            for change in items
+        ]
+    following = str(items[-1]["position"]) if len(rest) > limit else None
+    return page_reply(call, {"items": items, "next_cursor": following, "position": end}, query)
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET",
+        path="/v1/events",
+        summary="The log itself",
+        handle=_list,
+        roles=VIEWER,
+        permission="event.read",
+        parameters=declared(AFTER, UNTIL, STREAM, TOPIC, LIMIT, CURSOR, SORT, MIN_POSITION),
+        answer="EventList",
+        refusals=(401, 403, 422, 503),
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/events/stream",
+        summary="The log, live (server-sent events)",
+        handle=_stream,
+        roles=VIEWER,
+        permission="event.read",
+        parameters=declared(AFTER),
+        headers=("Last-Event-ID",),
+        answer_type="text/event-stream",
+        refusals=(401, 403, 422, 503),
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/history/{kind}/{name:path}",
+        summary="A resource's changes, each with its before and after",
+        handle=_history,
+        roles=VIEWER,
+        permission="history.read",
+        parameters=declared(LIMIT, CURSOR, SORT, MIN_POSITION),
+        answer="ChangeList",
+        refusals=(401, 403, 404, 422, 503),
+    ),
+)

@@ -1,0 +1,118 @@
+"""Views over many things at once, and the proofs: capacity, why a VM runs where it runs, verification, who am I."""
+
+import asyncio
+from typing import Any
+
+from api import scope
+from api.auth import AUDITOR, EVERYONE, VIEWER, must_be_one_of
+from api.body import COMMAND_BYTES_MAX, read
+from api.endpoint import Call, Endpoint, declared
+from api.parameters import MIN_POSITION, Parameter, filter_by, one_of
+from api.reading import at_least, found, page_reply
+from api.reply import Answerable, json_reply
+from domain.errors import NotFound
+from domain.values import to_rfc3339, vm_stream
+from domain.vm import VmScheduled
+from eventlog.codec import decode
+
+DIMENSIONS = ("region", "dc", "rack", "group", "tenant", "host")
+BY = Parameter("by", "A row for each of these", one_of(*DIMENSIONS), {"enum": list(DIMENSIONS)}, required=True)
+CAPACITY_FILTERS = tuple(filter_by(name) for name in ("region", "dc", "group", "tenant"))
+
+
+async def _capacity(call: Call) -> Answerable:
+    query = call.query()
+    await at_least(call, query)
+    asked = {parameter.name: query.get(parameter.name) for parameter in CAPACITY_FILTERS}
+    page = await call.context.read_model.capacity(query["by"], filters=asked, scope=call.actor.tenant)
+    return page_reply(call, page, query)
+
+
+async def _explain(call: Call) -> Answerable:
+    query = call.query()
+    tenant, name = call.path["tenant"], call.path["vm"]
+    vm, position = await found(call, "vm", (tenant, name), query)
+    stream = vm_stream(tenant, name)
+    rows = await asyncio.to_thread(call.context.log.stream, stream)
+    scheduled = next((row for row in reversed(rows) if row.topic == "vm.scheduled"), None)
+    if scheduled is None:
+        raise NotFound("vm", f"{tenant}/{name}")
+    recorded = decode(scheduled)
+    event: VmScheduled = recorded.event
+    why: dict[str, Any] = scope.explanation(event.explanation, await call.sight())
+    document = {
+        "vm": f"{tenant}/{name}",
+        "state": vm["state"],
+        "host": vm["host"],
+        "group": vm["group"],
+        "scheduled": {
+            "position": recorded.position,
+            "at": to_rfc3339(recorded.at),
+            "command": recorded.command,
+            "actor": recorded.actor,
+            "group": event.group,
+            "host": event.host,
+            "resources": event.resources,
+        },
+        "explanation": why,
+    }
+    return json_reply(document, headers=((b"berth-position", b"%d" % position),))
+
+
+async def _verify(call: Call) -> Answerable:
+    call.query()
+    await read(call.receive, call.headers, limit=COMMAND_BYTES_MAX)
+    if call.actor.tenant is not None:
+        must_be_one_of(frozenset(), call.actor, permission="verify")
+    return json_reply(await call.context.past.verify())
+
+
+async def _whoami(call: Call) -> Answerable:
+    call.query()
+    actor = call.actor
+    return json_reply({"name": actor.name, "role": actor.role, "tenant": actor.tenant, "token": actor.name})
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET",
+        path="/v1/capacity",
+        summary="How much there is, is used and is free",
+        handle=_capacity,
+        roles=VIEWER,
+        permission="capacity.read",
+        parameters=declared(BY, *CAPACITY_FILTERS, MIN_POSITION),
+        answer="CapacityList",
+        refusals=(401, 403, 422, 503),
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/explain/vms/{tenant}/{vm}",
+        summary="Why a VM runs where it runs",
+        handle=_explain,
+        roles=VIEWER,
+        permission="vm.read",
+        parameters=declared(MIN_POSITION),
+        answer="Explanation",
+        refusals=(401, 403, 404, 422, 503),
+    ),
+    Endpoint(
+        method="POST",
+        path="/v1/verify",
+        summary="Replay the log, check what must never break, compare the read model with the fold",
+        handle=_verify,
+        roles=AUDITOR,
+        permission="verify",
+        answer="Verification",
+        refusals=(401, 403, 413, 422, 503),
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/whoami",
+        summary="Who the token says you are",
+        handle=_whoami,
+        roles=EVERYONE,
+        answer="Whoami",
+        refusals=(401, 422),
+    ),
+)

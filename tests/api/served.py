@@ -1,0 +1,142 @@
+"""The API served as in production by uvicorn, with its engine, projector and past, in a thread of the test's process."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import uvicorn
+
+from api.app import create_app
+from commands.tokens import hash_of
+from commands.writer.engine import Engine
+from commands.writer.ids import uuid7
+from eventlog.read import LogReader, log_changes
+from projections import projector
+from projections.queries import ReadModel
+from projections.rows import resource
+from workers.past import PastService
+
+ADMIN = "test-admin-secret"
+
+
+class Past:
+    """Asks the past where it is, without NATS between."""
+
+    def __init__(self, conninfo: str, reader: LogReader) -> None:
+        self._served = PastService(conninfo, reader)
+
+    async def resource(self, stream: str, *, as_of: int) -> dict[str, Any] | None:
+        answer = await self._served.answer({"do": "resource", "stream": stream, "as_of": as_of})
+        found: dict[str, Any] | None = answer["resource"]
+        return found
+
+    async def verify(self) -> dict[str, Any]:
+        return await self._served.answer({"do": "verify"})
+
+
+class Api:
+    """A client of the API, as the first administrator unless told otherwise."""
+
+    def __init__(self, url: str, conninfo: str) -> None:
+        self.url = url
+        self.conninfo = conninfo
+        self.http = httpx.Client(base_url=url, timeout=30.0)
+        self._secrets: dict[str, str] = {}
+
+    def call(
+        self, method: str, path: str, body: Any = None, *, token: str | None = ADMIN, **more: Any
+    ) -> httpx.Response:
+        headers = dict(more.pop("headers", {}))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        if body is not None:
+            more["json"] = body
+        return self.http.request(method, path, headers=headers, **more)
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self.call("GET", path, **more)
+
+    def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        return self.call("POST", path, body, **more)
+
+    def done(self, method: str, path: str, body: Any = None, **more: Any) -> dict[str, Any]:
+        """The answer's body of a command that must be accepted."""
+        response = self.call(method, path, body, **more)
+        assert response.status_code in (200, 201, 202), response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    def shown(self, answer: dict[str, Any], path: str, **more: Any) -> httpx.Response:
+        """A read that shows what a command did."""
+        return self.get(path, params={"min_position": answer["position"]}, **more)
+
+    def token(self, role: str, *, tenant: str | None = None) -> str:
+        """The secret of a new token."""
+        body = {"name": f"t-{uuid7()}", "role": role, **({"tenant": tenant} if tenant else {})}
+        secret: str = self.done("POST", "/v1/tokens", body)["secret"]
+        return secret
+
+
+@contextlib.contextmanager
+def served(conninfo: str) -> Iterator[str]:
+    """The URL, while it is served on the log of `conninfo`."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    ready, stop = threading.Event(), asyncio.Event()
+    failure: list[BaseException] = []
+
+    async def run() -> None:
+        reader = LogReader(conninfo)
+        engine = Engine(conninfo, resource=resource, admin_token_hash=hash_of(ADMIN))
+        projecting = asyncio.create_task(projector.run(conninfo, reader))
+        await engine.start()
+        await engine.ready()
+        async with ReadModel(conninfo) as model:
+
+            async def is_ready() -> bool:
+                return engine.is_leading
+
+            app = create_app(
+                gateway=engine,
+                read_model=model,
+                log_reader=reader,
+                log_changes=lambda: log_changes(conninfo),
+                past=Past(conninfo, reader),
+                is_ready=is_ready,
+            )
+            config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+            server = uvicorn.Server(config)
+            serving = asyncio.create_task(server.serve(sockets=[listening]))
+            while not server.started:
+                await asyncio.sleep(0.01)
+            await model.wait_for(1)
+            ready.set()
+            await stop.wait()
+            server.should_exit = True
+            await serving
+        await engine.stop()
+        projecting.cancel()
+        await asyncio.gather(projecting, return_exceptions=True)
+        reader.close()
+
+    loop = asyncio.new_event_loop()
+
+    def main() -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(run())
+        except BaseException as error:
+            failure.append(error)
+            ready.set()
+
+    thread = threading.Thread(target=main, daemon=True)
+    thread.start()
+    assert ready.wait(30)
+    assert not failure, failure
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(20)
+    listening.close()
