@@ -9,11 +9,13 @@ from workers.settings import SettingRefused, Settings
 
 # What a deployment runs; `supervisor` starts all of them but `prepare` and `engine` beside embedded servers.
 PROCESSES = ("supervisor", "prepare", "engine", "api", "projector", "relay", "dispatcher", "controller", "past")
+# What a person runs by hand.
+BY_HAND = ("relay-rebuild",)
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0] not in PROCESSES:
-        print(f"usage: python -m workers NAME, where NAME is one of {', '.join(PROCESSES)}", file=sys.stderr)
+    if len(arguments) != 1 or arguments[0] not in PROCESSES + BY_HAND:
+        print(f"usage: python -m workers NAME, where NAME is one of {', '.join(PROCESSES + BY_HAND)}", file=sys.stderr)
         return 2
     if not __debug__:
         # Assertions guard the recorded state: without them a bug would be written down for ever.

@@ -69,7 +69,11 @@ LOOKING_ROUND = ("$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST")
 def users(controllers: Iterable[str]) -> dict[str, Permissions]:
     return {
         "engine": Permissions(subscribe=("berth.commands.>", "berth.reports.*"), answers=True),
-        "api": Permissions(publish=("berth.commands.*", "berth.past.>"), subscribe=("berth.reports.*",), answers=True),
+        "api": Permissions(
+            publish=("berth.commands.*", "berth.past.>", f"$JS.API.STREAM.INFO.{EVENTS}"),
+            subscribe=("berth.reports.*",),
+            answers=True,
+        ),
         "past": Permissions(subscribe=("berth.past.>",), answers=True),
         "relay": Permissions(publish=("berth.events.>", *LOOKING_ROUND, *managing(EVENTS), *managing(AUDIT))),
         "dispatcher": Permissions(publish=("berth.work.>", *LOOKING_ROUND, *managing(WORK))),

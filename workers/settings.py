@@ -62,6 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """File with the first admin token; the API accepts it from its first start on."""
     log_level: str = "info"
     """The least that is logged: debug, info, warning or error."""
+    step_timeout_s: int = 600
+    """How long a controller has for one attempt of a step before its compensation begins."""
     controllers: tuple[str, ...] = ("vm",)
     """The simulated controllers that are run, separated by commas; empty: none."""
 
@@ -205,6 +207,7 @@ READERS: dict[str, Callable[[str, str], object]] = {
     "port": _number(int, least=0, most=65_535, what="a port, 0…65535 (0: any free one)"),
     "sample": _flag,
     "sim_delay_ms": _number(int, least=0, most=3_600_000, what="milliseconds, 0…3600000"),
+    "step_timeout_s": _number(int, least=1, most=604_800, what="seconds, 1…604800"),
     "sim_fail_rate": _number(float, least=0, most=1, what="a number from 0 to 1"),
     "postgres": _conninfo,
     "postgres_password_file": _file,

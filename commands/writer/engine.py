@@ -11,7 +11,7 @@ import asyncio
 import gc
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import msgspec
@@ -135,10 +135,14 @@ class Engine:
 
     async def start(self) -> None:
         """Begin to lead in the background; `ready` waits until commands are decided."""
-        self._spawn(self._run())
+        self._spawn(self._run(), name="engine")
 
     async def ready(self) -> None:
         await self._ready.wait()
+
+    async def ended(self) -> None:
+        """Wait until the engine has stopped by itself, which it does only for a bug in recorded state."""
+        await asyncio.gather(*[task for task in self._tasks if task.get_name() == "engine"])
 
     async def stop(self) -> None:
         """Stop deciding. What is in flight is settled by whoever reads the log next; callers get Unavailable."""
@@ -205,8 +209,8 @@ class Engine:
             )
         self._ready.set()
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.create_task(work)
+    def _spawn(self, work: Coroutine[Any, Any, None], *, name: str | None = None) -> None:
+        task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

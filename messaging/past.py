@@ -1,0 +1,56 @@
+"""Asking the process that folds the past: one request, one answer, over NATS."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from domain.errors import Unavailable
+from messaging import subjects
+
+RESOURCE_PATIENCE_S = 60.0
+VERIFY_PATIENCE_S = 600.0
+
+Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class RemotePast:
+    """Raises Unavailable when the process can't be reached or takes too long."""
+
+    def __init__(self, client: Client, cell: str) -> None:
+        self._client = client
+        self._subject = subjects.of_past(cell)
+
+    async def resource(self, stream: str, *, as_of: int) -> dict[str, Any] | None:
+        """The resource at the end of the command at position `as_of`, or None."""
+        answer = await self._ask({"do": "resource", "stream": stream, "as_of": as_of}, RESOURCE_PATIENCE_S)
+        found: dict[str, Any] | None = answer["resource"]
+        return found
+
+    async def verify(self) -> dict[str, Any]:
+        """{`position`, `events`, `violations`, `differences`}."""
+        return await self._ask({"do": "verify"}, VERIFY_PATIENCE_S)
+
+    async def _ask(self, request: dict[str, Any], patience_s: float) -> dict[str, Any]:
+        try:
+            message = await self._client.request(self._subject, msgspec.json.encode(request), timeout=patience_s)
+        except nats.errors.Error:
+            raise Unavailable(None) from None
+        answer: dict[str, Any] = msgspec.json.decode(message.data)
+        if answer.get("unavailable"):
+            raise Unavailable(None)
+        return answer
+
+
+async def serve_past(client: Client, cell: str, handler: Handler) -> None:
+    async def answer(message: Msg) -> None:
+        try:
+            told = await handler(msgspec.json.decode(message.data))
+        except Unavailable:
+            told = {"unavailable": True}
+        await message.respond(msgspec.json.encode(told))
+
+    await client.subscribe(subjects.of_past(cell), queue="past", cb=answer)

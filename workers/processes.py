@@ -1,0 +1,217 @@
+"""What each process runs. Every one ends on SIGTERM or Ctrl-C within seconds; what it kept in memory is in the log."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import nats
+import nats.errors
+import structlog
+import uvicorn
+import uvloop
+from nats.aio.client import Client
+
+from api.app import create_app
+from commands.tokens import hash_of
+from commands.writer.engine import Engine
+from commands.writer.gateway import Gateway
+from eventlog.read import LogReader, log_changes
+from messaging import dispatch, gateway, past, relay, subjects
+from projections import projector
+from projections.queries import ReadModel
+from projections.rows import resource
+from workers.controllers.simulator import Simulator
+from workers.past import PastService
+from workers.progress import ProgressTable
+from workers.settings import Settings
+
+CONNECT_S = 2
+RECONNECT_S = 0.2
+GRACEFUL_STOP_S = 2
+BACKLOG = 2048
+READY_LAG_EVENTS_MAX = 10_000
+
+log = structlog.get_logger()
+
+
+def run(name: str, settings: Settings) -> None:
+    """Run one process until it is told to stop."""
+    processes: dict[str, Callable[[Settings], Awaitable[None]]] = {
+        "api": api,
+        "engine": engine,
+        "projector": project,
+        "relay": relay_events,
+        "relay-rebuild": relay_rebuild,
+        "dispatcher": dispatcher,
+        "controller": controller,
+        "past": past_service,
+    }
+    with contextlib.suppress(asyncio.CancelledError):
+        uvloop.run(_until_told_to_stop(processes[name](settings)))
+
+
+async def api(settings: Settings) -> None:
+    """HTTP; with `local`, the engine too, on the same event loop."""
+    conninfo = settings.conninfo()
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(_nats(settings))
+        reader = stack.enter_context(_reader(conninfo))
+        model = await stack.enter_async_context(ReadModel(conninfo))
+        here: Engine | None = None
+        if settings.engine == "local":
+            here = await stack.enter_async_context(_engine(settings))
+            await gateway.serve_reports(client, here)
+        way: Gateway = here or gateway.RemoteGateway(client, settings.cell)
+
+        async def is_ready() -> bool:
+            if here is not None and not here.is_leading:
+                return False
+            behind = await asyncio.to_thread(reader.end) - model.position
+            return model.position > 0 and behind < READY_LAG_EVENTS_MAX
+
+        async def relay_lag() -> int:
+            stream = await client.jetstream(timeout=CONNECT_S).stream_info(subjects.EVENTS)
+            return max(0, await asyncio.to_thread(reader.end) - stream.state.last_seq)
+
+        app = create_app(
+            gateway=way,
+            read_model=model,
+            log_reader=reader,
+            log_changes=partial(log_changes, conninfo),
+            past=past.RemotePast(client, settings.cell),
+            is_ready=is_ready,
+            relay_lag=relay_lag,
+        )
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                http="httptools",
+                log_config=None,
+                access_log=False,
+                backlog=BACKLOG,
+                timeout_graceful_shutdown=GRACEFUL_STOP_S,
+                server_header=False,
+            )
+        )
+        await server.serve()
+
+
+async def engine(settings: Settings) -> None:
+    """The engine alone, reached over NATS."""
+    async with _nats(settings) as client, _engine(settings) as writer:
+        await writer.ready()
+        await gateway.serve_commands(client, settings.cell, writer)
+        await gateway.serve_reports(client, writer)
+        await writer.ended()
+
+
+async def project(settings: Settings) -> None:
+    conninfo = settings.conninfo()
+    with _reader(conninfo) as reader:
+        await projector.run(conninfo, reader)
+
+
+async def relay_events(settings: Settings) -> None:
+    conninfo = settings.conninfo()
+    async with _nats(settings) as client:
+        with _reader(conninfo) as reader:
+            await relay.run(client, reader, conninfo)
+
+
+async def relay_rebuild(settings: Settings) -> None:
+    """By hand, after somebody has looked: the relay fills the new streams from the log."""
+    async with _nats(settings) as client:
+        await relay.rebuild(client)
+
+
+async def dispatcher(settings: Settings) -> None:
+    conninfo = settings.conninfo()
+    async with _nats(settings) as client:
+        with _reader(conninfo) as reader:
+            await dispatch.run(client, reader, conninfo, controllers=settings.controllers)
+
+
+async def controller(settings: Settings) -> None:
+    async with _nats(settings) as client:
+        simulators = [
+            Simulator(client, name, delay_ms=settings.sim_delay_ms, fail_rate=settings.sim_fail_rate)
+            for name in settings.controllers
+        ]
+        await asyncio.gather(*(simulator.run() for simulator in simulators))
+
+
+async def past_service(settings: Settings) -> None:
+    conninfo = settings.conninfo()
+    async with _nats(settings) as client:
+        with _reader(conninfo) as reader:
+            await past.serve_past(client, settings.cell, PastService(conninfo, reader).answer)
+            await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def _engine(settings: Settings) -> AsyncIterator[Engine]:
+    """The engine, on its way to leading."""
+    file = settings.admin_token_file
+    async with ProgressTable(settings.conninfo()) as progress:
+        writer = Engine(
+            settings.conninfo(),
+            resource=resource,
+            report_progress=progress.note,
+            admin_token_hash=hash_of(file.read_text().strip()) if file is not None else None,
+            step_timeout_s=settings.step_timeout_s,
+        )
+        await writer.start()
+        try:
+            yield writer
+        finally:
+            await writer.stop()
+
+
+@asynccontextmanager
+async def _nats(settings: Settings) -> AsyncIterator[Client]:
+    """A connection that is made again for ever, also when it can't be made at first."""
+    options: dict[str, Any] = {
+        **settings.nats_options(),
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": RECONNECT_S,
+        "connect_timeout": CONNECT_S,
+        "error_cb": _note_error,
+    }
+    while True:
+        try:
+            client = await nats.connect(**options)
+            break
+        except (nats.errors.Error, OSError) as error:
+            log.warning("NATS not reached", error=str(error))
+            await asyncio.sleep(RECONNECT_S)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@contextlib.contextmanager
+def _reader(conninfo: str) -> Iterator[LogReader]:
+    reader = LogReader(conninfo)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+async def _note_error(error: Exception) -> None:
+    log.warning("NATS connection", error=str(error) or type(error).__name__)
+
+
+async def _until_told_to_stop(work: Awaitable[None]) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    await task
