@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import AsyncGenerator
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 import structlog
@@ -73,7 +72,6 @@ class Projector:
         self.close()
         connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=2, application_name="projector")
         self._connection = connection
-        connection.adapters.register_dumper(int, Int8BinaryDumper)
         while not schema.try_lock(connection, self.schema):
             # Asked again and again, as a statement that waits would hold back vacuum for as long.
             time.sleep(LOCK_RETRY_S)
@@ -103,14 +101,17 @@ class Projector:
         return total
 
     def complete(self) -> list[str]:
-        """It has caught up: readers may come, and models of other definitions go if nobody reads them."""
+        """It has caught up: readers may come, and models of other definitions go, those that nobody reads.
+
+        Answers their names. A schema of another name than ours is one of the past, and drops nothing.
+        """
         if self._is_complete:
             return []
         connection = self._opened()
         connection.execute("UPDATE progress SET is_complete = true")
         self._is_complete = True
         connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, f"{self.schema} {self.position}"))
-        return schema.drop_unused(connection, but=self.schema)
+        return schema.drop_unused(connection, but=SCHEMA) if self.schema == SCHEMA else []
 
     def close(self) -> None:
         if self._connection is not None:
@@ -186,6 +187,8 @@ class Projector:
         assert written is not None
         connection = self._opened()
         with connection.transaction(), connection.cursor(binary=True) as cursor:
+            # Always 8 bytes an integer: else the arrays' types follow the values, and a statement is prepared for each.
+            cursor.adapters.register_dumper(int, Int8BinaryDumper)
             changes.write(cursor, written)
             told = f"{self.schema} {written.position}"
             values = (self.fleet.log, written.position, written.at, written.base, CHANNEL, told)
@@ -216,8 +219,7 @@ async def run(conninfo: str, reader: LogReader) -> None:
     """
     projector = Projector(conninfo, reader)
     is_open = False
-    changes_of_log = cast(AsyncGenerator[None, None], log_changes(conninfo))
-    async with contextlib.aclosing(changes_of_log) as appended:
+    async with contextlib.aclosing(log_changes(conninfo)) as appended:
         async for _ in appended:
             try:
                 if not is_open:

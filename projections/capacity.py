@@ -1,0 +1,165 @@
+"""How much there is, is used and is free: by place, group, host, or tenant."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.errors import Forbidden
+from domain.values import COUNTS, Resources, ordered
+from projections import rows
+from projections.facts import sums_by
+from projections.rows import Sums
+
+FILTERS = ("region", "dc", "group", "tenant")
+BY = {"region": "racks.region", "dc": "racks.dc", "rack": "hosts.rack", "group": "hosts.group", "host": "hosts.key"}
+
+_WHERE = {
+    "region": "coalesce(racks.region, groups.region) = :region",
+    "dc": "racks.dc = :dc",
+    "group": "hosts.group = :group",
+    "tenant": "hosts.group IN (SELECT quotas.group FROM quotas WHERE tenant = :tenant)",
+}
+
+# Everything that has the name, also without a host: an empty rack is worth seeing too.
+_NAMES = {
+    "region": "SELECT DISTINCT region FROM racks WHERE {where}",
+    "dc": "SELECT DISTINCT dc FROM racks WHERE {where}",
+    "rack": "SELECT key FROM racks WHERE {where}",
+    "group": "SELECT key FROM groups WHERE {where}",
+}
+_NAMES_WHERE: dict[str, dict[str, str]] = {
+    "region": {"region": "region = :region", "dc": "dc = :dc"},
+    "dc": {"region": "region = :region", "dc": "dc = :dc"},
+    "rack": {"region": "region = :region", "dc": "dc = :dc"},
+    "group": {
+        "region": "region = :region",
+        "group": "key = :group",
+        "tenant": "key IN (SELECT quotas.group FROM quotas WHERE tenant = :tenant)",
+    },
+}
+
+# Tenants with a quota there and none above them there.
+_PROMISED = text("""
+WITH RECURSIVE up AS (
+    SELECT quotas.key AS quota, tenants.parent AS tenant FROM quotas JOIN tenants ON tenants.key = quotas.tenant
+    UNION ALL
+    SELECT up.quota, tenants.parent FROM up JOIN tenants ON tenants.key = up.tenant
+)
+SELECT top.group, top.limits FROM quotas top WHERE NOT EXISTS (
+    SELECT FROM up JOIN quotas above ON above.tenant = up.tenant AND above.group = top.group WHERE up.quota = top.key
+)
+""")
+
+_QUOTAS = """
+WITH RECURSIVE below AS (
+    SELECT key FROM tenants WHERE key = :scope
+    UNION ALL
+    SELECT tenants.key FROM tenants JOIN below ON tenants.parent = below.key
+)
+SELECT quotas.tenant, quotas.group, quotas.limits, quotas.used FROM quotas JOIN groups ON groups.key = quotas.group
+WHERE {where} ORDER BY quotas.key
+"""
+_QUOTAS_WHERE = {
+    "region": "groups.region = :region",
+    "dc": "groups.key IN (SELECT hosts.group FROM hosts JOIN racks ON racks.key = hosts.rack WHERE racks.dc = :dc)",
+    "group": "groups.key = :group",
+    "tenant": "quotas.tenant = :tenant",
+}
+
+
+async def capacity(
+    connection: AsyncConnection, *, by: str, filters: Mapping[str, Any], scope: str | None
+) -> list[dict[str, Any]]:
+    """Rows by name; `largest_fit` is, per class, the most that is free on one schedulable host.
+
+    A row whose name is null sums up hosts that stand in no rack.
+
+    Raises:
+        ValueError: an unknown `by` or filter.
+        Forbidden: the asker is confined to a tenant, and this is not by tenant.
+    """
+    given = {name: value for name, value in filters.items() if value is not None}
+    for name in given:
+        if name not in FILTERS:
+            raise ValueError(f"capacity has no filter {name}")
+    if by == "tenant":
+        return await _by_tenant(connection, given, scope)
+    if by not in BY:
+        raise ValueError(f"capacity is by {', '.join(sorted([*BY, 'tenant']))}, not by {by!r}")
+    if scope is not None:
+        raise Forbidden(f"capacity:{by}")
+    where = _all(_WHERE[name] for name in given)
+    sums = await sums_by(connection, BY[by], where=where, values=given)
+    if by in _NAMES and given.keys() <= _NAMES_WHERE[by].keys():
+        query = text(_NAMES[by].format(where=_all(_NAMES_WHERE[by][name] for name in given)))
+        for (name,) in await connection.execute(query, given):
+            sums.setdefault(name, rows.NOTHING)
+    found = [_row(name, sums[name]) for name in sorted(sums, key=lambda name: (name is None, name or ""))]
+    if by == "group":
+        await _add_promises(connection, found, sums)
+    return found
+
+
+def _row(name: str | None, sums: Sums) -> dict[str, Any]:
+    return {
+        "name": name,
+        "hosts": sums.hosts,
+        "capacity": sums.capacity,
+        "used": sums.used,
+        "available": sums.available,
+        "largest_fit": sums.largest,
+    }
+
+
+async def _add_promises(
+    connection: AsyncConnection, found: list[dict[str, Any]], sums: Mapping[str | None, Sums]
+) -> None:
+    """`unpromised` is capacity × over-commit less what was promised: below 0 where more was promised than there is."""
+    promised: defaultdict[str, Resources] = defaultdict(dict)
+    for group, limits in await connection.execute(_PROMISED):
+        _add(promised[group], limits)
+    for row in found:
+        usable, given = sums[row["name"]].usable, promised[row["name"]]
+        row["promised"] = {name: given[name] for name in ordered(given)}
+        classes = usable.keys() | {name for name in given if name not in COUNTS}
+        row["unpromised"] = {name: usable.get(name, 0) - given.get(name, 0) for name in ordered(classes)}
+
+
+async def _by_tenant(connection: AsyncConnection, given: Mapping[str, Any], scope: str | None) -> list[dict[str, Any]]:
+    """A tenant's capacity is Σ of its limits; what fits is bounded by its quotas and by the hosts of their groups."""
+    where = _all(_QUOTAS_WHERE[name] for name in given)
+    if scope is not None:
+        where += " AND quotas.tenant IN (SELECT key FROM below)"
+    quotas = (await connection.execute(text(_QUOTAS.format(where=where)), {**given, "scope": scope})).all()
+    groups = sorted({row[1] for row in quotas})
+    sums = await sums_by(connection, "hosts.group", where="hosts.group = ANY(:groups)", values={"groups": groups})
+    totals: dict[str, tuple[Resources, Resources, Resources, Resources]] = {}
+    for tenant, group, limits, used in quotas:
+        capacities, uses, frees, largest = totals.setdefault(tenant, ({}, {}, {}, {}))
+        free = {name: max(0, limit - used.get(name, 0)) for name, limit in limits.items()}
+        _add(capacities, limits)
+        _add(uses, {**dict.fromkeys(limits, 0), **used})
+        _add(frees, free)
+        for name, amount in sums.get(group, rows.NOTHING).largest.items():
+            largest[name] = max(largest.get(name, 0), min(amount, free.get(name, amount)))
+    columns = ("capacity", "used", "available", "largest_fit")
+    return [
+        {"name": tenant, **dict(zip(columns, map(_in_order, parts), strict=True))}
+        for tenant, parts in sorted(totals.items())
+    ]
+
+
+def _add(total: Resources, amounts: Resources) -> None:
+    for name, amount in amounts.items():
+        total[name] = total.get(name, 0) + amount
+
+
+def _in_order(amounts: Resources) -> Resources:
+    return {name: amounts[name] for name in ordered(amounts)}
+
+
+def _all(found: Any) -> str:
+    return " AND ".join(found) or "true"

@@ -1,0 +1,37 @@
+"""Cursors: where the next page of a list begins. Opaque to clients, and good for the very list that gave them alone."""
+
+import base64
+import binascii
+import hashlib
+from typing import Any
+
+import msgspec
+
+
+class Cursor(msgspec.Struct, frozen=True, array_like=True):
+    """After the row with this sort value and this key. `of` is a hash of what the list was asked for."""
+
+    of: str
+    value: Any
+    key: Any
+
+
+def asked(*question: Any) -> str:
+    """What binds a cursor to its list: kind, sort, filters, scope."""
+    return hashlib.sha256(msgspec.json.encode(question, order="deterministic")).hexdigest()[:16]
+
+
+def encode(cursor: Cursor) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
+
+
+def decode(text: str, *, of: str) -> Cursor:
+    """Raises ValueError: it is no cursor, or one of another list."""
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        cursor = msgspec.json.decode(raw, type=Cursor)
+    except (binascii.Error, msgspec.DecodeError, ValueError):
+        raise ValueError("this is no cursor: take next_cursor of the page before") from None
+    if cursor.of != of:
+        raise ValueError("this cursor belongs to a list with another sort or other filters: begin without a cursor")
+    return cursor

@@ -1,0 +1,264 @@
+"""A read model is a cache: exactly once, however it is interrupted; wiped or redefined, it comes back the same."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+from psycopg.sql import SQL, Identifier
+
+from domain.errors import Unavailable
+from eventlog.codec import Row, UnknownTopic
+from eventlog.read import LogReader
+from projections import projector as projecting
+from projections import schema
+from projections.projector import Displaced, Projector, catch_up, differences, run, standing
+from projections.queries import ReadModel
+from projections.tables import LIVING, SCHEMA, audit
+from tests.deciding import Site
+from tests.projections.logs import a_site, live, write
+
+OTHER = "read_0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def site() -> Site:
+    site = a_site()
+    live(site, seed=5, commands=400)
+    return site
+
+
+@pytest.fixture
+def reader(database: Any) -> Iterator[LogReader]:
+    reader = LogReader(database.service)
+    yield reader
+    reader.close()
+
+
+@pytest.fixture(autouse=True)
+def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projecting, "PAGE_EVENTS", 50)
+
+
+def contents(conninfo: str, in_schema: str = SCHEMA) -> dict[str, list[dict[str, Any]]]:
+    """Every row of every table."""
+    with psycopg.connect(conninfo, row_factory=dict_row) as connection:
+        connection.execute(schema.USE, (in_schema,))
+        return {
+            table.name: connection.execute(SQL("SELECT * FROM {} ORDER BY 1").format(Identifier(table.name))).fetchall()
+            for table in (*LIVING.values(), audit)
+        }
+
+
+def schemas(conninfo: str) -> list[str]:
+    with psycopg.connect(conninfo) as connection:
+        found = connection.execute("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, 'read_') ORDER BY 1")
+        return [row[0] for row in found]
+
+
+def test_a_read_model_shows_what_the_fold_says(database: Any, reader: LogReader, site: Site) -> None:
+    write(database.service, site.rows)
+    assert catch_up(database.service, reader) == site.fleet.position
+    assert differences(database.service, site.fleet) == []
+    assert standing(database.service) == (site.fleet.position, site.fleet.at)
+
+
+def test_a_change_behind_its_back_is_found(database: Any, reader: LogReader, site: Site) -> None:
+    write(database.service, site.rows)
+    catch_up(database.service, reader)
+    host = next(site.fleet.names("host"))
+    with psycopg.connect(database.service) as connection:
+        connection.execute(schema.USE, (SCHEMA,))
+        connection.execute("DELETE FROM hosts WHERE key = %s", (host,))
+        connection.execute("""UPDATE racks SET document = '{"name":"r1"}' WHERE key = 'r1'""")
+    found = differences(database.service, site.fleet)
+    assert len(found) == 2
+    assert found[0].startswith("rack/r1 is shown as")
+    assert found[1].startswith(f"host/{host} is shown as None")
+
+
+@pytest.mark.parametrize("pages", [1, 2, 5])
+def test_killed_between_pages_it_is_what_it_is_undisturbed(
+    database: Any, reader: LogReader, site: Site, pages: int
+) -> None:
+    write(database.service, site.rows)
+    while standing(database.service)[0] < site.fleet.position:
+        projector = Projector(database.service, reader)  # a new process: nothing is remembered but the tables
+        projector.open()
+        projector.catch_up(pages_max=pages)
+        projector.close()
+    catch_up(database.service, reader, in_schema=OTHER)
+    assert contents(database.service) == contents(database.service, OTHER)
+
+
+def test_it_stands_at_ends_of_commands_alone(database: Any, reader: LogReader, site: Site) -> None:
+    write(database.service, site.rows)
+    ends = {row.position for row in site.rows if row.topic.startswith("command.") or row.topic == "log.opened"}
+    projector = Projector(database.service, reader)
+    projector.open()
+    seen = set()
+    while projector.position < site.fleet.position:
+        projector.catch_up(pages_max=1)
+        seen.add(standing(database.service)[0])
+    projector.close()
+    assert len(seen) > 10
+    assert seen <= ends
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_a_connection_lost_in_a_commit_leaves_neither_gap_nor_double(
+    database: Any, reader: LogReader, site: Site, is_committed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(database.service, site.rows)
+    projector = Projector(database.service, reader)
+    projector.open()
+    projector.catch_up(pages_max=3)
+    write_page = projector._write
+
+    def cut() -> None:
+        if is_committed:
+            unwritten = projector._unwritten
+            write_page()
+            projector._unwritten = unwritten
+        raise psycopg.OperationalError("cut")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(projector, "_write", cut)
+        with pytest.raises(psycopg.OperationalError):
+            projector.catch_up()
+    projector.open()
+    projector.catch_up()
+    projector.close()
+    assert differences(database.service, site.fleet) == []
+    assert len(contents(database.service)["audit"]) == sum(row.topic.startswith("command.") for row in site.rows)
+
+
+@pytest.mark.parametrize("wipe", ["DROP SCHEMA {} CASCADE", "DELETE FROM {}.progress", "DROP TABLE {}.progress"])
+def test_wiped_it_comes_back(database: Any, reader: LogReader, site: Site, wipe: str) -> None:
+    write(database.service, site.rows)
+    projector = Projector(database.service, reader)
+    projector.open()
+    projector.catch_up()
+    before = contents(database.service)
+    with psycopg.connect(database.service) as connection:
+        connection.execute(SQL(wipe).format(Identifier(SCHEMA)))
+    with pytest.raises((psycopg.Error, Displaced)):
+        projector.catch_up()
+    projector.open()
+    projector.catch_up()
+    projector.close()
+    assert contents(database.service) == before
+
+
+def test_tables_of_another_log_are_built_anew(database: Any, reader: LogReader, site: Site) -> None:
+    write(database.service, site.rows)
+    catch_up(database.service, reader)
+    with psycopg.connect(database.service) as connection:
+        connection.execute(schema.USE, (SCHEMA,))
+        connection.execute("UPDATE progress SET log = 'another'")
+        connection.execute("DELETE FROM vms")
+    catch_up(database.service, reader)
+    assert differences(database.service, site.fleet) == []
+
+
+def test_two_at_once_break_nothing(database: Any, reader: LogReader, site: Site) -> None:
+    half = next(n for n in range(len(site.rows) // 2, len(site.rows)) if site.rows[n - 1].topic.startswith("command."))
+    write(database.service, site.rows[:half])
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(3):
+                catch_up(database.service, reader)
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    write(database.service, site.rows[half:])
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    catch_up(database.service, reader)
+    assert differences(database.service, site.fleet) == []
+
+
+def test_an_unknown_topic_stops_it(database: Any, reader: LogReader, site: Site) -> None:
+    write(database.service, site.rows)
+    end = site.rows[-1]
+    write(database.service, [Row("vm/acme/x", end.position + 1, end.position + 1, "vm.beamed", end.state)])
+    with pytest.raises(UnknownTopic, match=r"vm\.beamed"):
+        catch_up(database.service, reader)
+    assert standing(database.service)[0] < end.position + 1
+
+
+async def test_a_new_definition_takes_over_and_the_old_one_stays_while_it_is_read(
+    database: Any, reader: LogReader, site: Site
+) -> None:
+    write(database.service, site.rows)
+    catch_up(database.service, reader, in_schema=OTHER)
+    async with ReadModel(database.service, in_schema=OTHER) as old:
+        await old.wait_for(site.fleet.position)
+        catch_up(database.service, reader)
+        assert schemas(database.service) == sorted([OTHER, SCHEMA])
+        assert await old.one("tenant", "acme") is not None
+    projector = Projector(database.service, reader)
+    projector.open()
+    projector._is_complete = False
+    projector.complete()
+    projector.close()
+    assert schemas(database.service) == [SCHEMA]
+
+
+async def test_one_that_is_being_built_is_not_read(database: Any, reader: LogReader, site: Site) -> None:
+    write(database.service, site.rows)
+    async with ReadModel(database.service) as model:
+        with pytest.raises(Unavailable):
+            await model.list_("host")
+        projector = Projector(database.service, reader)
+        projector.open()
+        projector.catch_up(pages_max=2)
+        with pytest.raises(Unavailable):
+            await model.list_("host")
+        with pytest.raises(Unavailable):
+            await model.wait_for(1, timeout_s=0.05)
+        projector.catch_up()
+        projector.complete()
+        projector.close()
+        await model.wait_for(site.fleet.position)
+        assert (await model.list_("host"))["position"] == site.fleet.position
+
+
+async def test_a_read_waits_for_what_was_just_written(database: Any, reader: LogReader) -> None:
+    site = a_site()
+    write(database.service, site.rows)
+    running = asyncio.create_task(run(database.service, reader))
+    try:
+        async with ReadModel(database.service) as model:
+            await model.wait_for(site.fleet.position, timeout_s=20)
+            written = len(site.rows)
+            for n in range(20):
+                answer = site.given("vm.provision", tenant="acme", name=f"w{n}", group="std", resources={"cpu": 1})
+                await asyncio.to_thread(write, database.service, site.rows[written:])
+                written = len(site.rows)
+                await model.wait_for(answer.position)
+                assert await model.one("vm", "acme", f"w{n}") is not None
+            with psycopg.connect(database.service) as connection:
+                connection.execute(SQL("DROP SCHEMA {} CASCADE").format(Identifier(SCHEMA)))
+
+            async def is_back() -> bool:
+                try:
+                    return await model.one("vm", "acme", "w0") is not None
+                except Unavailable:
+                    return False
+
+            async with asyncio.timeout(20):
+                while not await is_back():
+                    await asyncio.to_thread(threading.Event().wait, 0.02)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
