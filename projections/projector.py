@@ -110,7 +110,7 @@ class Projector:
         connection = self._opened()
         connection.execute("UPDATE progress SET is_complete = true")
         self._is_complete = True
-        connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, f"{self.schema} {self.position}"))
+        connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, f"{self.schema} {self.position} {self.fleet.at}"))
         return schema.drop_unused(connection, but=SCHEMA) if self.schema == SCHEMA else []
 
     def close(self) -> None:
@@ -190,7 +190,7 @@ class Projector:
             # Always 8 bytes an integer: else the arrays' types follow the values, and a statement is prepared for each.
             cursor.adapters.register_dumper(int, Int8BinaryDumper)
             changes.write(cursor, written)
-            told = f"{self.schema} {written.position}"
+            told = f"{self.schema} {written.position} {written.at}"
             values = (self.fleet.log, written.position, written.at, written.base, CHANNEL, told)
             cursor.execute(_ADVANCE, values)
             advanced = cursor.fetchone()

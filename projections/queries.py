@@ -52,7 +52,7 @@ class ReadModel:
     def __init__(self, conninfo: str, *, in_schema: str = SCHEMA) -> None:
         self.schema = in_schema
         self.position = 0  # as far as is known here; only ever told by the projector
-        self.at = 0
+        self.at = 0  # the time of the last event read, in microseconds since 1970
         self._conninfo = conninfo
         self._is_built = False
         self._moved = asyncio.Event()
@@ -256,9 +256,9 @@ class ReadModel:
                         is_told = False
                         async for told in connection.notifies(timeout=POLL_S, stop_after=1):
                             is_told = True
-                            name, _, position = told.payload.partition(" ")
+                            name, position, at = told.payload.split(" ")
                             if name == self.schema and self._is_built:
-                                self._now_at(int(position))
+                                self._now_at(int(position), int(at))
             except psycopg.Error as error:
                 log.warning("projector not followed", error=str(error).strip())
                 await asyncio.sleep(RETRY_S)
@@ -272,11 +272,10 @@ class ReadModel:
             row = None
         self._is_built = row is not None
         if row is not None:
-            self.at = row[1]
-            self._now_at(row[0])
+            self._now_at(*row)
 
-    def _now_at(self, position: int) -> None:
-        self.position = position
+    def _now_at(self, position: int, at: int) -> None:
+        self.position, self.at = position, at
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 

@@ -20,7 +20,7 @@ _SOURCES = [
 
 SCHEMA_PREFIX = "read_"
 SCHEMA = SCHEMA_PREFIX + hashlib.sha256(b"\0".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:16]
-CHANNEL = "berth_projected"  # notified with `<schema> <position>` at each commit
+CHANNEL = "berth_projected"  # notified with `<schema> <position> <at>` at each commit
 
 # Names compare by their bytes, as Python compares them, so that order and cursors are the same on any machine.
 Name = Text(collation="C")
