@@ -1,11 +1,13 @@
 """What each condition promises: place, labels, and the four rules over a named set of VMs."""
 
 import pytest
+from msgspec.structs import replace
 
 from domain.errors import NoCapacity
 from domain.host import Host
 from domain.rack import Rack
 from domain.scheduling.index import CapacityIndex
+from domain.values import About
 from domain.vm import Rule, Vm, Where
 from tests.domain.scheduling.building import a_group, a_host, a_rack, a_vm, an_index, placed
 
@@ -163,3 +165,13 @@ def test_a_rack_that_moves_takes_its_hosts_along() -> None:
     assert placed(index, where=Where(region="north")).host == "h1"
     index.rack_changed(RACKS[0], a_rack("r1", region="south"))
     assert placed(index, where=Where(region="north")).host == "h2"
+
+
+def test_new_labels_and_a_new_rack_count_from_the_next_placement_on() -> None:
+    index = an_index(a_host("h1", rack="r1", labels={"disk": "hdd"}), a_host("h2", rack="r2"), racks=RACKS)
+    assert refused(index, where=Where(labels={"disk": "ssd"})) == {"labels": 2}
+    assert refused(index, where=Where(rack="r3")) == {"place": 2}
+    index.host_changed(index.hosts["h1"], replace(index.hosts["h1"], about=About(labels={"disk": "ssd"})))
+    index.host_changed(index.hosts["h2"], replace(index.hosts["h2"], rack="r3"))
+    assert placed(index, where=Where(labels={"disk": "ssd"})).host == "h1"
+    assert placed(index, where=Where(rack="r3")).host == "h2"
