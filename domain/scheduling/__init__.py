@@ -1,7 +1,11 @@
 """Where a workload goes: the hosts of a group are filtered, scored, and the least (score, host name) wins.
 
-    request ─► filters (state, place, labels, rules, plug-ins, capacity) ─► strategy's score ─► Placement
-                        └─ counts by the first reason that dropped a host ─► Explanation, or NoCapacity
+    PlacementRequest ─► state ─► place ─► labels ─► rules ─► plug-ins ─► capacity ─► strategy ─► Placement
+     (place.py)         index    └────────── filters.py ──────────┘      index       strategies   + explanation
+                          │                      │                         │
+                          └── each host counted by the first that drops it ┴─► none left: NoCapacity (explain.py)
 
-The capacity index keeps scores for each request shape in use and touches only hosts that changed since.
+The capacity index (index.py) keeps, per group, a table of its hosts, and per request shape in use their scores; it
+touches only hosts that changed since, and answers as the plain loop over all hosts would. Conditions come on top as
+masks over the table. Strategies and filters are found through entry points (registry.py).
 """

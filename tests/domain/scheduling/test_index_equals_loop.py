@@ -290,6 +290,6 @@ class WithSmallBounds(IndexAgainstLoop):
 
 
 TestIndexAgainstLoop = IndexAgainstLoop.TestCase
-TestIndexAgainstLoop.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestIndexAgainstLoop.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
 TestIndexAgainstLoopWithSmallBounds = WithSmallBounds.TestCase
-TestIndexAgainstLoopWithSmallBounds.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestIndexAgainstLoopWithSmallBounds.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
