@@ -7,6 +7,8 @@ replayed into work, and a wiped NATS gets exactly what is still to be begun.
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterable
+from itertools import islice
 
 import msgspec
 import nats.errors
@@ -18,99 +20,175 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
 
 from domain.fleet import Fleet
-from domain.operation import Operation, Step
+from domain.operation import Step
 from domain.values import to_rfc3339
 from eventlog.codec import decode
 from eventlog.read import LogReader, log_changes
 from messaging import subjects
 
 PAGE_EVENTS = 5_000
+AT_ONCE_MAX = 500
 AGAIN_S = 30.0
-ACK_WAIT_S = 30.0
-UNACKED_MAX = 1_000
-RETRY_S = 0.5
+ACK_WAIT_S = 10.0
+UNACKED_MAX = 5_000
+LOOK_S = 1.0
+RETRY_S = 0.2
 
 log = structlog.get_logger()
 
 
-class Dispatcher:
-    """`sent` is when each outstanding attempt was last published, in seconds of the monotonic clock."""
+class Sent(msgspec.Struct, frozen=True, gc=False):
+    """An attempt that was published: when (seconds of the monotonic clock), and as which message of the stream."""
 
-    def __init__(self, client: Client, reader: LogReader, *, controllers: tuple[str, ...]) -> None:
+    step: str
+    attempt: int
+    at: float
+    message: int
+
+
+class Dispatcher:
+    """Follows one log. `sent` holds what was published of the outstanding steps by operation, the oldest first; `due`
+    the operations whose current attempt was not."""
+
+    def __init__(
+        self, client: Client, reader: LogReader, *, controllers: tuple[str, ...], again_s: float = AGAIN_S
+    ) -> None:
         self._stream = client.jetstream()
         self._reader = reader
         self._controllers = controllers
-        self.fleet = Fleet()
-        self.sent: dict[tuple[str, str, int], float] = {}
+        self._again_s = again_s
+        # Operations alone are folded: they depend on nothing else, and are a third of all events.
+        self._fleet = Fleet()
+        self.position = 0
+        self.sent: dict[str, Sent] = {}
+        self.due: dict[str, None] = {}
 
     async def open(self) -> None:
-        """Make the stream and the controllers' consumers where they are missing."""
+        """Make the stream and the controllers' consumers where they are missing. A new stream gets all that is
+        outstanding."""
         try:
-            await self._stream.stream_info(subjects.WORK)
+            info = await self._stream.stream_info(subjects.WORK)
         except nats.js.errors.NotFoundError:
-            await self._stream.add_stream(
-                StreamConfig(
-                    name=subjects.WORK,
-                    subjects=[subjects.WORK_SUBJECTS],
-                    retention=RetentionPolicy.WORK_QUEUE,
-                    storage=StorageType.FILE,
-                )
+            config = StreamConfig(
+                name=subjects.WORK,
+                subjects=[subjects.WORK_SUBJECTS],
+                retention=RetentionPolicy.WORK_QUEUE,
+                storage=StorageType.FILE,
             )
+            info = await self._stream.add_stream(config)
             self.sent.clear()
+            self.due = dict.fromkeys(self._fleet.outstanding)
             log.info("stream made", stream=subjects.WORK)
-        for name in self._controllers:
-            await self._stream.add_consumer(
-                subjects.WORK,
-                ConsumerConfig(
-                    name=name,
-                    durable_name=name,
-                    filter_subject=f"berth.work.{name}.>",
-                    ack_policy=AckPolicy.EXPLICIT,
-                    ack_wait=ACK_WAIT_S,
-                    max_ack_pending=UNACKED_MAX,
-                ),
-            )
+        if info.state.consumer_count < len(self._controllers):
+            for name in self._controllers:
+                await self._stream.add_consumer(subjects.WORK, consumer_of(name))
 
     async def follow(self) -> None:
-        """Fold what the log holds now, and publish what is outstanding and was not published lately."""
-        while rows := await asyncio.to_thread(self._reader.page, self.fleet.position, PAGE_EVENTS):
+        """Fold what the log holds now, and publish what is outstanding and is not on the stream."""
+        while True:
+            rows = await asyncio.to_thread(self._reader.page, self.position, PAGE_EVENTS)
             for row in rows:
-                self.fleet.fold(decode(row))
-        now = time.monotonic()
-        outstanding = {(id, step.name, step.attempt): step for id, step in self.fleet.outstanding.items()}
-        self.sent = {key: at for key, at in self.sent.items() if key in outstanding}
-        due = [key for key in outstanding if self.sent.get(key, -AGAIN_S) <= now - AGAIN_S]
-        for key in due:
-            id = key[0]
-            await self._publish(id, self.fleet.operations[id], outstanding[key], again=key in self.sent)
-            self.sent[key] = now
+                if row.stream.startswith("operation/"):
+                    self._fleet.fold(decode(row))
+                    self._note(row.stream[10:])
+                self.position = row.position
+            if len(rows) < PAGE_EVENTS:
+                break
+        while self.due:
+            await self._publish_all(list(islice(self.due, AT_ONCE_MAX)))
+        await self._send_again()
 
-    async def _publish(self, id: str, operation: Operation, step: Step, *, again: bool) -> None:
+    def _note(self, id: str) -> None:
+        """Something happened to an operation: whether it has a step to be begun, and whether that was published."""
+        step = self._fleet.outstanding.get(id)
+        sent = self.sent.get(id)
+        if sent is not None and (step is None or (sent.step, sent.attempt) != (step.name, step.attempt)):
+            del self.sent[id]
+            sent = None
+        if step is not None and sent is None:
+            self.due[id] = None
+        else:
+            self.due.pop(id, None)
+
+    async def _publish_all(self, ids: Iterable[str], *, again: bool = False) -> None:
+        await asyncio.gather(*(self._publish(id, self._fleet.outstanding[id], again=again) for id in ids))
+
+    async def _publish(self, id: str, step: Step, *, again: bool) -> None:
         work = {
             "operation": id,
             "step": step.name,
             "attempt": step.attempt,
             "deadline": to_rfc3339(step.deadline),
-            "input": operation.input,
+            "input": self._fleet.operations[id].input,
         }
-        message_id = f"{id}:{step.name}:{step.attempt}" + (f":{time.time_ns()}" if again else "")
-        await self._stream.publish(
+        # NATS drops the same id within two minutes, so that a restarted dispatcher does not double what is queued.
+        message_id = _message_id(id, step) + (f":{time.time_ns()}" if again else "")
+        ack = await self._stream.publish(
             subjects.of_work(step.name), msgspec.json.encode(work), headers={"Nats-Msg-Id": message_id}
         )
+        self.sent.pop(id, None)  # so that the oldest stay first
+        self.sent[id] = Sent(step.name, step.attempt, time.monotonic(), ack.seq)
+        self.due.pop(id, None)
+
+    async def _send_again(self) -> None:
+        """Somebody took it and did not begin it, or NATS lost it. What still waits in the queue needs no double: a
+        controller that is down for a day must not find a thousand copies."""
+        now = time.monotonic()
+        while self.sent:
+            old: list[str] = []
+            for id, sent in islice(self.sent.items(), AT_ONCE_MAX):
+                if sent.at > now - self._again_s:
+                    break
+                old.append(id)
+            if not old:
+                return
+            is_queued = await asyncio.gather(*(self._is_queued(id) for id in old))
+            for id, waits in zip(old, is_queued, strict=True):
+                if waits:
+                    sent = self.sent.pop(id)
+                    self.sent[id] = msgspec.structs.replace(sent, at=now)
+            await self._publish_all([id for id, waits in zip(old, is_queued, strict=True) if not waits], again=True)
+
+    async def _is_queued(self, id: str) -> bool:
+        try:
+            held = await self._stream.get_msg(subjects.WORK, seq=self.sent[id].message)
+        except nats.js.errors.NotFoundError:
+            return False
+        held_id: str = (held.headers or {}).get("Nats-Msg-Id", "")
+        return f"{held_id}:".startswith(_message_id(id, self._fleet.outstanding[id]) + ":")
+
+
+def consumer_of(controller: str) -> ConsumerConfig:
+    """The pull consumer from which a controller takes its work."""
+    return ConsumerConfig(
+        name=controller,
+        durable_name=controller,
+        filter_subject=f"berth.work.{controller}.>",
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT_S,
+        max_ack_pending=UNACKED_MAX,
+    )
+
+
+def _message_id(id: str, step: Step) -> str:
+    return f"{id}:{step.name}:{step.attempt}"
 
 
 async def run(client: Client, reader: LogReader, conninfo: str, *, controllers: tuple[str, ...]) -> None:
     """Dispatch for ever; the stream is made again if it is gone."""
     dispatcher = Dispatcher(client, reader, controllers=controllers)
-    looked_at = -AGAIN_S
+    looked_at, told = -LOOK_S, ""
     async with contextlib.aclosing(log_changes(conninfo)) as changes:
         async for _ in changes:
             try:
-                if looked_at < time.monotonic() - 1.0:
+                if looked_at <= time.monotonic() - LOOK_S:
                     await dispatcher.open()
                     looked_at = time.monotonic()
                 await dispatcher.follow()
-            except (nats.errors.Error, nats.js.errors.Error, psycopg.Error, PersistenceError, OSError) as error:
-                looked_at = -AGAIN_S
-                log.warning("dispatching again", position=dispatcher.fleet.position, error=str(error))
+                told = ""
+            except (nats.errors.Error, psycopg.Error, PersistenceError, OSError) as error:
+                looked_at = -LOOK_S
+                if (said := str(error)) != told:  # tried again and again, told once
+                    told = said
+                    log.warning("dispatching interrupted", position=dispatcher.position, error=said)
                 await asyncio.sleep(RETRY_S)

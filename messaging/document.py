@@ -1,5 +1,6 @@
 """An event of the log as the world sees it: over HTTP and NATS the same."""
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -8,7 +9,7 @@ from domain.values import to_rfc3339
 from eventlog.codec import Row
 
 
-class _State(msgspec.Struct, frozen=True):
+class _State(msgspec.Struct, frozen=True, gc=False):
     """What is inside of a row, with the event's own JSON left as it stands."""
 
     at: int
@@ -17,7 +18,7 @@ class _State(msgspec.Struct, frozen=True):
     data: msgspec.Raw
 
 
-class _Event(msgspec.Struct, frozen=True):
+class _Event(msgspec.Struct, frozen=True, gc=False):
     position: int
     stream: str
     version: int
@@ -30,6 +31,7 @@ class _Event(msgspec.Struct, frozen=True):
 
 _decode = msgspec.json.Decoder(_State).decode
 _encode = msgspec.json.Encoder().encode
+_time = lru_cache(maxsize=16)(to_rfc3339)  # the events of a command share theirs
 
 
 def body(row: Row) -> bytes:
@@ -43,20 +45,27 @@ def document(row: Row) -> dict[str, Any]:
     return decoded
 
 
-def headers(row: Row, *, log: str) -> dict[str, str]:
-    """CloudEvents 1.0, binary mode; `log` is the log's own id."""
-    return {
+def message(row: Row, *, log: str) -> tuple[bytes, dict[str, str]]:
+    """Body and headers (CloudEvents 1.0, binary mode) of the event's message; `log` is the log's own id."""
+    event = _event(row)
+    headers = {
         "ce-specversion": "1.0",
         "ce-id": str(row.position),
         "ce-source": log,
         "ce-type": row.topic,
         "ce-subject": row.stream,
-        "ce-time": to_rfc3339(_decode(row.state).at),
-        "Nats-Msg-Id": f"{log}:{row.position}",
+        "ce-time": event.at,
+        "Nats-Msg-Id": message_id(row.position, log=log),
     }
+    return _encode(event), headers
+
+
+def message_id(position: int, *, log: str) -> str:
+    return f"{log}:{position}"
 
 
 def _event(row: Row) -> _Event:
     state = _decode(row.state)
-    at = to_rfc3339(state.at)
-    return _Event(row.position, row.stream, row.version, row.topic, at, state.actor, state.command, state.data)
+    return _Event(
+        row.position, row.stream, row.version, row.topic, _time(state.at), state.actor, state.command, state.data
+    )

@@ -1,8 +1,11 @@
 """Commands over NATS: the API's side, which asks, and the engine's side, which answers; and controllers' reports."""
 
 import asyncio
+import hashlib
+import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -16,12 +19,14 @@ from commands.catalogue import COMMANDS
 from commands.operations import ReportOperation
 from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Envelope, Gateway, Item
-from domain.errors import Unavailable, Validation
+from domain.errors import DomainError, TooLarge, Unavailable, Validation
 from messaging import subjects
 
 CONCURRENT_MAX = 20_000
 ANSWER_GRACE_S = 2.0
 REPORT_PATIENCE_S = 30.0
+REPORT_BYTES_MAX = 128 * 1024  # it is kept in the audit, whose events have at most 256 KiB
+KEY = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 log = structlog.get_logger()
 
@@ -29,7 +34,7 @@ log = structlog.get_logger()
 class _Item(msgspec.Struct, frozen=True):
     id: str
     kind: str
-    fields: dict[str, Any]
+    fields: msgspec.Raw
     request: dict[str, Any]
     key: str
     fingerprint: str
@@ -58,6 +63,22 @@ class _Reply(msgspec.Struct, frozen=True):
     command: str | None = None
 
 
+@dataclass(eq=False)
+class Malformed(DomainError):
+    """What came is not JSON of the right form."""
+
+    code = "malformed"
+    status = 400
+    title = "The body can't be read"
+    errors: list[dict[str, str]]
+
+    @property
+    def detail(self) -> str:
+        return f"{self.errors[0]['message']}; send one JSON object in UTF-8."
+
+
+_encode = msgspec.json.Encoder().encode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_reply = msgspec.json.Decoder(_Reply).decode
 
@@ -71,9 +92,9 @@ class RemoteGateway:
 
     async def submit(self, envelope: Envelope) -> list[Answer]:
         first = envelope.items[0].id
-        patience_s = envelope.expires_at - time.time() + envelope.wait_s + ANSWER_GRACE_S
+        patience_s = max(0.0, envelope.expires_at - time.time()) + envelope.wait_s + ANSWER_GRACE_S
         try:
-            message = await self._client.request(self._subject, _on_the_wire(envelope), timeout=patience_s)
+            message = await self._client.request(self._subject, on_the_wire(envelope), timeout=patience_s)
         except nats.errors.Error as error:
             # Nobody listens, or nobody answered: either way only the log knows.
             log.warning("engine not reached", command=first, error=str(error))
@@ -88,11 +109,16 @@ async def serve_commands(client: Client, cell: str, gateway: Gateway) -> None:
     """Answer commands of a cell from now on."""
 
     async def answer(message: Msg) -> bytes:
-        envelope = _from_the_wire(_decode_envelope(message.data))
         try:
-            return msgspec.json.encode(_Reply(await gateway.submit(envelope)))
+            envelope = from_the_wire(message.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValidationError, KeyError) as error:
+            # Checked by whoever sent it: its version of Berth is another one, or its code is wrong.
+            log.error("command not understood", error=str(error))
+            return _encode(_Reply([], True))
+        try:
+            return _encode(_Reply(await gateway.submit(envelope)))
         except Unavailable as refusal:
-            return msgspec.json.encode(_Reply([], True, refusal.command))
+            return _encode(_Reply([], True, refusal.command))
 
     await _serve(client, subjects.of_commands(cell), answer, queue=f"engine-{cell}")
 
@@ -103,27 +129,54 @@ async def serve_reports(client: Client, gateway: Gateway) -> None:
     async def answer(message: Msg) -> bytes:
         controller = message.subject.rpartition(".")[2]
         try:
-            request = msgspec.json.decode(message.data, type=dict[str, Any])
-            key = request.pop("key", None)
-            command = ReportOperation.model_validate(request)
-        except msgspec.DecodeError as error:
-            return msgspec.json.encode(_problem("", str(error)))
-        except ValidationError as error:
-            first = error.errors()[0]
-            return msgspec.json.encode(_problem("/" + "/".join(map(str, first["loc"])), first["msg"]))
-        item = Item(ids.uuid7(), command, request, key or command.key)
+            item = _reported(message.data)
+        except DomainError as refusal:
+            return _encode(refusal.problem())
         envelope = Envelope(Actor(controller, "controller"), (item,), time.time() + REPORT_PATIENCE_S)
         try:
             (told,) = await gateway.submit(envelope)
-        except Unavailable as refusal:
-            return msgspec.json.encode(refusal.problem())
-        return msgspec.json.encode(told.problem or as_body(told))
+        except Unavailable:
+            return _encode(Unavailable(item.id).problem())
+        return _encode(_body_of(told))
 
     await _serve(client, subjects.of_reports("*"), answer, queue="reports")
 
 
-def as_body(answer: Answer) -> dict[str, Any]:
-    """The answer to a command as the contract's body."""
+def _reported(data: bytes) -> Item:
+    """The command that a report is.
+
+    Raises:
+        TooLarge, Malformed, Validation: it is none.
+    """
+    if len(data) > REPORT_BYTES_MAX:
+        raise TooLarge(REPORT_BYTES_MAX)
+    try:
+        request = msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed([{"field": "", "message": str(error)}]) from None
+    key = request.pop("key", None)
+    if key is not None and not (isinstance(key, str) and KEY.fullmatch(key)):
+        raise Validation([{"field": "/key", "message": "must be 1–64 of A-Z, a-z, 0-9, '.', '_', ':' and '-'"}])
+    try:
+        command = ReportOperation.model_validate(request)
+    except ValidationError as error:
+        raise Validation(
+            [
+                {"field": "".join(f"/{part}" for part in found["loc"]), "message": found["msg"]}
+                for found in error.errors(include_url=False, include_context=False, include_input=False)
+            ]
+        ) from None
+    id = ids.uuid7()
+    if key is None:
+        return Item(id, command, request, command.key)
+    return Item(id, command, request, key, hashlib.blake2b(_encode_sorted(request), digest_size=16).hexdigest())
+
+
+def _body_of(answer: Answer) -> dict[str, Any]:
+    """The answer, or its problem, as HTTP's body would be."""
+    if answer.problem is not None:
+        recorded = {"instance": f"/v1/commands/{answer.command}"} if answer.position else {}
+        return {**answer.problem, "command": answer.command, **recorded}
     return {
         "command": answer.command,
         "position": answer.position,
@@ -155,12 +208,13 @@ async def _serve(client: Client, subject: str, answer: Callable[[Msg], Awaitable
     await client.subscribe(subject, queue=queue, cb=receive)
 
 
-def _on_the_wire(envelope: Envelope) -> bytes:
+def on_the_wire(envelope: Envelope) -> bytes:
     items = [
         _Item(
             item.id,
             item.command.kind,
-            item.command.model_dump(exclude_unset=True),
+            # Unset fields stay unset: in a merge patch they mean something else than null.
+            msgspec.Raw(item.command.model_dump_json(exclude_unset=True)),
             item.request,
             item.key,
             item.fingerprint,
@@ -169,7 +223,7 @@ def _on_the_wire(envelope: Envelope) -> bytes:
         )
         for item in envelope.items
     ]
-    return msgspec.json.encode(
+    return _encode(
         _Envelope(
             envelope.actor,
             items,
@@ -183,11 +237,17 @@ def _on_the_wire(envelope: Envelope) -> bytes:
     )
 
 
-def _from_the_wire(wire: _Envelope) -> Envelope:
+def from_the_wire(data: bytes) -> Envelope:
+    """The envelope again, each command checked again.
+
+    Raises:
+        msgspec.DecodeError, UnicodeDecodeError, pydantic.ValidationError, KeyError: this is none that we know.
+    """
+    wire = _decode_envelope(data)
     items = tuple(
         Item(
             item.id,
-            COMMANDS[item.kind].model_validate(item.fields),
+            COMMANDS[item.kind].model_validate_json(bytes(item.fields)),
             item.request,
             item.key,
             item.fingerprint,
@@ -197,7 +257,3 @@ def _from_the_wire(wire: _Envelope) -> Envelope:
         for item in wire.items
     )
     return Envelope(wire.actor, items, wire.expires_at, wire.atomic, wire.dry_run, wire.reason, wire.wait_s, wire.batch)
-
-
-def _problem(field: str, message: str) -> dict[str, Any]:
-    return Validation([{"field": field, "message": message}]).problem()

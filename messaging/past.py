@@ -5,6 +5,9 @@ from typing import Any
 
 import msgspec
 import nats.errors
+import psycopg
+import structlog
+from eventsourcing.persistence import PersistenceError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -15,6 +18,8 @@ RESOURCE_PATIENCE_S = 60.0
 VERIFY_PATIENCE_S = 600.0
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+log = structlog.get_logger()
 
 
 class RemotePast:
@@ -46,10 +51,13 @@ class RemotePast:
 
 
 async def serve_past(client: Client, cell: str, handler: Handler) -> None:
+    """Answer questions from now on, one at a time: they share one fold."""
+
     async def answer(message: Msg) -> None:
         try:
             told = await handler(msgspec.json.decode(message.data))
-        except Unavailable:
+        except (Unavailable, psycopg.Error, PersistenceError) as error:
+            log.warning("past not told", error=str(error).strip())
             told = {"unavailable": True}
         await message.respond(msgspec.json.encode(told))
 

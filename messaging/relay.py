@@ -7,7 +7,9 @@ acknowledgement of the last proves all.
 
 import asyncio
 import contextlib
+import time
 
+import msgspec
 import nats.errors
 import nats.js.errors
 import psycopg
@@ -20,11 +22,15 @@ from nats.js.api import RetentionPolicy, StorageType, StreamConfig, StreamInfo, 
 from eventlog.codec import Row, decode
 from eventlog.read import LogReader, log_changes
 from messaging import subjects
-from messaging.document import body, headers
+from messaging.document import message, message_id
 
 PAGE_EVENTS = 500
 ACK_TIMEOUT_S = 5.0
-RETRY_S = 0.5
+RETRY_S = 0.2
+LOOK_S = 1.0
+# Each message names the sequence before it, which already makes it stand once. The server remembers the ids of this
+# window: at 10,000 events a second its default of two minutes would be some hundred MiB.
+DUPLICATES_S = 1.0
 EXPECTED = "Nats-Expected-Last-Sequence"
 
 log = structlog.get_logger()
@@ -32,6 +38,20 @@ log = structlog.get_logger()
 
 class NotOurStream(Exception):
     """The stream holds what the log does not. Nothing is published until a person has looked."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"{subjects.EVENTS} {why} Nothing more is relayed. Find out whether the database was restored from a"
+            " backup, or belongs to another installation; then `python -m workers relay-rebuild` makes the stream anew"
+            " from the log (`berth relay rebuild`)."
+        )
+
+
+class _OfCommand(msgspec.Struct, frozen=True):
+    command: str
+
+
+_decode_command = msgspec.json.Decoder(_OfCommand).decode
 
 
 class Relay:
@@ -45,7 +65,7 @@ class Relay:
         self.position = 0
 
     async def open(self) -> None:
-        """Make missing streams, and find out where to go on.
+        """Make missing streams, and find out where to go on. To be called again after any error.
 
         Raises:
             NotOurStream: the stream's last message is not the log's event of that position, or lies beyond its end.
@@ -59,60 +79,68 @@ class Relay:
 
     async def catch_up(self) -> int:
         """Publish all that the log holds now; answers how many events that was."""
-        total = 0
-        while rows := await asyncio.to_thread(self._reader.page, self.position, PAGE_EVENTS):
-            if not self._log:
-                self._log = decode(rows[0]).event.log
+        before = self.position
+        rows = await self._page(before)
+        while len(rows) == PAGE_EVENTS:
+            # While one page is on its way, the next is read.
+            _, rows = await asyncio.gather(self._publish(rows), self._page(rows[-1].position))
+        if rows:
             await self._publish(rows)
-            total += len(rows)
-        return total
+        return self.position - before
 
     async def still_stands(self) -> bool:
         """Whether NATS holds what it held: its data may have been wiped while the log was quiet."""
-        info = await self._stream.stream_info(subjects.EVENTS)
-        return bool(info.state.last_seq == self.position)
+        events = await self._stream.stream_info(subjects.EVENTS)
+        await self._stream.stream_info(subjects.AUDIT)
+        return bool(events.state.last_seq == self.position)
+
+    async def _page(self, after: int) -> list[Row]:
+        return await asyncio.to_thread(self._reader.page, after, PAGE_EVENTS)
 
     async def _publish(self, rows: list[Row]) -> None:
+        if not self._log:  # it was empty when we opened
+            self._log = decode(rows[0]).event.log
         for row in rows[:-1]:
-            await self._client.publish(subjects.of_event(row), body(row), headers=self._headers(row))
+            body, headers = self._message(row)
+            await self._client.publish(subjects.of_event(row), body, headers=headers)
         last = rows[-1]
-        ack = await self._stream.publish(
-            subjects.of_event(last), body(last), headers=self._headers(last), timeout=ACK_TIMEOUT_S
-        )
+        body, headers = self._message(last)
+        ack = await self._stream.publish(subjects.of_event(last), body, headers=headers, timeout=ACK_TIMEOUT_S)
         if ack.seq != last.position:
-            raise NotOurStream(f"NATS stored the event of position {last.position} as number {ack.seq}")
+            raise NotOurStream(f"took the event of position {last.position} as its message {ack.seq}.")
         self.position = last.position
 
-    def _headers(self, row: Row) -> dict[str, str]:
-        return {**headers(row, log=self._log), EXPECTED: str(row.position - 1)}
+    def _message(self, row: Row) -> tuple[bytes, dict[str, str]]:
+        body, headers = message(row, log=self._log)
+        headers[EXPECTED] = str(row.position - 1)
+        return body, headers
 
     async def _must_be_ours(self, info: StreamInfo) -> None:
         row = await asyncio.to_thread(self._reader.row, self.position)
         if row is None:
-            raise NotOurStream(
-                f"{subjects.EVENTS} holds {self.position} events, more than the log: was the database restored from a"
-                " backup? Look at both; `python -m workers relay-rebuild` makes the stream anew from the log."
-            )
-        if info.state.messages == 0:
+            raise NotOurStream(f"holds {self.position} events, more than the log does.")
+        if info.state.messages == 0:  # made anew to begin after this position
             return
-        message = await self._stream.get_msg(subjects.EVENTS, seq=self.position)
-        if message.data != body(row):
-            raise NotOurStream(
-                f"{subjects.EVENTS} holds another event at {self.position} than the log: `python -m workers"
-                " relay-rebuild` makes the stream anew from the log."
-            )
+        held = await self._stream.get_msg(subjects.EVENTS, seq=self.position)
+        id = (held.headers or {}).get("Nats-Msg-Id")
+        # A log that was restored and written on gives the same positions to other commands.
+        is_ours = id == message_id(self.position, log=self._log)
+        if not is_ours or _decode_command(held.data or b"").command != decode(row).command:
+            raise NotOurStream(f"holds another event at {self.position} than the log does.")
 
 
-async def make_streams(stream: JetStreamContext) -> StreamInfo:
-    """Make BERTH_EVENTS, and BERTH_AUDIT from it, where they are missing."""
+async def make_streams(stream: JetStreamContext, *, first: int = 1) -> StreamInfo:
+    """Make BERTH_EVENTS, which begins at position `first`, and BERTH_AUDIT from it, where they are missing."""
     events = StreamConfig(
         name=subjects.EVENTS,
         subjects=[subjects.EVENT_SUBJECTS],
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
+        duplicate_window=DUPLICATES_S,
         deny_delete=True,
         deny_purge=True,
         allow_direct=True,
+        first_seq=first,
     )
     transform = SubjectTransform(src=subjects.COMMAND_EVENTS, dest=subjects.AUDIT_SUBJECTS)
     audit = StreamConfig(
@@ -120,6 +148,9 @@ async def make_streams(stream: JetStreamContext) -> StreamInfo:
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
         sources=[StreamSource(name=subjects.EVENTS, subject_transforms=[transform])],
+        duplicate_window=DUPLICATES_S,
+        deny_delete=True,
+        deny_purge=True,
         allow_direct=True,
     )
     for config in (events, audit):
@@ -131,29 +162,38 @@ async def make_streams(stream: JetStreamContext) -> StreamInfo:
     return await stream.stream_info(subjects.EVENTS)
 
 
-async def rebuild(client: Client) -> None:
-    """Delete both streams; the relay fills new ones from the log."""
+async def rebuild(client: Client, *, first: int = 1) -> None:
+    """Delete both streams and make them anew; a relay then fills them from the log, from position `first` on."""
     stream = client.jetstream()
     for name in (subjects.AUDIT, subjects.EVENTS):
         with contextlib.suppress(nats.js.errors.NotFoundError):
             await stream.delete_stream(name)
-    await make_streams(stream)
+            log.info("stream deleted", stream=name)
+    await make_streams(stream, first=first)
 
 
 async def run(client: Client, reader: LogReader, conninfo: str) -> None:
-    """Relay for ever. Ends with NotOurStream alone."""
+    """Relay for ever.
+
+    Raises:
+        NotOurStream: a person has to look.
+    """
     relay = Relay(client, reader)
-    is_open = False
+    is_open, looked_at, told = False, 0.0, ""
     async with contextlib.aclosing(log_changes(conninfo)) as changes:
         async for _ in changes:
             try:
                 if not is_open:
                     await relay.open()
-                    is_open = True
+                    is_open, told = True, ""
                     log.info("relaying", position=relay.position)
-                if not await relay.catch_up():
+                sent = await relay.catch_up()
+                if not sent and looked_at < time.monotonic() - LOOK_S:
                     is_open = await relay.still_stands()
-            except (nats.errors.Error, nats.js.errors.Error, psycopg.Error, PersistenceError, OSError) as error:
+                    looked_at = time.monotonic()
+            except (nats.errors.Error, psycopg.Error, PersistenceError, OSError) as error:
                 is_open = False
-                log.warning("relaying again", position=relay.position, error=str(error))
+                if (said := str(error)) != told:  # tried again and again, told once
+                    told = said
+                    log.warning("relaying interrupted", position=relay.position, error=said)
                 await asyncio.sleep(RETRY_S)

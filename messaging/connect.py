@@ -1,0 +1,49 @@
+"""A connection to NATS that is made again for ever, whatever becomes of the server."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import nats
+import structlog
+from nats.aio.client import Client
+
+CONNECT_S = 2
+RECONNECT_S = 0.2
+
+log = structlog.get_logger()
+
+
+class _Trouble:
+    """Says what is wrong once, however often it is tried again, and once more when that is over."""
+
+    def __init__(self) -> None:
+        self._told = ""
+
+    async def note(self, error: Exception) -> None:
+        said = str(error) or type(error).__name__
+        if said != self._told:
+            self._told = said
+            log.warning("NATS in trouble", error=said)
+
+    async def over(self) -> None:
+        self._told = ""
+        log.info("NATS reached again")
+
+
+@asynccontextmanager
+async def connected(**options: Any) -> AsyncIterator[Client]:
+    """`options` say where and who, as `nats.connect` takes them. Waits for as long as there is no server."""
+    trouble = _Trouble()
+    client = await nats.connect(
+        **options,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=RECONNECT_S,
+        connect_timeout=CONNECT_S,
+        error_cb=trouble.note,
+        reconnected_cb=trouble.over,
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
