@@ -4,12 +4,15 @@ it."""
 from collections import Counter
 from typing import Any
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
+from domain.fleet import Fleet
 from domain.invariants import violations
 from domain.values import Resources, available, plus, usable
+from projections.rows import resource
 from tests.deciding import ENGINE, HOUR_US, Site
 
 TENANTS = ("acme", "payments", "search", "ads")
@@ -160,7 +163,10 @@ class Accounts(RuleBasedStateMachine):
                 assert quota is None or quota.used == dict(uses.get((group, tenant), {}))
 
     def teardown(self) -> None:
-        assert self.site.replayed().entries == self.site.fleet.entries
+        """Replaying the log gives the same fleet and the same answers, byte for byte, as often as it is done."""
+        replayed = self.site.replayed()
+        assert replayed.entries == self.site.fleet.entries
+        assert _answers(replayed) == _answers(self.site.replayed()) == _answers(self.site.fleet)
 
     def _follow(self, target: str) -> None:
         """The model learns what a VM holds only from whether it still stands and how large it was asked to be."""
@@ -184,6 +190,10 @@ class Accounts(RuleBasedStateMachine):
         for quota in fleet.quotas(found.group, fleet.chain(tenant)):
             for name in (*asked, "vms"):
                 assert quota.used[name] <= quota.limits.get(name, quota.used[name])
+
+
+def _answers(fleet: Fleet) -> list[bytes]:
+    return [msgspec.json.encode(resource(fleet, stream)) for stream in sorted(fleet.entries)]
 
 
 TestAccounts = Accounts.TestCase
