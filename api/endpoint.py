@@ -61,7 +61,7 @@ class Call:
         root = self.actor.tenant
         if root is None:
             return None
-        return await sight_of(self.context.read_model, root)
+        return await sight_of(self.context.read_model, actor=self.actor.name, root=root)
 
     def query(self) -> dict[str, Any]:
         return read_query(self.scope, self.endpoint.parameters)
@@ -111,7 +111,9 @@ class Path:
             self._endpoints["HEAD"] = self._endpoints["GET"]
         self._any = endpoints[0]
         self.path = self._any.path
+        # Looking up labels costs as much as counting, so what was counted once is kept.
         self._observe = {method: HTTP_SECONDS.labels(method, self.path).observe for method in self._endpoints}
+        self._count: dict[tuple[str, int], Callable[[], None]] = {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         began = time.perf_counter()
@@ -147,7 +149,10 @@ class Path:
             method = "other"
         else:
             known(seconds)
-        HTTP_REQUESTS.labels(method, self.path, status).inc()
+        count = self._count.get((method, status))
+        if count is None:
+            count = self._count[method, status] = HTTP_REQUESTS.labels(method, self.path, status).inc
+        count()
         actor: Actor | None = getattr(call, "actor", None)
         log.info(
             "request answered",

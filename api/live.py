@@ -20,6 +20,8 @@ from eventlog.read import LogReader
 QUEUE_EVENTS_MAX = 4_096
 PAGE_EVENTS = 1_000
 RETRY_S = 0.2
+# Under load there is an append every few milliseconds; reading each by itself would cost more than it gives.
+PAUSE_S_LISTENED, PAUSE_S_ALONE = 0.02, 0.2
 
 log = structlog.get_logger()
 
@@ -97,6 +99,7 @@ class Tail:
             async for _ in changes:
                 try:
                     await self._hand_out()
+                    await asyncio.sleep(PAUSE_S_LISTENED if self._subscriptions else PAUSE_S_ALONE)
                 except (DatabaseError, PersistenceError, OSError) as error:
                     log.warning("live tail interrupted", position=self.position, error=str(error).strip())
                     await asyncio.sleep(RETRY_S)

@@ -204,7 +204,9 @@ async def missing(call: Call, kind: str, name: str) -> NotFound:
     """The refusal, with the nearest name that the actor may see."""
     page = await call.context.read_model.list_(kind, limit=NAMES_COMPARED_MAX, scope=call.actor.tenant)
     names = [f"{i['tenant']}/{i['name']}" if kind == "vm" else i["name"] for i in page["items"]]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7) if kind not in ("operation", "token") else []
+    if kind in ("operation", "token") or name in names:  # of the past: the name is right, the time is not
+        return NotFound(kind, name)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
     return NotFound(kind, name, near[0] if near else None)
 
 

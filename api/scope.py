@@ -15,21 +15,22 @@ from projections.queries import LIST_MAX, ReadModel
 Document = dict[str, Any]
 
 SUMS = ("hosts", "capacity", "used", "available")
-OWN_COMMANDS = ("vm.", "cluster.")  # their refusals speak of nothing but what is the tenant's, once redacted here
+OWN_COMMANDS = ("vm.", "cluster.")  # their refusals, redacted, speak of nothing but what is the tenant's
 
 
 class Sight(msgspec.Struct, frozen=True):
-    """`root` is the tenant that the actor is confined to."""
+    """`actor` is confined to the tenant `root`."""
 
+    actor: str
     root: str
     tenants: frozenset[str]
     groups: frozenset[str]
 
 
-async def sight_of(read_model: ReadModel, root: str) -> Sight:
+async def sight_of(read_model: ReadModel, *, actor: str, root: str) -> Sight:
     tenants = [tenant["name"] async for tenant in _all(read_model, "tenant", root)]
     groups = [group["name"] async for group in _all(read_model, "group", root)]
-    return Sight(root, frozenset(tenants), frozenset(groups))
+    return Sight(actor, root, frozenset(tenants), frozenset(groups))
 
 
 async def _all(read_model: ReadModel, kind: str, root: str) -> AsyncIterator[Document]:
@@ -95,15 +96,19 @@ def command(entry: Mapping[str, Any], sight: Sight) -> Document:
     if isinstance(shown.get("request"), dict):
         shown["request"] = _tenant(shown["request"], sight)
     if shown.get("problem"):
-        shown["problem"] = problem(shown["problem"], sight, command=shown["command"])
+        is_own = shown.get("token") == sight.actor
+        shown["problem"] = problem(shown["problem"], sight, command=shown["command"], is_own=is_own)
     return shown
 
 
-def problem(body: Mapping[str, Any], sight: Sight | None, *, command: str) -> Document:
-    """A refusal without hosts' names, and with the tenants above as one that has no name."""
+def problem(body: Mapping[str, Any], sight: Sight | None, *, command: str, is_own: bool = True) -> Document:
+    """A refusal without hosts' names, and with the tenants above as one that has no name.
+
+    What others asked for was decided with what they see: of their refusals only the bare fact is told.
+    """
     if sight is None:
         return dict(body)
-    if not command.startswith(OWN_COMMANDS):
+    if not is_own and not command.startswith(OWN_COMMANDS):
         kept = {k: v for k, v in body.items() if k in ("type", "title", "status", "code", "index", "errors", "state")}
         return {**kept, "detail": f"{body['title']}."}
     shown = dict(body)
@@ -117,7 +122,7 @@ def problem(body: Mapping[str, Any], sight: Sight | None, *, command: str) -> Do
         case _:
             pass
     if isinstance(body.get("groups"), list) and all(isinstance(group, dict) for group in body["groups"]):
-        shown["groups"] = [problem(group, sight, command=command) for group in body["groups"]]
+        shown["groups"] = [problem(group, sight, command=command, is_own=is_own) for group in body["groups"]]
     return shown
 
 

@@ -1,6 +1,7 @@
 """What pydantic found wrong, as the contract tells it: a JSON Pointer and a sentence for each."""
 
 from collections.abc import Sequence
+from operator import getitem
 from typing import Any
 
 from pydantic import ValidationError
@@ -32,13 +33,15 @@ def errors_of(error: ValidationError, document: Any, *, known: Sequence[str], un
 
 
 def _located(given: Location, document: Any, *, names_absent: bool) -> tuple[Location, bool]:
-    """The location in the document: pydantic's also names the branches of unions and `[key]`, which are no fields."""
+    """The location in the document: pydantic's also names branches of unions and `[key]`, which are no fields."""
     path: list[str | int] = []
     here = document
     by_union = False
     for n, part in enumerate(given):
-        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int) and part < len(here)):
-            here = here[part]
+        if (isinstance(here, dict) and part in here) or (
+            isinstance(here, list) and isinstance(part, int) and part < len(here)
+        ):
+            here = getitem(here, part)
         elif not names_absent or n < len(given) - 1:
             by_union = by_union or part != "[key]"
             continue

@@ -1,4 +1,4 @@
-"""The API served as in production by uvicorn, with its engine, projector and past, in a thread of the test's process."""
+"""The API served by uvicorn as in production, with its engine, projector and past, in a thread of the test run."""
 
 import asyncio
 import contextlib
@@ -72,7 +72,8 @@ class Api:
 
     def shown(self, answer: dict[str, Any], path: str, **more: Any) -> httpx.Response:
         """A read that shows what a command did."""
-        return self.get(path, params={"min_position": answer["position"]}, **more)
+        asked = {**more.pop("params", {}), "min_position": answer["position"]}
+        return self.get(path, params=asked, **more)
 
     def token(self, role: str, *, tenant: str | None = None) -> str:
         """The secret of a new token."""
