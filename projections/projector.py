@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -20,7 +21,7 @@ from psycopg.types.numeric import Int8BinaryDumper
 
 from domain.fleet import Fleet
 from domain.recorded import Recorded
-from eventlog.codec import decode
+from eventlog.codec import Row, decode
 from eventlog.read import LogReader, log_changes
 from projections import changes, rows, schema
 from projections.changes import Changes
@@ -56,6 +57,8 @@ class Projector:
         self._conninfo = conninfo
         self._reader = reader
         self._connection: psycopg.Connection[Any] | None = None
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="projector-reads")
+        self._ahead: tuple[int, Future[list[Row]]] | None = None  # the page after a position, read while one is written
         self._rest: list[Recorded] = []  # read and decoded, but their command may go on in the next page
         self._unwritten: Changes | None = None  # folded, but not known to be committed
         self._is_complete = False
@@ -170,17 +173,26 @@ class Projector:
         while True:
             after = events[-1].position if events else self.fleet.position
             limit = PAGE_EVENTS if until is None else min(PAGE_EVENTS, until - after)
-            page = self._reader.page(after, limit) if limit > 0 else []
+            page = self._page(after, limit) if limit > 0 else []
             events = events + [decode(row) for row in page]
             if len(page) < PAGE_EVENTS:
                 self._rest = []
                 return events, True
+            if until is None:
+                after = page[-1].position
+                self._ahead = (after, self._readers.submit(self._reader.page, after, PAGE_EVENTS))
             end = len(events)
             while end > 0 and events[end - 1].at == events[-1].at:
                 end -= 1
             if end > 0:
                 self._rest = events[end:]
                 return events[:end], False
+
+    def _page(self, after: int, limit: int) -> list[Row]:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == after and limit == PAGE_EVENTS:
+            return ahead[1].result()
+        return self._reader.page(after, limit)
 
     def _write(self) -> None:
         written = self._unwritten
