@@ -1,1 +1,9 @@
-"""The read side: tables, rows as a function of state, the projector that fills them, the queries on them."""
+"""The read side: a cache of what the log says, in tables that can be dropped at any time and come back the same.
+
+    log ─► projector ─► changes ─► tables (row = f(one state), rows.py) ─► queries ─► api
+              │ fold                                  lists: which rows, in which order │
+              └ schema: one a definition, dropped when unread        facts: joined for a page ┘
+                                                                       rows.present_…: one form
+
+`rows.resource` gives the same JSON straight from a fleet: for answers to commands, and for the past.
+"""
