@@ -198,5 +198,5 @@ def _answers(fleet: Fleet) -> list[bytes]:
 
 TestAccounts = Accounts.TestCase
 TestAccounts.settings = settings(
-    max_examples=150, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
