@@ -282,7 +282,7 @@ class WithSmallBounds(IndexAgainstLoop):
     def __init__(self) -> None:
         super().__init__()
         self.kept = {name: getattr(index_module, name) for name in ("BLOCK_ROWS", "SHAPES_MAX", "CHANGES_MAX")}
-        index_module.BLOCK_ROWS, index_module.SHAPES_MAX, index_module.CHANGES_MAX = 2, 2, 4
+        index_module.BLOCK_ROWS, index_module.SHAPES_MAX, index_module.CHANGES_MAX = 2, 6, 16
 
     def teardown(self) -> None:
         for name, bound in self.kept.items():

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.scheduling.index import BLOCK_ROWS
 from domain.scheduling.registry import STRATEGIES
 from tests.domain.scheduling.building import a_host, an_index, claimed, placed
 
@@ -72,3 +73,13 @@ def test_a_claim_moves_the_next_choice() -> None:
     assert placed(index, strategy="worst_fit", cpu=2).host == "a"
     claimed(index, "a", cpu=2)
     assert placed(index, strategy="worst_fit", cpu=2).host == "b"
+
+
+def test_the_best_is_found_in_whatever_block_of_hosts_it_stands() -> None:
+    names = [f"h{n:03}" for n in range(3 * BLOCK_ROWS)]
+    index = an_index(*(a_host(name, cpu=8) for name in names))
+    for _ in range(2):
+        for name, following in zip(names, [*names[1:], names[0]], strict=True):
+            placement = placed(index, strategy="worst_fit", cpu=1)
+            assert (placement.host, placement.explanation["runner_up"]["host"]) == (name, following)
+            claimed(index, name, cpu=1)
