@@ -11,6 +11,7 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
 
 from commands.catalogue import COMMANDS
 from commands.writer import ids
@@ -66,6 +67,9 @@ async def until(condition: Callable[[], Any], *, within_s: float = 20.0) -> Any:
         await asyncio.sleep(0.02)
 
 
+ASKED_AT_ONCE = 200  # all at once would be answered, but not each within its time
+
+
 async def messages(client: Client, stream: str) -> list[RawStreamMsg]:
     """All that a stream holds, in its order."""
     jetstream = client.jetstream()
@@ -73,8 +77,16 @@ async def messages(client: Client, stream: str) -> list[RawStreamMsg]:
     if state.messages == 0:
         return []
     numbers = range(state.first_seq, state.last_seq + 1)
-    found = await asyncio.gather(*(jetstream.get_msg(stream, seq=n, direct=True) for n in numbers))
-    return list(found)
+    held: list[RawStreamMsg] = []
+    for start in range(0, len(numbers), ASKED_AT_ONCE):
+        asked = (jetstream.get_msg(stream, seq=n) for n in numbers[start : start + ASKED_AT_ONCE])
+        for found in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(found, RawStreamMsg):
+                held.append(found)
+            elif not isinstance(found, NotFoundError):  # taken from a queue meanwhile
+                raise found
+    assert len(held) == state.messages
+    return held
 
 
 @asynccontextmanager
