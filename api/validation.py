@@ -1,7 +1,6 @@
 """What pydantic found wrong, as the contract tells it: a JSON Pointer and a sentence for each."""
 
 from collections.abc import Sequence
-from operator import getitem
 from typing import Any
 
 from pydantic import ValidationError
@@ -38,15 +37,22 @@ def _located(given: Location, document: Any, *, names_absent: bool) -> tuple[Loc
     here = document
     by_union = False
     for n, part in enumerate(given):
-        if (isinstance(here, dict) and part in here) or (
-            isinstance(here, list) and isinstance(part, int) and part < len(here)
-        ):
-            here = getitem(here, part)
+        if (inner := _inside(here, part)) is not OUTSIDE:
+            here = inner
         elif not names_absent or n < len(given) - 1:
             by_union = by_union or part != "[key]"
             continue
         path.append(part)
     return tuple(path), by_union
+
+
+OUTSIDE = object()
+
+
+def _inside(here: Any, part: str | int) -> Any:
+    if isinstance(here, dict):
+        return here.get(part, OUTSIDE)
+    return here[part] if isinstance(here, list) and isinstance(part, int) and part < len(here) else OUTSIDE
 
 
 def _sentence(raw: Any, location: Location, known: Sequence[str]) -> str:

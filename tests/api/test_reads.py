@@ -1,0 +1,163 @@
+"""Reads: lists and their pages, single resources, the past, explanations, the log, what runs."""
+
+import csv
+import io
+from typing import Any
+
+import pytest
+
+from tests.api.served import Api
+
+
+@pytest.fixture
+def site(api: Api, named: str) -> dict[str, Any]:
+    api.done("POST", "/v1/tenants", {"name": named})
+    api.done("POST", "/v1/groups", {"name": named})
+    api.done("POST", "/v1/racks", {"name": named, "region": named, "dc": named})
+    for n in range(3):
+        body = {
+            "name": f"{named}-{n}",
+            "group": named,
+            "rack": named,
+            "capacity": {"cpu": 8 + n},
+            "labels": {"n": str(n)},
+        }
+        api.done("POST", "/v1/hosts", body)
+    api.done("PUT", f"/v1/groups/{named}/quotas/{named}", {"limits": {"cpu": 20}})
+    return api.done("POST", "/v1/vms", {"tenant": named, "name": "web", "group": named, "resources": {"cpu": 4}})
+
+
+def test_a_list_is_read_page_by_page(api: Api, site: dict[str, Any], named: str) -> None:
+    params: dict[str, Any] = {"group": named, "limit": 2, "sort": "-name", "count": "true"}
+    first = api.shown(site, "/v1/hosts", params=params).json()
+    assert [item["name"] for item in first["items"]] == [f"{named}-2", f"{named}-1"]
+    assert first["count"] == 3
+    second = api.get("/v1/hosts", params={**params, "cursor": first["next_cursor"]}).json()
+    assert [item["name"] for item in second["items"]] == [f"{named}-0"]
+    assert second["next_cursor"] is None
+
+
+def test_filters_narrow(api: Api, site: dict[str, Any], named: str) -> None:
+    def names(**params: Any) -> list[str]:
+        return [item["name"] for item in api.shown(site, "/v1/hosts", params=params).json()["items"]]
+
+    assert names(label="n=1", group=named) == [f"{named}-1"]
+    assert names(region=named, sort="-cpu_available")[0] == f"{named}-2"
+    assert names(q=f"{named}-0") == [f"{named}-0"]
+    assert names(group=named, state="cordoned") == []
+    assert len(names(group=named, state=["cordoned", "available"])) == 3
+
+
+def test_a_list_is_a_table_too(api: Api, site: dict[str, Any], named: str) -> None:
+    response = api.shown(site, "/v1/hosts", params={"group": named, "limit": 2}, headers={"Accept": "text/csv"})
+    assert response.headers["Content-Type"].startswith("text/csv")
+    assert 'rel="next"' in response.headers["Link"]
+    rows = list(csv.DictReader(io.StringIO(response.text)))
+    assert [row["capacity.cpu"] for row in rows] == ["8", "9"]
+    assert sum(row["vms"] == f"{named}/web" for row in rows) == 1
+    rest = api.get(response.headers["Link"].partition(">")[0].lstrip("<"), headers={"Accept": "text/csv"})
+    assert [row["name"] for row in csv.DictReader(io.StringIO(rest.text))] == [f"{named}-2"]
+
+
+def test_the_past_is_as_it_was(api: Api, site: dict[str, Any], named: str) -> None:
+    path = f"/v1/vms/{named}/web"
+    api.done("PATCH", path, {"description": "later"})
+    then = api.get(path, params={"as_of": site["position"]})
+    assert then.json() == site["resource"]
+    assert then.headers["Berth-Position"] == str(site["position"])
+    inside = api.get(path, params={"as_of": site["position"] - 1})
+    assert inside.headers["Berth-Position"] == str(site["position"]), "a position means the end of its command"
+    at = site["resource"]["created_at"]
+    assert api.get(path, params={"as_of": at}).json() == site["resource"]
+    assert api.get(path, params={"as_of": "2020-01-01T00:00:00Z"}).status_code == 404
+    assert api.get(path, params={"as_of": 0}).status_code == 404
+
+
+def test_every_kind_has_a_past(api: Api, site: dict[str, Any], named: str) -> None:
+    for path in (
+        f"/v1/tenants/{named}", f"/v1/racks/{named}", f"/v1/groups/{named}", f"/v1/hosts/{named}-0",
+        f"/v1/groups/{named}/quotas/{named}", f"/v1/operations/{site['operation']}", "/v1/tokens/admin",
+    ):  # fmt: skip
+        now = api.shown(site, path).json()
+        assert api.get(path, params={"as_of": site["position"]}).json() == now
+
+
+def test_what_is_beyond_the_end_is_waited_for_in_vain(api: Api) -> None:
+    response = api.get("/v1/tenants", params={"min_position": 10**12})
+    assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+    assert response.headers["Retry-After"]
+
+
+def test_what_did_not_change_is_not_sent_again(api: Api, site: dict[str, Any], named: str) -> None:
+    read = api.shown(site, f"/v1/tenants/{named}")
+    again = api.get(f"/v1/tenants/{named}", headers={"If-None-Match": read.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_placement_is_explained(api: Api, site: dict[str, Any], named: str) -> None:
+    found = api.shown(site, f"/v1/explain/vms/{named}/web").json()
+    assert found["host"] == site["resource"]["host"]
+    assert found["explanation"]["considered"] == 3
+    assert found["explanation"]["runner_up"]["host"] != found["host"]
+
+
+def test_a_history_tells_before_and_after(api: Api, named: str) -> None:
+    api.done("POST", "/v1/tenants", {"name": named})
+    api.done("PATCH", f"/v1/tenants/{named}", {"description": "x"})
+    last = api.done("DELETE", f"/v1/tenants/{named}")
+    changes = api.shown(last, f"/v1/history/tenant/{named}").json()["items"]
+    assert [change["topic"] for change in changes] == ["tenant.created", "tenant.updated", "tenant.deleted"]
+    assert changes[0]["before"] is None
+    assert changes[1]["before"] == changes[0]["after"]
+    assert (changes[1]["after"]["description"], changes[2]["after"]) == ("x", None)
+    newest = api.get(f"/v1/history/tenant/{named}", params={"sort": "-position", "limit": 1}).json()
+    assert newest["items"] == [changes[2]]
+
+
+def test_the_log_is_read_both_ways_and_by_topic(api: Api, site: dict[str, Any], named: str) -> None:
+    end = site["position"]
+    rising = api.get("/v1/events", params={"after": end - 5, "until": end}).json()["items"]
+    falling = api.get("/v1/events", params={"after": end - 5, "until": end, "sort": "-position"}).json()["items"]
+    assert [event["position"] for event in rising] == list(range(end - 4, end + 1))
+    assert falling == rising[::-1]
+    first = api.get("/v1/events", params={"after": end - 5, "until": end, "limit": 2}).json()
+    rest = api.get("/v1/events", params={"after": end - 5, "until": end, "cursor": first["next_cursor"]}).json()
+    assert first["items"] + rest["items"] == rising
+    (scheduled,) = api.get("/v1/events", params={"after": end - 5, "topic": "vm.scheduled"}).json()["items"]
+    assert scheduled["stream"] == f"vm/{named}/web"
+    assert api.get("/v1/events", params={"stream": f"vm/{named}/web"}).json()["items"] == [scheduled]
+
+
+def test_capacity_adds_up(api: Api, site: dict[str, Any], named: str) -> None:
+    for by in ("group", "rack", "region", "dc"):
+        page = api.shown(site, "/v1/capacity", params={"by": by, "region": named}).json()
+        (row,) = [row for row in page["items"] if row["name"] == named]
+        assert (row["capacity"], row["used"], row["available"]) == ({"cpu": 27}, {"cpu": 4}, {"cpu": 23})
+    (tenant,) = api.get("/v1/capacity", params={"by": "tenant", "tenant": named}).json()["items"]
+    assert (tenant["capacity"], tenant["available"]) == ({"cpu": 20}, {"cpu": 16})
+
+
+def test_the_proof_finds_nothing_wrong(api: Api, site: dict[str, Any]) -> None:
+    result = api.post("/v1/verify").json()
+    assert (result["violations"], result["differences"]) == ([], [])
+    assert result["events"] >= site["position"]
+
+
+def test_metrics_tell_of_requests_and_lag(api: Api) -> None:
+    api.get("/v1/vms")
+    text = api.get("/metrics", token=None).text
+    assert 'berth_http_requests_total{method="GET",route="/v1/vms",status="200"}' in text
+    for name in (
+        "berth_projector_lag_events",
+        "berth_projector_lag_seconds",
+        "berth_log_position",
+        "berth_commands_total",
+    ):
+        assert f"\n{name}" in text
+
+
+def test_pages_need_nothing_from_elsewhere(api: Api) -> None:
+    for path in ("/docs", "/docs.js", "/problems/no_capacity"):
+        text = api.get(path, token=None).text
+        assert "http://" not in text
+        assert "https://" not in text
