@@ -137,7 +137,7 @@ class Dispatcher:
         while self.sent:
             old: list[str] = []
             for id, sent in islice(self.sent.items(), AT_ONCE_MAX):
-                if sent.at > now - self._again_s:
+                if sent.at >= now - self._again_s:
                     break
                 old.append(id)
             if not old:
