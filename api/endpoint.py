@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 import structlog
+from eventsourcing.persistence import PersistenceError
+from psycopg import Error as DatabaseError
 
 from api import problems
 from api.auth import EVERYONE, must_be_one_of
@@ -26,7 +28,7 @@ from api.reply import Answerable
 from api.scope import Sight, sight_of
 from commands.model import Command
 from commands.writer.gateway import Actor
-from domain.errors import DomainError, NotFound
+from domain.errors import DomainError, NotFound, Unavailable
 from domain.values import NAME_PATTERN
 
 log = structlog.get_logger()
@@ -132,6 +134,9 @@ class Path:
             reply = await endpoint.handle(call)
         except DomainError as refusal:
             reply = problems.refusal(refusal)
+        except (PersistenceError, DatabaseError) as error:
+            log.warning("log not reached", route=self.path, error=str(error).strip())
+            reply = problems.refusal(Unavailable())
         except ClientGone:
             return
         except Exception:

@@ -60,6 +60,11 @@ class Tail:
     async def start(self) -> None:
         self.began_at = self.position = await asyncio.to_thread(self._reader.end)
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(_tell_end)
+
+    @property
+    def is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -115,3 +120,9 @@ class Tail:
                     event = row, decode(row)
                     for subscription in self._subscriptions:
                         subscription.offer(event)
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        # An event of a newer version: nothing that was not understood may be skipped, so it stays where it is.
+        log.error("live tail stopped", error=str(failure))

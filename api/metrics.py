@@ -4,12 +4,18 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import structlog
+from eventsourcing.persistence import PersistenceError
+from nats.errors import Error as NatsError
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from psycopg import Error as DatabaseError
 
 from eventlog.codec import time_of
 
 if TYPE_CHECKING:
     from api.context import Context
+
+log = structlog.get_logger()
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -25,17 +31,20 @@ HTTP_SECONDS = Histogram(
 async def exposition(context: "Context") -> bytes:
     """The text format. Asks the log and the read model where they are."""
     own = CollectorRegistry()
-    end = await asyncio.to_thread(context.log.end)
-    shown = context.read_model.position
-    behind = max(0, end - shown)
-    since_s = 0.0
-    if behind and (row := await asyncio.to_thread(context.log.row, shown + 1)) is not None:
-        since_s = max(0.0, time.time() - time_of(row) / 1e6)
-    _gauge(own, "berth_projector_lag_events", "Events of the log that the read model does not show yet", behind)
-    _gauge(own, "berth_projector_lag_seconds", "Age of the oldest event that the read model does not show yet", since_s)
-    if context.relay_lag is not None:
-        relay_behind = await context.relay_lag()
-        _gauge(own, "berth_relay_lag_events", "Events of the log that are not in NATS yet", relay_behind)
+    try:
+        end = await asyncio.to_thread(context.log.end)
+        shown = context.read_model.position
+        behind, since_s = max(0, end - shown), 0.0
+        if behind and (row := await asyncio.to_thread(context.log.row, shown + 1)) is not None:
+            since_s = max(0.0, time.time() - time_of(row) / 1e6)
+        _gauge(own, "berth_projector_lag_events", "Events of the log that the read model does not show yet", behind)
+        _gauge(own, "berth_projector_lag_seconds", "Age of the oldest event that is not shown yet", since_s)
+        if context.relay_lag is not None:
+            relay_behind = await context.relay_lag()
+            _gauge(own, "berth_relay_lag_events", "Events of the log that are not in NATS yet", relay_behind)
+    except (PersistenceError, DatabaseError, NatsError, OSError) as error:
+        # What can't be asked is left out: the rest is worth most just then.
+        log.warning("lag not known", error=str(error).strip())
     return generate_latest(REGISTRY) + generate_latest(own)
 
 

@@ -43,7 +43,7 @@ COMMON_FILTERS = (
     Parameter("updated_since", "Only those that changed at or after this time", time, TIME),
 )
 PAGING = (LIMIT, CURSOR, SORT, COUNT)
-NAMES_COMPARED_MAX = 1_000
+NAMES_COMPARED_MAX = 100
 
 SCHEMA_OF = {
     "tenant": "Tenant",
@@ -201,12 +201,23 @@ def wants_csv(call: Call) -> bool:
 
 
 async def missing(call: Call, kind: str, name: str) -> NotFound:
-    """The refusal, with the nearest name that the actor may see."""
-    page = await call.context.read_model.list_(kind, limit=NAMES_COMPARED_MAX, scope=call.actor.tenant)
-    names = [f"{i['tenant']}/{i['name']}" if kind == "vm" else i["name"] for i in page["items"]]
-    if kind in ("operation", "token") or name in names:  # of the past: the name is right, the time is not
+    """The refusal, with the nearest name that the actor may see.
+
+    A name that is only nearly right has one of its halves right: so the candidates are found, not all names compared.
+    """
+    if kind in ("operation", "token"):
         return NotFound(kind, name)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    above, _, last = name.rpartition("/")
+    filters = {"tenant": above} if kind == "vm" else {}
+    half = (len(last) + 1) // 2
+    names: set[str] = set()
+    for part in (last[:half], last[half:]):
+        page = await call.context.read_model.list_(
+            kind, filters=filters, q=part, limit=NAMES_COMPARED_MAX, scope=call.actor.tenant
+        )
+        names |= {f"{item['tenant']}/{item['name']}" if kind == "vm" else item["name"] for item in page["items"]}
+    # In the past, a name may be right and the time not.
+    near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.7) if name not in names else []
     return NotFound(kind, name, near[0] if near else None)
 
 

@@ -142,8 +142,9 @@ def _tenant(document: Mapping[str, Any], sight: Sight) -> Document:
     for field in ("parent", "owner"):
         if shown.get(field) is not None and shown[field] not in sight.tenants:
             shown[field] = None
-    if "path" in shown:
-        shown["path"] = [name for name in shown["path"] if name in sight.tenants]
+    for field in ("path", "children"):  # of the past, they may name what is not below it today
+        if field in shown:
+            shown[field] = [name for name in shown[field] if name in sight.tenants]
     return shown
 
 

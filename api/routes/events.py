@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from api import scope
@@ -76,10 +77,16 @@ async def _rows(context: Context, stream: str | None, *, low: int, high: int, is
     log = context.log
     if stream is not None:
         # Only a command's stream has versions that are not positions, and it has one event.
-        found = await asyncio.to_thread(log.stream, stream)
-        for row in reversed(found) if is_falling else found:
-            if low < row.position <= high:
-                yield row
+        first = 0 if is_falling or stream.startswith("command/") else low
+        while found := await asyncio.to_thread(
+            partial(log.stream, stream, after=first, limit=None if is_falling else PAGE_EVENTS)
+        ):
+            for row in reversed(found) if is_falling else found:
+                if low < row.position <= high:
+                    yield row
+            if is_falling or len(found) < PAGE_EVENTS:
+                return
+            first = found[-1].version
         return
     while low < high:
         first = max(low, high - PAGE_EVENTS) if is_falling else low

@@ -22,7 +22,7 @@ async def _alive(call: Call) -> Answerable:
 
 async def _ready(call: Call) -> Answerable:
     """Does the gateway decide, and do reads show nearly what stands?"""
-    if not await call.context.is_ready():
+    if not call.context.tail.is_running or not await call.context.is_ready():
         raise Unavailable
     return json_reply({"status": "ready"})
 
