@@ -1,7 +1,7 @@
 """The HTTP API as an ASGI app: everything it works on is given to it.
 
 FastAPI routes by path, keeps the lifespan and the description. The endpoints themselves are rows of tables (`routes/`)
-that `Path` carries out without its dependency injection: 1.3 × the requests a second, see bench/README.md.
+that `Path` carries out without its dependency injection.
 """
 
 import asyncio

@@ -22,8 +22,9 @@ class _Trouble:
 
     async def note(self, error: Exception) -> None:
         said = str(error) or type(error).__name__
-        if said != self._told:
-            self._told = said
+        kind = said.partition('"')[0]  # what follows names an inbox, another one each time
+        if kind != self._told:
+            self._told = kind
             log.warning("NATS in trouble", error=said)
 
     async def over(self) -> None:
@@ -47,3 +48,12 @@ async def connected(**options: Any) -> AsyncIterator[Client]:
         yield client
     finally:
         await client.close()
+
+
+async def settled(client: Client) -> None:
+    """Wait until the server has all that was published and subscribed to.
+
+    One flush proves nothing: nats-py writes its ping before what still waits to be written.
+    """
+    await client.flush()
+    await client.flush()

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterable
-from itertools import islice
+from itertools import islice, takewhile
 
 import msgspec
 import nats.errors
@@ -134,20 +134,14 @@ class Dispatcher:
         """Somebody took it and did not begin it, or NATS lost it. What still waits in the queue needs no double: a
         controller that is down for a day must not find a thousand copies."""
         now = time.monotonic()
-        while self.sent:
-            old: list[str] = []
-            for id, sent in islice(self.sent.items(), AT_ONCE_MAX):
-                if sent.at >= now - self._again_s:
-                    break
-                old.append(id)
-            if not old:
-                return
-            is_queued = await asyncio.gather(*(self._is_queued(id) for id in old))
-            for id, waits in zip(old, is_queued, strict=True):
+        old = [id for id, _ in takewhile(lambda item: item[1].at <= now - self._again_s, self.sent.items())]
+        for first in range(0, len(old), AT_ONCE_MAX):
+            ids = old[first : first + AT_ONCE_MAX]
+            is_queued = await asyncio.gather(*(self._is_queued(id) for id in ids))
+            for id, waits in zip(ids, is_queued, strict=True):
                 if waits:
-                    sent = self.sent.pop(id)
-                    self.sent[id] = msgspec.structs.replace(sent, at=now)
-            await self._publish_all([id for id, waits in zip(old, is_queued, strict=True) if not waits], again=True)
+                    self.sent[id] = msgspec.structs.replace(self.sent.pop(id), at=now)
+            await self._publish_all([id for id, waits in zip(ids, is_queued, strict=True) if not waits], again=True)
 
     async def _is_queued(self, id: str) -> bool:
         try:

@@ -21,6 +21,7 @@ from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Envelope, Gateway, Item
 from domain.errors import DomainError, TooLarge, Unavailable, Validation
 from messaging import subjects
+from messaging.connect import settled
 
 CONCURRENT_MAX = 20_000
 ANSWER_GRACE_S = 2.0
@@ -206,6 +207,7 @@ async def _serve(client: Client, subject: str, answer: Callable[[Msg], Awaitable
         task.add_done_callback(tasks.discard)
 
     await client.subscribe(subject, queue=queue, cb=receive)
+    await settled(client)
 
 
 def on_the_wire(envelope: Envelope) -> bytes:

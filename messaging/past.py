@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from domain.errors import Unavailable
 from messaging import subjects
+from messaging.connect import settled
 
 RESOURCE_PATIENCE_S = 60.0
 VERIFY_PATIENCE_S = 600.0
@@ -62,3 +63,4 @@ async def serve_past(client: Client, cell: str, handler: Handler) -> None:
         await message.respond(msgspec.json.encode(told))
 
     await client.subscribe(subjects.of_past(cell), queue="past", cb=answer)
+    await settled(client)

@@ -1,0 +1,251 @@
+"""Commands and reports over NATS: what is asked arrives as it was meant, and every question gets an answer."""
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from nats.aio.client import Client
+
+from commands.catalogue import COMMANDS
+from commands.writer import ids
+from commands.writer.gateway import Answer, Envelope, Item
+from domain.errors import Unavailable
+from messaging.connect import settled
+from messaging.gateway import RemoteGateway, from_the_wire, on_the_wire, serve_commands, serve_reports
+from messaging.past import RemotePast, serve_past
+from tests.conftest import Database
+from tests.messaging.stage import ADMIN, NatsProcess, a_site, a_vm, an_engine, send
+
+COMMANDS_SENT: list[tuple[str, dict[str, Any]]] = [
+    ("tenant.create", {"name": "acme", "labels": {"tier": "1"}, "display_name": "頂點"}),
+    ("tenant.update", {"tenant": "acme", "display_name": None, "labels": {"tier": None}}),
+    ("quota.set", {"group": "std", "tenant": "acme", "limits": {"cpu": 0}, "force": True}),
+    ("token.create", {"name": "ci", "role": "operator", "expires_at": "2030-01-01T00:00:00Z"}),
+    (
+        "vm.provision",
+        {
+            "tenant": "acme",
+            "name": "web-1",
+            "group": ["a", "b"],
+            "resources": {"cpu": 4, "gpu": 0},
+            "where": {"labels": {"disk": "ssd"}},
+            "rules": [{"type": "spread", "set": "web", "level": "rack", "max_skew": 1}],
+        },
+    ),
+    ("host.register", {"name": "h1", "group": "std", "capacity": {"cpu": 64}, "bmc": {"address": "10.0.0.1"}}),
+]
+
+
+class Silent:
+    """An engine that never answers."""
+
+    async def submit(self, envelope: Envelope) -> list[Answer]:
+        await asyncio.Event().wait()
+        return []
+
+
+class Full:
+    """An engine that takes nothing."""
+
+    async def submit(self, envelope: Envelope) -> list[Answer]:
+        raise Unavailable(None)
+
+
+def an_envelope(kind: str = "tenant.create", *, expires_in_s: float = 30.0, **body: Any) -> Envelope:
+    id = ids.uuid7()
+    body = body or {"name": "acme"}
+    item = Item(id, COMMANDS[kind].model_validate(body), body, "k-1", "f00", if_match=7, create_only=True)
+    return Envelope(ADMIN, (item,), time.time() + expires_in_s)
+
+
+async def report(client: Client, controller: str, body: Any) -> dict[str, Any]:
+    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    reply = await client.request(f"berth.reports.{controller}", data, timeout=10)
+    answer: dict[str, Any] = msgspec.json.decode(reply.data)
+    return answer
+
+
+def started(operation: str | None, **more: Any) -> dict[str, Any]:
+    return {"operation": operation, "step": "vm.create", "attempt": 1, "outcome": "started", **more}
+
+
+@pytest.mark.parametrize(("kind", "body"), COMMANDS_SENT, ids=[kind for kind, _ in COMMANDS_SENT])
+def test_a_command_crosses_the_wire_as_it_was_meant(kind: str, body: dict[str, Any]) -> None:
+    sent = an_envelope(kind, **body)
+    arrived = from_the_wire(on_the_wire(sent))
+    assert arrived == sent
+    # In a merge patch, what was not named means something else than null.
+    assert arrived.items[0].command.model_fields_set == sent.items[0].command.model_fields_set
+
+
+async def test_an_engine_far_away_answers_as_one_nearby(database: Database, nats_process: NatsProcess) -> None:
+    async with (
+        an_engine(database.service) as engine,
+        nats_process.user("engine") as there,
+        nats_process.user("api") as here,
+    ):
+        await serve_commands(there, "main", engine)
+        gateway = RemoteGateway(here, "main")
+        await a_site(gateway)
+        vms = await asyncio.gather(*(a_vm(gateway, f"vm-{n}") for n in range(50)))
+        assert len({vm.position for vm in vms}) == 50
+        refused = await send(gateway, "vm.provision", tenant="acme", name="web", group="nope", resources={"cpu": 1})
+        assert refused.problem is not None
+        assert (refused.status, refused.problem["code"]) == (404, "not_found")
+        assert vms[0].resource is not None
+        uids = {vm.resource["uid"] for vm in vms if vm.resource}
+        assert uids == {entry.state.uid for stream, entry in engine.fleet.entries.items() if stream[:3] == "vm/"}
+
+
+async def test_without_an_engine_a_command_is_unavailable_and_named(nats_process: NatsProcess) -> None:
+    async with nats_process.user("api") as client:
+        envelope = an_envelope()
+        with pytest.raises(Unavailable) as refusal:
+            await RemoteGateway(client, "main").submit(envelope)
+        assert refusal.value.command == envelope.items[0].id
+
+
+async def test_an_engine_that_is_silent_is_not_waited_for_for_ever(
+    nats_process: NatsProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("messaging.gateway.ANSWER_GRACE_S", 0.2)
+    async with nats_process.user("engine") as there, nats_process.user("api") as here:
+        await serve_commands(there, "main", Silent())
+        envelope = an_envelope(expires_in_s=0.0)
+        with pytest.raises(Unavailable) as refusal:
+            await RemoteGateway(here, "main").submit(envelope)
+        assert refusal.value.command == envelope.items[0].id
+
+
+async def test_what_an_engine_does_not_understand_is_unavailable(nats_process: NatsProcess) -> None:
+    async with nats_process.user("engine") as there, nats_process.user("api") as here:
+        await serve_commands(there, "main", Silent())
+        for data in (b"{", b"{}", b"\xff", on_the_wire(an_envelope()).replace(b"tenant.create", b"tenant.invent")):
+            reply = await here.request("berth.commands.main", data, timeout=10)
+            assert msgspec.json.decode(reply.data)["unavailable"] is True
+
+
+async def test_a_report_is_answered_with_its_operation(database: Database, nats_process: NatsProcess) -> None:
+    async with (
+        an_engine(database.service) as engine,
+        nats_process.user("engine") as there,
+        nats_process.user("controller-vm") as controller,
+    ):
+        await a_site(engine)
+        vm = await a_vm(engine, "web-1")
+        await serve_reports(there, engine)
+        first = await report(controller, "vm", started(vm.operation))
+        assert set(first) == {"command", "position", "resource", "operation", "replayed"}
+        assert first["resource"]["steps"][0]["state"] == "started"
+        await report(controller, "vm", {**started(vm.operation), "outcome": "succeeded"})
+        again = await report(controller, "vm", started(vm.operation))
+        assert (again["replayed"], again["position"]) == (True, first["position"])
+        # Read anew: it is over, so there is nothing to do.
+        assert all(step["state"] != "started" for step in (again["resource"] or {"steps": ()})["steps"])
+
+
+async def test_a_report_on_work_of_others_is_forbidden_and_recorded(
+    database: Database, nats_process: NatsProcess
+) -> None:
+    async with (
+        an_engine(database.service) as engine,
+        nats_process.user("engine") as there,
+        nats_process.user("controller-ipam") as controller,
+    ):
+        await a_site(engine)
+        vm = await a_vm(engine, "web-1")
+        await serve_reports(there, engine)
+        problem = await report(controller, "ipam", started(vm.operation))
+        assert (problem["code"], problem["status"]) == ("forbidden", 403)
+        assert problem["instance"] == f"/v1/commands/{problem['command']}"
+
+
+async def test_a_key_of_another_report_is_a_mismatch(database: Database, nats_process: NatsProcess) -> None:
+    async with (
+        an_engine(database.service) as engine,
+        nats_process.user("engine") as there,
+        nats_process.user("controller-vm") as controller,
+    ):
+        await a_site(engine)
+        vm = await a_vm(engine, "web-1")
+        await serve_reports(there, engine)
+        first = await report(controller, "vm", started(vm.operation, key="k-1"))
+        again = await report(controller, "vm", started(vm.operation, key="k-1"))
+        assert (again["replayed"], again["position"]) == (True, first["position"])
+        other = await report(controller, "vm", {**started(vm.operation, key="k-1"), "outcome": "failed"})
+        assert other["code"] == "idempotency_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "field"),
+    [
+        pytest.param(b"{", "malformed", "", id="no JSON"),
+        pytest.param(b'{"step": "\xff"}', "malformed", "", id="no UTF-8"),
+        pytest.param([], "malformed", "", id="no object"),
+        pytest.param({}, "validation", "/operation", id="nothing"),
+        pytest.param(started(ids.uuid7(), more=1), "validation", "/more", id="unknown field"),
+        pytest.param({**started(ids.uuid7()), "attempt": "1"}, "validation", "/attempt", id="coercion"),
+        pytest.param(started(ids.uuid7(), key="k" * 65), "validation", "/key", id="long key"),
+        pytest.param(started(ids.uuid7(), key=7), "validation", "/key", id="key of another type"),
+        pytest.param(started(ids.uuid7(), outputs={"a": "x" * 200_000}), "too_large", None, id="large"),
+    ],
+)
+async def test_a_report_that_cannot_be_meant_is_refused(
+    nats_process: NatsProcess, body: Any, code: str, field: str | None
+) -> None:
+    async with nats_process.user("engine") as there, nats_process.user("controller-vm") as controller:
+        await serve_reports(there, Silent())
+        problem = await report(controller, "vm", body)
+        assert problem["code"] == code
+        if field is not None:
+            assert problem["errors"][0]["field"] == field
+
+
+async def test_a_report_that_nobody_takes_now_names_the_command(nats_process: NatsProcess) -> None:
+    async with nats_process.user("engine") as there, nats_process.user("controller-vm") as controller:
+        await serve_reports(there, Full())
+        problem = await report(controller, "vm", started(ids.uuid7()))
+        assert (problem["code"], problem["status"]) == ("unavailable", 503)
+        assert problem["command"]
+
+
+async def test_the_past_is_asked_and_answers(nats_process: NatsProcess) -> None:
+    async def handler(request: dict[str, Any]) -> dict[str, Any]:
+        if request["do"] == "verify":
+            raise Unavailable(None)
+        return {"resource": {"asked": request}, "position": 7}
+
+    async with nats_process.user("past") as there, nats_process.user("api") as here:
+        past = RemotePast(here, "main")
+        with pytest.raises(Unavailable):
+            await past.verify()
+        await serve_past(there, "main", handler)
+        found = await past.resource("vm/acme/web-1", as_of=7)
+        assert found == {"asked": {"do": "resource", "stream": "vm/acme/web-1", "as_of": 7}}
+        with pytest.raises(Unavailable):
+            await past.verify()
+
+
+async def test_each_user_may_do_its_own_and_nothing_else(nats_process: NatsProcess) -> None:
+    heard: list[str] = []
+
+    async def hear(message: Any) -> None:
+        heard.append(f"{message.data.decode()} {message.subject}")
+
+    async with nats_process.user("engine") as engine:
+        await engine.subscribe("berth.reports.*", cb=hear)
+        await engine.subscribe("berth.commands.>", cb=hear)
+        await settled(engine)
+        for name in ("controller-vm", "controller-ipam", "reader", "relay", "dispatcher", "past", "api"):
+            async with nats_process.user(name) as user:
+                for subject in ("berth.reports.vm", "berth.reports.ipam", "berth.commands.main"):
+                    await user.publish(subject, name.encode())
+                await settled(user)
+        await settled(engine)
+        assert heard == [
+            "controller-vm berth.reports.vm",
+            "controller-ipam berth.reports.ipam",
+            "api berth.commands.main",
+        ]
