@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from api.problems import Malformed, UnsupportedMediaType
-from domain.errors import TooLarge
+from api.problems import UnsupportedMediaType
+from domain.errors import Malformed, TooLarge
 
 COMMAND_BYTES_MAX = 1024 * 1024
 BATCH_BYTES_MAX = 8 * 1024 * 1024

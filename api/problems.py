@@ -10,20 +10,6 @@ RETRY_S = 1  # when nothing was handed in, at once is soon enough
 
 
 @dataclass(eq=False)
-class Malformed(DomainError):
-    """The body is not JSON in the form that any command has; `errors` are {`field`, `message`}."""
-
-    code = "malformed"
-    status = 400
-    title = "The body can't be read"
-    errors: list[dict[str, str]]
-
-    @property
-    def detail(self) -> str:
-        return f"{self.errors[0]['message']}; send one JSON object in UTF-8."
-
-
-@dataclass(eq=False)
 class Unauthenticated(DomainError):
     code = "unauthenticated"
     status = 401

@@ -36,6 +36,20 @@ class DomainError(Exception):
 
 
 @dataclass(eq=False)
+class Malformed(DomainError):
+    """What came is not JSON of the right form; `errors` are {`field`, `message`}."""
+
+    code = "malformed"
+    status = 400
+    title = "The body can't be read"
+    errors: list[dict[str, str]]
+
+    @property
+    def detail(self) -> str:
+        return f"{self.errors[0]['message']}; send one JSON object in UTF-8."
+
+
+@dataclass(eq=False)
 class Validation(DomainError):
     """The request can't be meant so; `errors` are {`field`, `message`}."""
 

@@ -5,7 +5,6 @@ import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,7 +18,7 @@ from commands.catalogue import COMMANDS
 from commands.operations import ReportOperation
 from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Envelope, Gateway, Item
-from domain.errors import DomainError, TooLarge, Unavailable, Validation
+from domain.errors import DomainError, Malformed, TooLarge, Unavailable, Validation
 from messaging import subjects
 from messaging.connect import settled
 
@@ -62,20 +61,6 @@ class _Reply(msgspec.Struct, frozen=True):
     answers: list[Answer]
     unavailable: bool = False
     command: str | None = None
-
-
-@dataclass(eq=False)
-class Malformed(DomainError):
-    """What came is not JSON of the right form."""
-
-    code = "malformed"
-    status = 400
-    title = "The body can't be read"
-    errors: list[dict[str, str]]
-
-    @property
-    def detail(self) -> str:
-        return f"{self.errors[0]['message']}; send one JSON object in UTF-8."
 
 
 _encode = msgspec.json.Encoder().encode
