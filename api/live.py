@@ -16,6 +16,7 @@ from psycopg import Error as DatabaseError
 from domain.recorded import Recorded
 from eventlog.codec import Row, decode
 from eventlog.read import LogReader
+from eventlog.tasks import end_tasks
 
 QUEUE_EVENTS_MAX = 4_096
 PAGE_EVENTS = 1_000
@@ -68,8 +69,7 @@ class Tail:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
         self._task = None
 
     async def read(self, after: int) -> AsyncIterator[Event | None]:

@@ -17,6 +17,7 @@ from sqlalchemy import exc, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from domain.errors import Unavailable
+from eventlog.tasks import end_tasks
 from projections import capacity, cursors, facts, lists, schema
 from projections.rows import Document
 from projections.tables import CHANNEL, LIVING, SCHEMA, audit, progress, tokens
@@ -72,8 +73,7 @@ class ReadModel:
 
     async def __aexit__(self, *_: object) -> None:
         if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
+            await end_tasks(self._listener)
         await self._engine.dispose()
 
     async def wait_for(self, position: int, *, timeout_s: float = WAIT_S_MAX) -> None:

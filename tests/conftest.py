@@ -11,6 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,14 @@ def _start_servers(directory: Path) -> None:
     eventually(is_up, within_s=START_S_MAX)
 
 
+@contextmanager
+def making_roles(postgres: Cluster) -> Iterator[None]:
+    """Roles belong to the whole cluster: two tests must not make or change them at once."""
+    with psycopg.connect(postgres.owner) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(1)")
+        yield
+
+
 @pytest.fixture
 def database(postgres: Cluster) -> Iterator[Database]:
     """An empty log in a database of the test's own."""
@@ -130,10 +139,8 @@ def database(postgres: Cluster) -> Iterator[Database]:
     owned = Database(make_conninfo(postgres.owner, dbname=name), make_conninfo(postgres.service, dbname=name))
     with psycopg.connect(postgres.owner, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        # The role belongs to the whole cluster: two tests must not make it at once.
-        connection.execute("SELECT pg_advisory_lock(1)")
-        schema.prepare(owned.owner, service_role=embedded.SERVICE, service_password=postgres.service_password)
-        connection.execute("SELECT pg_advisory_unlock(1)")
+        with making_roles(postgres):
+            schema.prepare(owned.owner, service_role=embedded.SERVICE, service_password=postgres.service_password)
         yield owned
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

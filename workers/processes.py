@@ -20,6 +20,7 @@ from commands.tokens import hash_of
 from commands.writer.engine import Engine
 from commands.writer.gateway import Gateway
 from eventlog.read import LogReader, log_changes
+from eventlog.tasks import end_tasks
 from messaging import dispatch, gateway, past, relay, subjects
 from projections import projector
 from projections.queries import ReadModel
@@ -50,8 +51,7 @@ def run(name: str, settings: Settings) -> None:
         "controller": controller,
         "past": past_service,
     }
-    with contextlib.suppress(asyncio.CancelledError):
-        uvloop.run(_until_told_to_stop(processes[name](settings)))
+    uvloop.run(_until_told_to_stop(processes[name](settings)))
 
 
 async def api(settings: Settings) -> None:
@@ -211,7 +211,11 @@ async def _note_error(error: Exception) -> None:
 
 async def _until_told_to_stop(work: Awaitable[None]) -> None:
     loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(work)
+    told = asyncio.Event()
+    working, waiting = asyncio.ensure_future(work), asyncio.create_task(told.wait())
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    await task
+        loop.add_signal_handler(number, told.set)
+    await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+    await end_tasks(working, waiting)
+    if not working.cancelled():
+        working.result()

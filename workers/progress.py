@@ -8,6 +8,7 @@ import structlog
 from psycopg_pool import AsyncConnectionPool
 
 from commands.operations import ReportOperation
+from eventlog.tasks import end_tasks
 
 WRITE = (
     "INSERT INTO berth.progress (operation, step, attempt, percent, message, at) VALUES (%s, %s, %s, %s, %s, now())"
@@ -36,7 +37,7 @@ class ProgressTable:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._task is not None:
-            self._task.cancel()
+            await end_tasks(self._task)
         await self._pool.close()
 
     def note(self, report: ReportOperation) -> None:

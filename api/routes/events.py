@@ -29,6 +29,7 @@ from api.reading import SCHEMA_OF, at_least, missing, page_reply
 from api.reply import Answerable, encode
 from domain.errors import NotFound, Validation
 from eventlog.codec import Row
+from eventlog.tasks import end_tasks
 from projections.history import history
 
 PAGE_EVENTS = 1_000
@@ -149,11 +150,9 @@ class EventStream:
         try:
             await asyncio.wait((gone, writing), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            gone.cancel()
-            writing.cancel()
-            done = await asyncio.gather(gone, writing, return_exceptions=True)
-        if isinstance(done[1], Exception) and not isinstance(done[1], OSError):
-            raise done[1]
+            await end_tasks(gone, writing)
+        if not writing.cancelled() and (failed := writing.exception()) is not None and not isinstance(failed, OSError):
+            raise failed
 
     async def _write(self, send: Any) -> None:
         loop = asyncio.get_running_loop()

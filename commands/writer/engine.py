@@ -35,6 +35,7 @@ from domain.values import command_stream, operation_stream
 from eventlog.append import Collision, DataRefused, OutcomeUnknown
 from eventlog.codec import Row, decode, encode
 from eventlog.read import LogReader
+from eventlog.tasks import end_tasks
 
 BATCH_COMMANDS_MAX = 256
 BATCH_DECIDE_S_MAX = 0.005
@@ -147,9 +148,7 @@ class Engine:
     async def stop(self) -> None:
         """Stop deciding. What is in flight is settled by whoever reads the log next; callers get Unavailable."""
         self.is_leading = False
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         await self._leader.close()
         await asyncio.to_thread(self._reader.close)
 

@@ -10,6 +10,7 @@ from psycopg.conninfo import make_conninfo
 
 from eventlog import schema
 from tests.api.served import Api, served
+from tests.conftest import making_roles
 from tests.servers import Cluster
 from workers import embedded
 
@@ -20,9 +21,8 @@ def api(postgres: Cluster) -> Iterator[Api]:
     owner, service = make_conninfo(postgres.owner, dbname=name), make_conninfo(postgres.service, dbname=name)
     with psycopg.connect(postgres.owner, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        connection.execute("SELECT pg_advisory_lock(1)")
-        schema.prepare(owner, service_role=embedded.SERVICE, service_password=postgres.service_password)
-        connection.execute("SELECT pg_advisory_unlock(1)")
+        with making_roles(postgres):
+            schema.prepare(owner, service_role=embedded.SERVICE, service_password=postgres.service_password)
     with served(service) as url:
         yield Api(url, service)
     with psycopg.connect(postgres.owner, autocommit=True) as connection:

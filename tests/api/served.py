@@ -15,6 +15,7 @@ from commands.tokens import hash_of
 from commands.writer.engine import Engine
 from commands.writer.ids import uuid7
 from eventlog.read import LogReader, log_changes
+from eventlog.tasks import end_tasks
 from projections import projector
 from projections.queries import ReadModel
 from projections.rows import resource
@@ -119,8 +120,7 @@ def served(conninfo: str) -> Iterator[str]:
             server.should_exit = True
             await serving
         await engine.stop()
-        projecting.cancel()
-        await asyncio.gather(projecting, return_exceptions=True)
+        await end_tasks(projecting)
         reader.close()
 
     loop = asyncio.new_event_loop()

@@ -5,8 +5,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from eventlog import schema
 from eventlog.schema import UnsafeRole
-from tests.conftest import Database
+from tests.conftest import Database, making_roles
 from tests.eventlog.rows import a_row, an_open_log
+from tests.servers import Cluster
 
 CHANGES = (
     "UPDATE berth.events SET state = ''",
@@ -92,14 +93,15 @@ def test_the_table_has_no_sequence_and_no_function_of_the_library(database: Data
     assert sorted(types) == [("notification_id", "bigint", True), ("originator_version", "bigint", True)]
 
 
-async def test_preparing_again_keeps_what_stands_and_restores_the_rules(database: Database) -> None:
+async def test_preparing_again_keeps_what_stands_and_restores_the_rules(database: Database, postgres: Cluster) -> None:
     await (await an_open_log(database.service, [a_row(2)])).close()
     service = conninfo_to_dict(database.service)
     with psycopg.connect(database.owner, autocommit=True) as owner:
         owner.execute("DROP TRIGGER events_are_final ON berth.events")
         owner.execute(f"GRANT DELETE ON berth.events TO {service['user']}")
     # The same password, since the role belongs to all databases of the run.
-    schema.prepare(database.owner, service_role=str(service["user"]), service_password=str(service["password"]))
+    with making_roles(postgres):
+        schema.prepare(database.owner, service_role=str(service["user"]), service_password=str(service["password"]))
     for conninfo in (database.owner, database.service):
         with psycopg.connect(conninfo, autocommit=True) as connection:
             with pytest.raises(errors.InsufficientPrivilege):

@@ -13,6 +13,7 @@ from commands.writer.engine import Engine
 from commands.writer.gateway import Actor, Answer
 from domain.values import from_rfc3339
 from eventlog.read import LogReader
+from eventlog.tasks import end_tasks
 from messaging import dispatch, subjects
 from messaging.dispatch import Dispatcher
 from tests.conftest import Database
@@ -29,9 +30,7 @@ async def dispatching(nats_process: NatsProcess, reader: LogReader, conninfo: st
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await end_tasks(task)
 
 
 async def report(engine: Engine, vm: Answer, outcome: str, *, step: str = "vm.create", attempt: int = 1) -> None:

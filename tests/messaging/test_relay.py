@@ -15,6 +15,7 @@ from eventlog import codec
 from eventlog.append import LogConnection
 from eventlog.codec import Row
 from eventlog.read import LogReader
+from eventlog.tasks import end_tasks
 from messaging import relay, subjects
 from messaging.document import body, document, message
 from messaging.relay import NotOurStream, Relay
@@ -42,9 +43,7 @@ async def relaying(nats_process: NatsProcess, reader: LogReader, conninfo: str) 
         try:
             yield task
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError, NotOurStream):
-                await task
+            await end_tasks(task)
 
 
 async def held(nats_process: NatsProcess, stream: str = subjects.EVENTS) -> list[bytes]:

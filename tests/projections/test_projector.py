@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Identifier
 from domain.errors import Unavailable
 from eventlog.codec import Row, UnknownTopic
 from eventlog.read import LogReader
+from eventlog.tasks import end_tasks
 from projections import projector as projecting
 from projections import schema
 from projections.projector import Displaced, Projector, catch_up, differences, run, standing
@@ -260,5 +261,4 @@ async def test_a_read_waits_for_what_was_just_written(database: Any, reader: Log
                 while not await is_back():
                     await asyncio.to_thread(threading.Event().wait, 0.02)
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await end_tasks(running)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from commands.writer.gateway import Answer
 from domain.invariants import violations
 from domain.values import vm_stream
 from eventlog.read import LogReader
+from eventlog.tasks import end_tasks
 from messaging import dispatch, subjects
 from messaging.dispatch import Dispatcher
 from messaging.gateway import serve_reports
@@ -49,7 +50,7 @@ async def simulated(client: Client, *, delay_ms: int = 0, fail_rate: float = 0.0
     try:
         yield simulator
     finally:
-        await _ended(task)
+        await end_tasks(task)
 
 
 @asynccontextmanager
@@ -70,7 +71,7 @@ async def a_platform(
             try:
                 yield engine
             finally:
-                await _ended(dispatching)
+                await end_tasks(dispatching)
 
 
 class Berth:
@@ -238,9 +239,3 @@ async def test_a_failure_is_the_same_when_the_work_is_given_again(reader: LogRea
         assert len(ends) == 40
         assert len(set(ends)) == 20
         assert {outcome for _, outcome in ends} == {"succeeded", "failed"}
-
-
-async def _ended(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

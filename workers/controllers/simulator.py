@@ -15,6 +15,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from eventlog.tasks import end_tasks
 from messaging import subjects
 
 FETCH_MAX = 256
@@ -82,8 +83,7 @@ class Simulator:
         try:
             await self._take_work()
         finally:
-            for task in (heartbeats, *self._tasks):
-                task.cancel()
+            await end_tasks(heartbeats, *self._tasks)
 
     async def _take_work(self) -> None:
         told = ""
