@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from commands import finding
 from commands.model import CLASSES_MAX, ClassName, Command, Described, Done, Name, Redescribed
-from domain.errors import AlreadyExists, BelowUse, Conflict, InUse, Validation
+from domain.errors import AlreadyExists, BelowUse, Conflict, InUse
 from domain.fleet import Transaction
 from domain.group import GroupCreated, GroupDeleted, GroupUpdated
 from domain.host import would_break
@@ -59,7 +59,7 @@ class UpdateGroup(_OnGroup, Redescribed):
 
     kind: ClassVar[str] = "group.update"
     region: Name | None = None
-    strategy: StrategyName | None = None
+    strategy: StrategyName = DEFAULT_STRATEGY  # null is refused: a group always has one
     overcommit: Annotated[dict[ClassName, Ratio | None], Field(max_length=CLASSES_MAX)] | None = None
     force: bool = False
 
@@ -88,8 +88,6 @@ def create(command: CreateGroup, tx: Transaction) -> Done:
 def update(command: UpdateGroup, tx: Transaction) -> Done:
     fleet = tx.fleet
     group = finding.group(tx, command.group)
-    if "strategy" in command.model_fields_set and command.strategy is None:
-        raise Validation([{"field": "/strategy", "message": "a group always has a strategy"}])
     event = GroupUpdated(
         command.given("strategy", group.strategy),
         command.given("region", group.region),

@@ -2,18 +2,19 @@
 
 from typing import Annotated, Any, ClassVar
 
+from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field
 
 from commands import claims, finding
 from commands.groups import must_stand_in_region
-from commands.model import Asked, Command, Described, Done, Line, Name, Redescribed
+from commands.model import Asked, Command, Described, Done, Line, Name, PatchedAmounts, Redescribed
 from domain import host as decide
-from domain.errors import AlreadyExists, BelowUse, Conflict, InUse, NoQuota
+from domain.errors import AlreadyExists, BelowUse, Conflict, InUse, NoQuota, Validation
 from domain.fleet import Transaction
 from domain.group import Group
 from domain.host import HostDeleted, HostMoved, HostRegistered, HostUpdated
 from domain.quota import would_break
-from domain.values import Bmc, host_stream
+from domain.values import Bmc, Resources, host_stream, ordered
 
 Unit = Annotated[int, Field(ge=1, le=100)]
 
@@ -24,6 +25,16 @@ class BmcField(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     address: Line
+    protocol: Line | None = None
+    credential: Line | None = None
+
+
+class BmcPatch(BaseModel):
+    """A merge patch of it; what has none yet needs an address."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    address: Line = ""
     protocol: Line | None = None
     credential: Line | None = None
 
@@ -49,13 +60,13 @@ class _OnHost(Command):
 
 
 class UpdateHost(_OnHost, Redescribed):
-    """`capacity` is replaced as a whole; `force` leaves use above it."""
+    """`capacity` and `bmc` are merged as well, class by class and part by part; `force` leaves use above a capacity."""
 
     kind: ClassVar[str] = "host.update"
-    capacity: Asked = {}
+    capacity: PatchedAmounts = {}
     rack: Name | None = None
     unit: Unit | None = None
-    bmc: BmcField | None = None
+    bmc: BmcPatch | None = None
     force: bool = False
 
 
@@ -105,10 +116,10 @@ def update(command: UpdateHost, tx: Transaction) -> Done:
     host = finding.host(tx, command.host)
     group = finding.group(tx, host.group)
     event = HostUpdated(
-        command.given("capacity", host.capacity),
+        _merged_capacity(host.capacity, command.capacity),
         command.given("rack", host.rack),
         command.given("unit", host.unit),
-        _bmc(command.bmc) if "bmc" in command.model_fields_set else host.bmc,
+        _merged_bmc(host.bmc, command.bmc) if "bmc" in command.model_fields_set else host.bmc,
         command.patched(host.about),
     )
     if (event.rack, event.unit) != (host.rack, host.unit):
@@ -186,6 +197,23 @@ def _must_have_place(tx: Transaction, name: str, *, group: Group, rack: str | No
                 raise Conflict(f"Unit {unit} of rack {rack!r} holds host {other!r}.")
     if group.region is not None:
         must_stand_in_region(tx, rack=rack, region=group.region, host=name)
+
+
+def _merged_capacity(capacity: Resources, patch: dict[str, int | None]) -> Resources:
+    merged = {**capacity, **patch}
+    kept = {name: amount for name in ordered(set(merged)) if (amount := merged[name])}
+    if not kept:
+        raise Validation([{"field": "/capacity", "message": "at least one amount must stay above 0"}])
+    return kept
+
+
+def _merged_bmc(bmc: Bmc | None, patch: BmcPatch | None) -> Bmc | None:
+    if patch is None:
+        return None
+    if bmc is None and not patch.address:
+        raise Validation([{"field": "/bmc/address", "message": "is needed, as the host has no bmc yet"}])
+    given = {name: getattr(patch, name) for name in patch.model_fields_set}
+    return replace(bmc, **given) if bmc is not None else Bmc(**given)
 
 
 def _bmc(field: BmcField | None) -> Bmc | None:

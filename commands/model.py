@@ -25,7 +25,7 @@ def _asks_for_something(resources: Resources) -> Resources:
     return asked
 
 
-def _no_counts(resources: Resources) -> Resources:
+def _no_counts(resources: dict[str, Any]) -> dict[str, Any]:
     for name in resources:
         if name in COUNTS:
             raise ValueError(f"{name} is a count of quotas, not a resource class")
@@ -47,6 +47,8 @@ Amount = Annotated[int, Field(ge=0, le=AMOUNT_MAX)]
 Amounts = Annotated[dict[ClassName, Amount], Field(max_length=CLASSES_MAX)]
 Asked = Annotated[Amounts, AfterValidator(_no_counts), AfterValidator(_asks_for_something)]
 Limits = Amounts
+# A merge patch of amounts: a class that is absent stays as it is, null or 0 removes one.
+PatchedAmounts = Annotated[dict[ClassName, Amount | None], Field(max_length=CLASSES_MAX), AfterValidator(_no_counts)]
 
 
 class Done(msgspec.Struct, frozen=True):

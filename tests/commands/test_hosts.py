@@ -1,0 +1,51 @@
+"""Hosts and groups: what a merge patch leaves, takes away and can't mean."""
+
+import pytest
+from pydantic import ValidationError
+
+from commands.catalogue import COMMANDS
+from domain.host import Host
+from tests.deciding import Site, a_site
+
+
+def the_host(site: Site) -> Host:
+    found = site.fleet.host("h0")
+    assert found is not None
+    return found
+
+
+def test_a_patched_capacity_keeps_the_classes_it_does_not_name() -> None:
+    site = a_site()
+    site.given("host.update", host="h0", capacity={"gpu": 2})
+    assert the_host(site).capacity == {"cpu": 8, "memory_mib": 16_384, "gpu": 2}
+    site.given("host.update", host="h0", capacity={})
+    assert the_host(site).capacity == {"cpu": 8, "memory_mib": 16_384, "gpu": 2}
+
+
+@pytest.mark.parametrize("none", [None, 0])
+def test_null_or_0_takes_a_class_out_of_a_capacity(none: int | None) -> None:
+    site = a_site()
+    site.given("host.update", host="h0", capacity={"memory_mib": none})
+    assert the_host(site).capacity == {"cpu": 8}
+
+
+def test_a_capacity_is_never_patched_to_nothing() -> None:
+    problem = a_site().refused("validation", "host.update", host="h0", capacity={"cpu": None, "memory_mib": 0})
+    assert problem["errors"][0]["field"] == "/capacity"
+
+
+def test_a_patched_bmc_keeps_the_parts_it_does_not_name() -> None:
+    site = a_site()
+    site.refused("validation", "host.update", host="h0", bmc={"protocol": "redfish"})
+    site.given("host.update", host="h0", bmc={"address": "10.0.0.1", "credential": "vault:h0"})
+    site.given("host.update", host="h0", bmc={"protocol": "redfish", "credential": None})
+    bmc = the_host(site).bmc
+    assert bmc is not None
+    assert (bmc.address, bmc.protocol, bmc.credential) == ("10.0.0.1", "redfish", None)
+    site.given("host.update", host="h0", bmc=None)
+    assert the_host(site).bmc is None
+
+
+def test_a_group_can_not_be_patched_to_have_no_strategy() -> None:
+    with pytest.raises(ValidationError):
+        COMMANDS["group.update"].model_validate({"group": "std", "strategy": None})
