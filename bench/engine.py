@@ -10,7 +10,8 @@ from bench.row import Row
 from bench.site import CAPACITY, a_vm
 from commands.catalogue import COMMANDS
 from commands.writer import ids
-from commands.writer.engine import BATCH_COMMANDS_MAX, Engine
+from commands.writer.batch import COMMANDS_MAX
+from commands.writer.engine import Engine
 from commands.writer.gateway import Actor, Envelope, Item
 from eventlog.append import LogConnection
 from eventlog.codec import Row as LogRow
@@ -95,7 +96,7 @@ async def _raw_append_per_s(conninfo: str, *, events: int, after: int) -> float:
     end = reader.end()
     reader.close()
     again = [LogRow(f"{row.stream}~", end + n, end + n, row.topic, row.state) for n, row in enumerate(written, start=1)]
-    step = BATCH_COMMANDS_MAX * 6
+    step = COMMANDS_MAX * 6
     connection = await LogConnection.connect(conninfo)
     try:
         began = time.perf_counter()

@@ -166,7 +166,7 @@ class LogConnection:
             raise await self._collision(base, rows) from None
         except (psycopg.DataError, errors.ProgramLimitExceeded, UnicodeEncodeError) as error:
             raise DataRefused(str(error)) from error
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             raise OutcomeUnknown(str(error)) from error
         if counted is None or counted[0] != len(rows):
             raise Collision("base", base)
@@ -192,7 +192,7 @@ class LogConnection:
                 _STANDING, (base + 1, [row.stream for row in rows], [row.version for row in rows])
             )
             standing = await cursor.fetchall()
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             raise OutcomeUnknown(str(error)) from error
         if standing and not standing[0][1]:
             return Collision("key", base, streams=[row[0] for row in standing])

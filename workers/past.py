@@ -9,8 +9,10 @@ from typing import Any
 from domain.errors import Unavailable
 from domain.fleet import Fleet
 from domain.invariants import violations
+from domain.values import kind_of
 from eventlog.codec import decode
 from eventlog.read import LogReader
+from projections.history import history
 from projections.projector import differences
 from projections.rows import resource
 
@@ -33,12 +35,22 @@ class PastService:
         async with self._turn:
             match request["do"]:
                 case "resource":
-                    fleet = await asyncio.to_thread(self._folded_to, request["as_of"])
-                    return {"resource": resource(fleet, request["stream"]), "position": fleet.position}
+                    shown = await asyncio.to_thread(self._shown, request["stream"], request["as_of"])
+                    return {"resource": shown, "position": request["as_of"]}
                 case "verify":
                     return await self._verify()
                 case unknown:
                     raise AssertionError(f"{unknown} is nothing that can be asked of the past")
+
+    def _shown(self, stream: str, position: int) -> dict[str, Any] | None:
+        """As it was shown at a command's end. An operation that is over has left the fleet, and is read from its own
+        stream, which says all of it; a revoked token never leaves, and is shown no more."""
+        kind = kind_of(stream)
+        if kind == "operation":
+            changes = history(row for row in self._reader.stream(stream) if row.position <= position)
+            return changes[-1]["after"] if changes else None
+        found = resource(self._folded_to(position), stream)
+        return None if found is not None and kind == "token" and found["state"] == "revoked" else found
 
     def _folded_to(self, position: int) -> Fleet:
         if position < self._fleet.position:

@@ -99,7 +99,17 @@ async def api(settings: Settings) -> None:
                 server_header=False,
             )
         )
-        await server.serve()
+        serving = asyncio.create_task(server.serve())
+        if here is not None:
+            # Without its engine the process is of no use; the supervisor starts it again.
+            failing = asyncio.create_task(here.ended())
+            await asyncio.wait((serving, failing), return_when=asyncio.FIRST_COMPLETED)
+            server.should_exit = True
+            await serving
+            if failing.done():
+                failing.result()
+            await end_tasks(failing)
+        await serving
 
 
 async def engine(settings: Settings) -> None:

@@ -118,7 +118,10 @@ class Decider:
             rows += encoded
             return answer
         tx.undo(mark)
-        return self.refuse(tx, item, context, at=at, on=on, problem=refusal.problem(), rows=rows)
+        is_recorded = not isinstance(refusal, Validation)
+        return self.refuse(
+            tx, item, context, at=at, on=on, problem=refusal.problem(), rows=rows, is_recorded=is_recorded
+        )
 
     def refuse(
         self,
@@ -130,9 +133,11 @@ class Decider:
         on: str | None,
         problem: dict[str, Any],
         rows: list[Row],
+        is_recorded: bool = True,
     ) -> Answer:
-        """Record a refusal, with nothing else of the command left."""
-        if context.dry_run:
+        """Refuse, with nothing else of the command left, and record it. Not recorded, and so not remembered, are dry
+        runs and requests that can't be meant so."""
+        if context.dry_run or not is_recorded:
             return Answer(item.id, problem["status"], 0, on, problem=problem)
         actor = context.actor
         tx.at, tx.command, tx.actor = at, item.id, actor.name
@@ -150,10 +155,15 @@ class Decider:
             context.reason,
             context.batch,
         )
+        mark, first = tx.mark(), len(tx.events)
         tx.record(command_stream(actor.name, item.key), event, version=1)
         recorded = tx.events[-1]
+        try:
+            rows += _encoded(tx.events[first:])
+        except Validation as too_large:
+            tx.undo(mark)
+            return Answer(item.id, too_large.status, 0, on, problem=too_large.problem())
         self.receipts.remember(recorded)
-        rows.append(encode(recorded))
         return Answer(item.id, problem["status"], recorded.position, on, problem=problem)
 
     def view(self, on: str | None, *, ended: Entry | None = None) -> tuple[dict[str, Any] | None, int]:
@@ -258,6 +268,6 @@ def _encoded(events: list[Recorded]) -> list[Row]:
     rows = [encode(recorded) for recorded in events]
     for row in rows:
         if len(row.state) > EVENT_BYTES_MAX:
-            message = f"leads to an event of {len(row.state)} bytes; at most {EVENT_BYTES_MAX} are kept"
+            message = f"leads to an event of {len(row.state)} bytes; at most {EVENT_BYTES_MAX} are kept, so send less"
             raise Validation([{"field": "", "message": message}])
     return rows

@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -292,6 +293,50 @@ async def test_a_request_that_expired_before_its_turn_is_dropped_undecided(datab
             await client.engine.submit(Envelope(ADMIN, (item,), time.time() - 0.5))
         assert refused.value.command == item.id
         assert client.engine.fleet.tenant("acme") is None
+
+
+async def test_what_cannot_be_meant_so_is_not_remembered(database: Database) -> None:
+    past: dict[str, Any] = {"name": "ci", "role": "viewer", "expires_at": "2020-01-01T00:00:00Z"}
+    async with an_engine(database.service) as client:
+        end = client.engine.fleet.position
+        refused = await client.send("token.create", key="k-1", fingerprint="a", **past)
+        assert (refused.problem["code"], refused.position) == ("validation", 0)
+        together = await client.send_all([("tenant.create", {"name": "acme"}), ("token.create", past)], atomic=True)
+        assert [answer.problem["code"] for answer in together] == ["aborted", "validation"]
+        assert client.engine.fleet.position == end
+        mended = await client.send("token.create", key="k-1", fingerprint="b", name="ci", role="viewer")
+        assert (mended.status, mended.replayed) == (201, False)
+
+
+async def test_a_refusal_that_is_too_large_to_be_kept_is_still_answered(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        long = msgspec.structs.replace(
+            client.item("tenant.delete", {"tenant": "acme"}), request={"text": "x" * 300_000}
+        )
+        (refused,) = await client.engine.submit(Envelope(ADMIN, (long,), time.time() + 30.0))
+        assert (refused.problem["code"], refused.position) == ("validation", 0)
+        assert (await client.send("tenant.create", name="acme")).status == 201
+
+
+async def test_keys_that_cannot_be_looked_up_are_unavailable_in_time(database: Database) -> None:
+    server = conninfo_to_dict(database.service)
+    with Proxy(str(server["host"]), int(str(server["port"]))) as proxy:
+        async with an_engine(make_conninfo(database.service, host="127.0.0.1", port=proxy.port)) as client:
+            await client.send("tenant.create", key="k-1", name="acme")
+            proxy.refusing = True
+            proxy.cut()
+            items = [client.item("tenant.create", {"name": f"t{n}"}, key=f"k-t{n}") for n in range(2)]
+            asked = [client.engine.submit(Envelope(ADMIN, (item,), time.time() + n)) for n, item in enumerate(items, 1)]
+            refused = await asyncio.gather(*asked, return_exceptions=True)
+            assert [type(answer) for answer in refused] == [Unavailable, Unavailable]
+            proxy.refusing = False
+            async with asyncio.timeout(40):
+                # The first look-up still tries: whoever comes next is served as soon as the database is back.
+                while True:
+                    with suppress(Unavailable):
+                        answer = await client.send("tenant.create", key="k-t0", name="t0")
+                        break
+            assert answer.status == 201
 
 
 async def test_a_deadline_that_passes_is_noticed_by_the_engine_itself(database: Database) -> None:

@@ -1,0 +1,175 @@
+"""What is decided in one transaction on the fleet and appended by one statement."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from prometheus_client import Counter, Histogram
+
+from commands.writer.deciding import Context, Decider
+from commands.writer.gateway import Answer, Item
+from domain.errors import Aborted, Internal, OperationFailed, Unavailable
+from domain.fleet import ENDS
+from domain.operation import Operation
+from domain.recorded import Recorded
+from eventlog.codec import Row
+
+COMMANDS_MAX = 256
+DECIDE_S_MAX = 0.005
+
+COMMANDS = Counter("berth_commands", "Commands decided", ["command", "outcome"])
+DECISION_SECONDS = Histogram(
+    "berth_decision_seconds",
+    "Time to decide one command",
+    buckets=(1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1),
+)
+
+
+class Ticket(msgspec.Struct, eq=False):
+    """One unit of decision: a command, or all those of an atomic batch. `known` are rows that the log was found to
+    hold."""
+
+    items: tuple[Item, ...]
+    context: Context
+    expires_at: float
+    wait_s: float
+    future: "asyncio.Future[list[Answer]]"
+    known: dict[str, Row]
+    is_alone: bool = False  # its batch was refused for its data: it gets one of its own
+    is_refused: bool = False  # it was refused alone
+
+
+class Batch:
+    """Tickets decided one after the other, each upon what those before it left; undone only as a whole."""
+
+    def __init__(self, decider: Decider) -> None:
+        self._decider = decider
+        self._tx = decider.begin()
+        self.base = decider.fleet.position
+        self.rows: list[Row] = []
+        self.answered: list[tuple[Ticket, list[Answer]]] = []
+        self.ended: dict[str, Answer] = {}  # operation id → what those who wait for its end are told
+        self.commands = 0
+        self._decided_s = 0.0
+
+    @property
+    def is_full(self) -> bool:
+        return (
+            self.commands >= COMMANDS_MAX
+            or self._decided_s >= DECIDE_S_MAX
+            or bool(self.answered and self.answered[-1][0].is_alone)
+        )
+
+    def takes(self, ticket: Ticket) -> bool:
+        return not self.is_full and not (ticket.is_alone and self.answered)
+
+    def decide(self, ticket: Ticket) -> None:
+        """Decide all of the ticket. Its answers may leave when this batch, and so all before it, is committed."""
+        began = time.perf_counter()
+        answers = self._repeats(ticket) or self._decide(ticket)
+        self.answered.append((ticket, answers))
+        self.commands += len(ticket.items)
+        took_s = time.perf_counter() - began
+        DECISION_SECONDS.observe(took_s / len(ticket.items))
+        self._decided_s += took_s
+
+    def take_back(self) -> list[Ticket]:
+        """Undo everything, and give the tickets in their order. What was decided after this batch goes first."""
+        self._forget_receipts(self._tx.events)
+        self._tx.undo()
+        return [ticket for ticket, _ in self.answered]
+
+    def _repeats(self, ticket: Ticket) -> list[Answer] | None:
+        """The first answers again, if this was decided before."""
+        found = [self._decider.repeat(item, ticket.context.actor, ticket.known) for item in ticket.items]
+        if all(answer is None for answer in found):
+            return None
+        # The items of an atomic batch were recorded together, so they come back together.
+        return [
+            answer or Answer(item.id, 503, 0, problem=Unavailable(item.id).problem())
+            for item, answer in zip(ticket.items, found, strict=True)
+        ]
+
+    def _decide(self, ticket: Ticket) -> list[Answer]:
+        first = len(self._tx.events)
+        answers = self._decide_unit(ticket)
+        if not ticket.context.dry_run:
+            self._note_ended_operations(first)
+            for item, answer in zip(ticket.items, answers, strict=True):
+                outcome = "accepted" if answer.problem is None else answer.problem["code"]
+                COMMANDS.labels(item.command.kind, outcome).inc()
+        return answers
+
+    def _decide_unit(self, ticket: Ticket) -> list[Answer]:
+        """All the items, or none: the one that failed with its problem, the others as aborted. All share one `at`."""
+        context, at = ticket.context, self._decider.next_at()
+        if ticket.is_refused:
+            return self._refuse_all(ticket, at, failed=0, problem=Internal().problem())
+        mark, rows = self._tx.mark(), len(self.rows)
+        answers: list[Answer] = []
+        # A dry run of several must see each other's effects, so each is decided for real and all are undone.
+        several = len(ticket.items) > 1
+        decided = msgspec.structs.replace(context, dry_run=False) if several else context
+        for n, item in enumerate(ticket.items):
+            answer = self._decider.decide(self._tx, item, decided, at=at, known=ticket.known, rows=self.rows)
+            if answer.problem is not None and several:
+                self._undo_to(mark, rows)
+                is_recorded = answer.position > 0
+                return self._refuse_all(ticket, at, failed=n, problem=answer.problem, is_recorded=is_recorded)
+            answers.append(answer)
+        if several and context.dry_run:
+            self._undo_to(mark, rows)
+            position = self._decider.fleet.position
+            return [msgspec.structs.replace(answer, position=position, secret=None) for answer in answers]
+        return answers
+
+    def _refuse_all(
+        self, ticket: Ticket, at: int, *, failed: int, problem: dict[str, Any], is_recorded: bool = True
+    ) -> list[Answer]:
+        if len(ticket.items) > 1:
+            problem = {**problem, "index": failed}
+        aborted = Aborted(failed).problem()
+        return [
+            self._decider.refuse(
+                self._tx,
+                item,
+                ticket.context,
+                at=at,
+                on=item.command.on(),
+                problem=problem if n == failed else aborted,
+                rows=self.rows,
+                is_recorded=is_recorded,
+            )
+            for n, item in enumerate(ticket.items)
+        ]
+
+    def _undo_to(self, mark: tuple[int, int, int, int], rows: int) -> None:
+        self._forget_receipts(self._tx.events[mark[1] :])
+        self._tx.undo(mark)
+        del self.rows[rows:]
+
+    def _forget_receipts(self, events: Iterable[Recorded]) -> None:
+        for recorded in events:
+            if recorded.stream.startswith("command/"):
+                self._decider.receipts.forget(recorded.stream)
+
+    def _note_ended_operations(self, first: int) -> None:
+        """What those who wait are told, as of the end of this very command."""
+        for recorded in self._tx.events[first:]:
+            if type(recorded.event) not in ENDS or not recorded.stream.startswith("operation/"):
+                continue
+            operation: Operation = self._tx.ended[recorded.stream].state
+            resource, version = self._decider.view(operation.target, ended=self._tx.ended.get(operation.target))
+            id = recorded.stream.partition("/")[2]
+            self.ended[id] = end_of(id, operation, resource, version, self._decider.fleet.position)
+
+
+def end_of(id: str, operation: Operation, resource: dict[str, Any] | None, version: int, position: int) -> Answer:
+    """What those who wait for an operation are told, as of `position`."""
+    if operation.state == "succeeded":
+        return Answer("", 200, position, operation.target, resource, version, id)
+    broken = next((step.name for step in operation.steps if step.state == "failed"), None)
+    problem = OperationFailed(id, broken, operation.reason, resource).problem()
+    return Answer("", problem["status"], position, operation.target, resource, version, id, problem=problem)

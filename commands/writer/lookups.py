@@ -1,0 +1,93 @@
+"""Rows of the log that a decision needs and memory does not hold: keys used long ago, operations that are over."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import psycopg
+import structlog
+from eventsourcing.persistence import PersistenceError
+
+from commands.operations import ReportOperation
+from commands.writer.gateway import Actor, Envelope, Item
+from commands.writer.receipts import Receipts
+from domain.errors import Unavailable
+from domain.fleet import Fleet
+from domain.values import command_stream
+from eventlog.codec import Row
+from eventlog.read import LogReader
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+FAILURES = (PersistenceError, psycopg.Error, OSError)  # of reading the log
+RETRY_S = 0.2
+
+log = structlog.get_logger()
+
+
+class LookUps:
+    """One query at a time, for all that wait; those who come meanwhile go with the next."""
+
+    def __init__(self, reader: LogReader, fleet: Fleet, receipts: Receipts, *, spawn: Spawn) -> None:
+        self._reader = reader
+        self._fleet = fleet
+        self._receipts = receipts
+        self._spawn = spawn
+        self._asked: dict[str, asyncio.Future[Row | None]] = {}
+
+    async def known(self, envelope: Envelope) -> dict[str, Row]:
+        """The rows that the log holds of what the envelope speaks of, by stream.
+
+        Raises:
+            Unavailable: the log could not be asked.
+        """
+        streams: list[str] = []
+        for item in envelope.items:
+            if item.key != item.id and not self._is_settled_in_memory(item, envelope.actor):
+                streams.append(command_stream(envelope.actor.name, item.key))
+            on = item.command.on()
+            if on.startswith("operation/") and on not in self._fleet.entries:
+                streams.append(on)
+        if not streams:
+            return {}
+        if not self._asked:
+            self._spawn(self._ask())
+        loop = asyncio.get_running_loop()
+        futures = [self._asked.setdefault(stream, loop.create_future()) for stream in streams]
+        # They are shared: unlike gather, wait leaves them alone when this caller is cancelled.
+        await asyncio.wait(futures)
+        return {row.stream: row for future in futures if (row := future.result()) is not None}
+
+    def _is_settled_in_memory(self, item: Item, actor: Actor) -> bool:
+        """Its receipt is in memory (so memory answers), or it can't be older than what memory holds completely."""
+        if self._receipts.get(command_stream(actor.name, item.key)) is not None:
+            return True
+        if isinstance(item.command, ReportOperation) and item.key == item.command.key:
+            operation = self._fleet.operation(item.command.operation)
+            return operation is not None and operation.started_at > self._receipts.horizon
+        return False
+
+    async def existing(self, streams: Sequence[str]) -> dict[str, Row]:
+        """The first row of each of these streams, however long it takes."""
+        while True:
+            try:
+                return await asyncio.to_thread(self._reader.existing, streams)
+            except FAILURES as error:
+                log.warning("look-up failed", error=str(error).strip())
+                await asyncio.sleep(RETRY_S)
+
+    async def _ask(self) -> None:
+        await asyncio.sleep(0)
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            try:
+                found = await asyncio.to_thread(self._reader.existing, list(asked))
+            except FAILURES as error:
+                log.warning("look-up failed", error=str(error).strip())
+                for future in asked.values():
+                    if not future.done():
+                        future.set_exception(Unavailable())
+                continue
+            for stream, future in asked.items():
+                if not future.done():
+                    future.set_result(found.get(stream))
