@@ -64,7 +64,7 @@ def describe(endpoints: Sequence[Endpoint]) -> Document:
 
 def _version() -> str:
     try:
-        return version("berth")
+        return version("berth-cloud")
     except PackageNotFoundError:
         return "0"
 

@@ -55,7 +55,7 @@ SCHEMA_OF = {
     "operation": "Operation",
     "token": "Token",
 }
-_IS_SUM = re.compile(r"-?\w+_(available|used|capacity)\Z").match
+_IS_SUM = re.compile(r"-?(hosts|\w+_(available|used|capacity))\Z").match
 
 
 def listing(
@@ -120,10 +120,8 @@ def single(kind: str, path: str, *, roles: frozenset[str] = VIEWER) -> Endpoint:
         names = tuple(call.path.values())
         document, position = await found(call, kind, names, query)
         tag = b'"%d"' % document["version"]
-        headers = ((b"etag", tag), (b"berth-position", b"%d" % position))
-        if tag in call.headers.get(b"if-none-match", b""):
-            return Reply(304, headers=headers)
-        return json_reply(document, headers=headers)
+        # The tag is for If-Match alone: sums and places of others change without it, so it can't spare a reading.
+        return json_reply(document, headers=((b"etag", tag), (b"berth-position", b"%d" % position)))
 
     return Endpoint(
         method="GET",
@@ -154,8 +152,7 @@ async def found(call: Call, kind: str, names: tuple[str, ...], query: Mapping[st
         if document is not None:
             document = scope.resource(kind, document, await call.sight())
     else:
-        position = model.position
-        document = await model.one(kind, *names, scope=call.actor.tenant)
+        document, position = await model.one_at(kind, *names, scope=call.actor.tenant)
     if document is None:
         raise await missing(call, kind, "/".join(names))
     return document, position

@@ -17,7 +17,9 @@ def history(rows: Iterable[Row]) -> list[dict[str, Any]]:
     for row in rows:
         recorded = decode(row)
         entry = fleet.fold(recorded)
-        after = own(row.stream, entry) if entry is not None and row.stream in fleet.entries else None
+        # An operation that is over has left the fleet, and stays to be seen.
+        is_there = row.stream in fleet.entries or row.stream.startswith("operation/")
+        after = own(row.stream, entry) if entry is not None and is_there else None
         changes.append(
             {
                 "position": row.position,

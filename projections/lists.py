@@ -70,6 +70,11 @@ def _scope(tenant: str) -> Select[Any]:
     return subtree(tenant, name="scope")
 
 
+def _parent(scope: str | None) -> Expression:
+    """Whoever is confined to a tenant is shown none above it."""
+    return tenants.c.parent if scope is None else case((tenants.c.key != scope, tenants.c.parent))
+
+
 def _equals(column: Expression) -> Callable[[Any], Condition]:
     return lambda value: column == value
 
@@ -120,6 +125,10 @@ def _quota_sum(resource_class: str, what: str) -> Expression:
             return case((limit.is_not(None), func.greatest(0, limit - used)))
 
 
+def _hosts_of(where: Condition, of: FromClause) -> Expression:
+    return select(func.count()).select_from(hosts).where(where).correlate(of).scalar_subquery()
+
+
 _over_rack = hosts.outerjoin(racks, racks.c.key == hosts.c.rack)
 
 LISTINGS: dict[str, Listing] = {
@@ -138,6 +147,7 @@ LISTINGS: dict[str, Listing] = {
         sorts={
             **{name: racks.c[name] for name in ("region", "dc", "room")},
             "units": cast(racks.c.document["units"].as_string(), BigInteger),
+            "hosts": _hosts_of(hosts.c.rack == racks.c.key, racks),
         },
         in_scope=_nothing,
         owner=None,
@@ -146,7 +156,11 @@ LISTINGS: dict[str, Listing] = {
         source=groups,
         columns=(),
         filters={"region": _equals(groups.c.region)},
-        sorts={"region": groups.c.region, "strategy": groups.c.document["strategy"].as_string()},
+        sorts={
+            "region": groups.c.region,
+            "strategy": groups.c.document["strategy"].as_string(),
+            "hosts": _hosts_of(hosts.c.group == groups.c.key, groups),
+        },
         in_scope=lambda scope: groups.c.key.in_(select(quotas.c.group).where(quotas.c.tenant.in_(_scope(scope)))),
         owner=None,
         sum_sort=_group_sum,
@@ -199,6 +213,8 @@ LISTINGS: dict[str, Listing] = {
         sorts={
             "tenant": vms.c.tenant,
             "host": vms.c.host,
+            "cluster": cast(None, Text),
+            "pool": cast(None, Text),
             "group": func.coalesce(hosts.c.group, vms.c.group),
             "rack": hosts.c.rack,
             "region": racks.c.region,
@@ -256,6 +272,8 @@ def conditions(
         match name:
             case "state":
                 found.append(table.c.state.in_([value] if isinstance(value, str) else list(value)))
+            case "owner" | "parent" if kind == "tenant":
+                found.append(_parent(scope) == value)
             case "owner":
                 found.append(listing.owner == value if listing.owner is not None else false())
             case "external_id":
@@ -276,8 +294,10 @@ def conditions(
     return found
 
 
-def sort_of(kind: str, text: str) -> Sort:
+def sort_of(kind: str, text: str, *, scope: str | None = None) -> Sort:
     """`name`, `-updated_at`, `cpu_available`: any scalar field, and for what has capacity its amount of any class.
+
+    Cursors carry values of what is sorted by: so within a scope it is what the scope shows.
 
     Raises:
         ValueError: there is no such field to sort by.
@@ -291,6 +311,8 @@ def sort_of(kind: str, text: str) -> Sort:
             return Sort(table.c[field], is_falling, True)
         case "external_id":
             return Sort(table.c.external_id, is_falling)
+        case "owner" | "parent" if kind == "tenant":
+            return Sort(_parent(scope), is_falling)
         case "owner":
             return Sort(listing.owner if listing.owner is not None else cast(None, Text), is_falling)
         case "uid" | "display_name" | "description":

@@ -91,15 +91,19 @@ class ReadModel:
 
     async def one(self, kind: str, *name: str, scope: str | None = None) -> Document | None:
         """The resource, or None: `one("vm", "acme", "web-1")`, `one("quota", group, tenant)`, `one("host", name)`."""
+        return (await self.one_at(kind, *name, scope=scope))[0]
+
+    async def one_at(self, kind: str, *name: str, scope: str | None = None) -> tuple[Document | None, int]:
+        """The same, with the position at which it is so."""
         table, listing = LIVING[kind], lists.LISTINGS[kind]
         where = lists.conditions(kind, filters={}, q=None, labels=(), scope=scope)
         statement = select(table.c.key, table.c.document, *listing.columns).select_from(listing.source)
-        async with self._snapshot() as (connection, _):
+        async with self._snapshot() as (connection, position):
             found = (await connection.execute(statement.where(table.c.key == "/".join(name), *where))).all()
             documents = await facts.present(connection, kind, found)
         if not documents:
-            return None
-        return facts.confine(kind, documents[0], scope=scope) if scope is not None else documents[0]
+            return None, position
+        return (facts.confine(kind, documents[0], scope=scope) if scope is not None else documents[0]), position
 
     async def list_(
         self,
@@ -125,7 +129,7 @@ class ReadModel:
         after = cursors.decode(cursor, of=of) if cursor is not None else None
         table, listing = LIVING[kind], lists.LISTINGS[kind]
         where = lists.conditions(kind, filters=given, q=q, labels=labels, scope=scope)
-        order = lists.sort_of(kind, sort)
+        order = lists.sort_of(kind, sort, scope=scope)
         matching = select(table.c.key, table.c.document, *listing.columns).select_from(listing.source).where(*where)
         statement = lists.page(matching, sort=order, key=table.c.key, after=after, limit=limit)
         async with self._snapshot() as (connection, position):

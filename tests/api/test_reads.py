@@ -88,10 +88,38 @@ def test_what_is_beyond_the_end_is_waited_for_in_vain(api: Api) -> None:
     assert response.headers["Retry-After"]
 
 
-def test_what_did_not_change_is_not_sent_again(api: Api, site: dict[str, Any], named: str) -> None:
-    read = api.shown(site, f"/v1/tenants/{named}")
-    again = api.get(f"/v1/tenants/{named}", headers={"If-None-Match": read.headers["ETag"]})
-    assert (again.status_code, again.content) == (304, b"")
+def test_sums_are_read_anew_though_the_version_stands(api: Api, site: dict[str, Any], named: str) -> None:
+    read = api.shown(site, f"/v1/groups/{named}")
+    host = api.done("POST", "/v1/hosts", {"name": f"{named}-9", "group": named, "capacity": {"cpu": 1}})
+    again = api.shown(host, f"/v1/groups/{named}", headers={"If-None-Match": read.headers["ETag"]})
+    assert (again.status_code, again.headers["ETag"]) == (200, read.headers["ETag"])
+    assert again.json()["hosts"] == read.json()["hosts"] + 1
+
+
+def test_a_read_names_the_position_at_which_it_is_so(api: Api, site: dict[str, Any], named: str) -> None:
+    path = f"/v1/tenants/{named}"
+    for n in range(30):
+        api.done("PATCH", path, {"description": f"{n}"})
+        read = api.get(path)
+        assert api.get(path, params={"as_of": read.headers["Berth-Position"]}).json() == read.json()
+
+
+def test_what_is_over_has_a_past_and_what_is_revoked_has_none(api: Api, site: dict[str, Any], named: str) -> None:
+    ended = api.done("DELETE", f"/v1/vms/{named}/web")
+    operation = f"/v1/operations/{site['operation']}"
+    now = api.shown(ended, operation).json()
+    assert now["state"] == "cancelled"
+    assert api.get(operation, params={"as_of": ended["position"]}).json() == now
+    assert api.get(operation, params={"as_of": site["position"]}).json()["state"] == "running"
+    assert api.get(operation, params={"as_of": site["position"] - 7}).status_code == 404
+    changes = api.get(f"/v1/history/operation/{site['operation']}").json()["items"]
+    assert changes[-1]["after"] == now
+    made = api.done("POST", "/v1/tokens", {"name": named, "role": "viewer"})
+    revoked = api.done("DELETE", f"/v1/tokens/{named}")
+    statuses = [
+        api.get(f"/v1/tokens/{named}", params={"as_of": answer["position"]}).status_code for answer in (made, revoked)
+    ]
+    assert statuses == [200, 404]
 
 
 def test_a_placement_is_explained(api: Api, site: dict[str, Any], named: str) -> None:

@@ -1,5 +1,6 @@
 """Who is confined to a tenant sees its subtree and nothing of anybody else's: on no route, in no error, not live."""
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -171,6 +172,19 @@ def test_capacity_is_shown_by_tenant_alone(api: Api, site: Site) -> None:
 
 def test_no_sum_is_told_by_an_order(api: Api, site: Site) -> None:
     assert api.get("/v1/groups?sort=-cpu_available", token=site.token).status_code == 422
+
+
+def test_no_parent_is_told_by_an_order_or_a_filter(api: Api, site: Site) -> None:
+    for field in ("parent", "owner"):
+        asked = {field: site.name("mid")}
+        assert api.get("/v1/tenants", token=site.token, params=asked).json()["items"] == []
+        for sort in (field, f"-{field}"):
+            page = api.get("/v1/tenants", token=site.token, params={"sort": sort, "limit": 1}).json()
+            cursor = base64.urlsafe_b64decode(page["next_cursor"] + "==").decode()
+            assert site.name("mid") not in cursor
+            params = {"sort": sort, "cursor": page["next_cursor"]}
+            rest = api.get("/v1/tenants", token=site.token, params=params).json()
+            assert [item["name"] for item in page["items"] + rest["items"]] == [site.name("team"), site.name("own")]
 
 
 def refusals(api: Api, site: Site) -> Iterator[tuple[str, httpx.Response]]:

@@ -135,11 +135,11 @@ SORTS = {
         "external_id",
     ],
     "vm": ["name", "-name", "host", "-group", "created_at", "image", "-state", "tenant", "rack"],
-    "group": ["cpu_available", "-cpu_used", "memory_mib_capacity", "region", "-description"],
+    "group": ["hosts", "cpu_available", "-cpu_used", "memory_mib_capacity", "region", "-description"],
     "quota": ["name", "cpu_available", "-cpu_used", "memory_mib_capacity", "over", "tenant"],
     "tenant": ["parent", "-display_name", "owner", "uid"],
     "operation": ["name", "-started_at", "ended_at", "kind", "target"],
-    "rack": ["room", "-units", "version"],
+    "rack": ["-hosts", "room", "-units", "version"],
     "token": ["role", "expires_at"],
 }
 
