@@ -24,6 +24,7 @@ from messaging.connect import settled
 
 CONCURRENT_MAX = 20_000
 ANSWER_GRACE_S = 2.0
+NO_ENGINE_PATIENCE_S, NO_ENGINE_RETRY_S = 5.0, 0.1
 REPORT_PATIENCE_S = 30.0
 REPORT_BYTES_MAX = 128 * 1024  # it is kept in the audit, whose events have at most 256 KiB
 KEY = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -78,13 +79,24 @@ class RemoteGateway:
 
     async def submit(self, envelope: Envelope) -> list[Answer]:
         first = envelope.items[0].id
+        give_up_at = time.monotonic() + NO_ENGINE_PATIENCE_S
         patience_s = max(0.0, envelope.expires_at - time.time()) + envelope.wait_s + ANSWER_GRACE_S
-        try:
-            message = await self._client.request(self._subject, on_the_wire(envelope), timeout=patience_s)
-        except nats.errors.Error as error:
-            # Nobody listens, or nobody answered: either way only the log knows.
-            log.warning("engine not reached", command=first, error=str(error))
-            raise Unavailable(first) from None
+        data = on_the_wire(envelope)
+        while True:
+            try:
+                message = await self._client.request(self._subject, data, timeout=patience_s)
+                break
+            except nats.errors.NoRespondersError:
+                # It reached nobody, so it may be sent again: an engine that is restarted listens within a second.
+                if time.time() < envelope.expires_at and time.monotonic() < give_up_at:
+                    await asyncio.sleep(NO_ENGINE_RETRY_S)
+                    continue
+                log.warning("no engine listens", command=first)
+                raise Unavailable(first) from None
+            except nats.errors.Error as error:
+                # Nobody answered: only the log knows.
+                log.warning("engine not reached", command=first, error=str(error))
+                raise Unavailable(first) from None
         reply = _decode_reply(message.data)
         if reply.unavailable:
             raise Unavailable(reply.command)

@@ -27,6 +27,7 @@ from messaging.document import message, message_id
 PAGE_EVENTS = 500
 ACK_TIMEOUT_S = 5.0
 RETRY_S = 0.2
+NOT_OURS_RETRY_S = 2.0
 LOOK_S = 1.0
 # Each message names the sequence before it, which already makes it stand once. The server remembers the ids of this
 # window: at 10,000 events a second its default of two minutes would be some hundred MiB.
@@ -42,8 +43,7 @@ class NotOurStream(Exception):
     def __init__(self, why: str) -> None:
         super().__init__(
             f"{subjects.EVENTS} {why} Nothing more is relayed. Find out whether the database was restored from a"
-            " backup, or belongs to another installation; then `python -m workers relay-rebuild` makes the stream anew"
-            " from the log (`berth relay rebuild`)."
+            " backup, or belongs to another installation; then `berth relay rebuild` fills it anew from the log."
         )
 
 
@@ -173,11 +173,7 @@ async def rebuild(client: Client, *, first: int = 1) -> None:
 
 
 async def run(client: Client, reader: LogReader, conninfo: str) -> None:
-    """Relay for ever.
-
-    Raises:
-        NotOurStream: a person has to look.
-    """
+    """Relay for ever. With a stream that is not the log's, say so and publish nothing until it was made anew."""
     relay = Relay(client, reader)
     is_open, looked_at, told = False, 0.0, ""
     async with contextlib.aclosing(log_changes(conninfo)) as changes:
@@ -197,3 +193,9 @@ async def run(client: Client, reader: LogReader, conninfo: str) -> None:
                     told = said
                     log.warning("relaying interrupted", position=relay.position, error=said)
                 await asyncio.sleep(RETRY_S)
+            except NotOurStream as error:
+                is_open = False
+                if (said := str(error)) != told:
+                    told = said
+                    log.error("relaying stopped", reason=said)
+                await asyncio.sleep(NOT_OURS_RETRY_S)

@@ -46,6 +46,13 @@ class Silent:
         return []
 
 
+class Prompt:
+    """An engine that answers at once."""
+
+    async def submit(self, envelope: Envelope) -> list[Answer]:
+        return [Answer(item.id, 200, 1) for item in envelope.items]
+
+
 class Full:
     """An engine that takes nothing."""
 
@@ -99,7 +106,18 @@ async def test_an_engine_far_away_answers_as_one_nearby(database: Database, nats
         assert uids == {entry.state.uid for stream, entry in engine.fleet.entries.items() if stream[:3] == "vm/"}
 
 
-async def test_without_an_engine_a_command_is_unavailable_and_named(nats_process: NatsProcess) -> None:
+async def test_an_engine_that_is_restarted_meanwhile_is_waited_for(nats_process: NatsProcess) -> None:
+    async with nats_process.user("engine") as there, nats_process.user("api") as here:
+        asking = asyncio.create_task(RemoteGateway(here, "main").submit(an_envelope()))
+        await asyncio.sleep(0.3)
+        await serve_commands(there, "main", Prompt())
+        assert [answer.status for answer in await asking] == [200]
+
+
+async def test_without_an_engine_a_command_is_unavailable_and_named(
+    nats_process: NatsProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("messaging.gateway.NO_ENGINE_PATIENCE_S", 0.2)
     async with nats_process.user("api") as client:
         envelope = an_envelope()
         with pytest.raises(Unavailable) as refusal:

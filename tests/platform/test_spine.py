@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import nats
 import pytest
 
-from tests.conftest import Platform
+from tests.conftest import ROOT, Platform
 from tests.platform.client import Client, Site, client_of
 
 
@@ -82,8 +84,17 @@ def test_a_deletion_gives_everything_back(client: Client) -> None:
     assert [account["available"] for account in after] == [account["available"] for account in before]
 
 
-def test_64_clients_race_for_the_last_of_a_quota(client: Client, platform: Platform) -> None:
-    site = Site(client, hosts=4, cpu=64, quota_cpu=20)
+@pytest.mark.parametrize(
+    ("hosts", "cpu", "quota_cpu", "account"),
+    [
+        pytest.param(4, 64, 20, "/v1/groups/{0.group}/quotas/{0.tenant}", id="quota"),
+        pytest.param(1, 20, 1000, "/v1/hosts/{0.hosts[0]}", id="host"),
+    ],
+)
+def test_64_clients_race_for_the_last_of_it(
+    client: Client, platform: Platform, hosts: int, cpu: int, quota_cpu: int, account: str
+) -> None:
+    site = Site(client, hosts=hosts, cpu=cpu, quota_cpu=quota_cpu)
 
     def provision(n: int) -> int:
         return client_of(platform).post("/v1/vms", site.vm(f"vm-{n}")).status_code
@@ -92,7 +103,8 @@ def test_64_clients_race_for_the_last_of_a_quota(client: Client, platform: Platf
         statuses = list(clients.map(provision, range(64)))
     assert statuses.count(202) == 20
     assert statuses.count(409) == 44
-    assert client.get(f"/v1/groups/{site.group}/quotas/{site.tenant}").json()["used"]["cpu"] == 20
+    shown = client.get(account.format(site), min_position=client.end()).json()
+    assert (shown["used"]["cpu"], shown["available"]["cpu"]) == (20, 0)
 
 
 def test_nats_has_every_event_in_order_at_its_position(client: Client, platform: Platform) -> None:
@@ -103,6 +115,17 @@ def test_nats_has_every_event_in_order_at_its_position(client: Client, platform:
     assert [event["position"] for event in events] == list(range(1, position + 1))
     audited = {command["data"]["id"] for command in commands}
     assert answer.json()["command"] in audited
+
+
+def test_streams_that_are_made_anew_are_filled_from_the_log(client: Client, platform: Platform) -> None:
+    answer = client.post("/v1/vms", Site(client).vm(), Prefer="wait=10")
+    command = ["-m", "cli.main", "relay", "rebuild", "--yes", "--data", str(platform.data)]
+    made = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    assert made.returncode == 0, made.stderr
+    position = int(answer.headers["Berth-Position"])
+    events, commands = asyncio.run(_read_streams(platform, until=position))
+    assert [event["position"] for event in events] == list(range(1, position + 1))
+    assert answer.json()["command"] in {command["data"]["id"] for command in commands}
 
 
 def test_verification_finds_nothing(client: Client) -> None:
