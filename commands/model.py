@@ -3,7 +3,7 @@
 from typing import Annotated, Any, ClassVar
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from domain.values import AMOUNT_MAX, COUNTS, NAME_PATTERN, About, Resources, ordered
 
@@ -16,6 +16,21 @@ def _without_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("a NUL character is not allowed")
     return text
+
+
+def without_nul_inside(value: JsonValue) -> JsonValue:
+    """The same value, if no text and no member's name in it has a NUL, which PostgreSQL can't keep."""
+    match value:
+        case str():
+            _without_nul(value)
+        case list():
+            for entry in value:
+                without_nul_inside(entry)
+        case dict():
+            for name, entry in value.items():
+                _without_nul(name)
+                without_nul_inside(entry)
+    return value
 
 
 def _asks_for_something(resources: Resources) -> Resources:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
 from commands import finding, vms
-from commands.model import Command, Done, Text
+from commands.model import Command, Done, Text, without_nul_inside
 from domain import operation as decide
 from domain.errors import Conflict, InvalidState, Validation
 from domain.fleet import Transaction
@@ -53,7 +53,7 @@ class ReportOperation(_OnOperation):
     outcome: Literal["started", "progress", "succeeded", "failed"]
     message: Text | None = None
     percent: Annotated[int, Field(ge=0, le=100)] | None = None
-    outputs: dict[str, JsonValue] | None = None
+    outputs: Annotated[dict[str, JsonValue], AfterValidator(without_nul_inside)] | None = None
 
     @property
     def key(self) -> str:

@@ -12,6 +12,7 @@ from domain import quota, vm
 from domain.errors import AlreadyExists, NoCapacity
 from domain.fleet import Transaction
 from domain.operation import Operation, OperationCancelled, OperationStarted, Step
+from domain.scheduling.explain import scaled_down
 from domain.scheduling.place import PlacementRequest
 from domain.values import Resources, available, excess, operation_stream, vm_stream
 from domain.vm import (
@@ -166,7 +167,7 @@ def resize(command: ResizeVm, tx: Transaction) -> Done:
         chain = finding.may_grow(tx, found.tenant)
         group = tx.fleet.group_of(found)
         quota.check(tx.fleet.quotas(group, chain), more)
-        _must_have_room(tx, found, group=group, more=more)
+        _must_have_room(tx, found, to=command.resources, more=more)
         assert found.host is not None
         claims.take(tx, command.on(), host=found.host, group=group, chain=chain, resources=more, vms=0)
     tx.record(command.on(), event)
@@ -282,17 +283,19 @@ def _begin(
     tx.record(operation_stream(operation), OperationStarted(kind, stream, steps, work, tx.at))
 
 
-def _must_have_room(tx: Transaction, found: Vm, *, group: str, more: Resources) -> None:
-    """Raises NoCapacity, told of the one host that could take it."""
-    host, policy = tx.fleet.host(found.host or ""), tx.fleet.group(group)
-    assert host is not None and policy is not None
+def _must_have_room(tx: Transaction, found: Vm, *, to: Resources, more: Resources) -> None:
+    """Raises NoCapacity, told of the one host that could take it and of the size as a whole."""
+    host = tx.fleet.host(found.host or "")
+    assert host is not None
+    policy = tx.fleet.group(host.group)
+    assert policy is not None
     free = available(host.capacity, policy.overcommit, host.used)
     short = excess(more, free)
     if short:
-        most = {name: found.resources.get(name, 0) + min(amount, free.get(name, 0)) for name, amount in more.items()}
+        room = {name: found.resources.get(name, 0) + free.get(name, 0) for name in to}
         reasons = [{"reason": f"insufficient:{next(iter(short))}", "hosts": 1}]
         nearest = {"host": host.name, "short": short}
-        raise NoCapacity(group, more, 1, reasons, nearest, {**found.resources, **most}, [])
+        raise NoCapacity(host.group, to, 1, reasons, nearest, scaled_down(to, room), [])
 
 
 def _where(field: WhereField | None) -> Where | None:

@@ -42,6 +42,12 @@ def no_capacity(
     return NoCapacity(group, resources, len(table.names), counted(reasons), nearest, largest_fit, [])
 
 
+def scaled_down(asked: Resources, room: Resources) -> Resources | None:
+    """The largest request of the shape of `asked` that fits into `room`, or None if nothing of it does."""
+    fit = _largest_fit(np.array([[room.get(name, 0)] for name in asked], dtype=np.int64), list(asked.values()))
+    return dict(zip(asked, fit, strict=True)) if fit else None
+
+
 def _nearest(free: Amounts, asked: list[int]) -> tuple[int, list[int]]:
     """The first host that lacks least, as the sum of lack ÷ asked over the classes, and what it lacks of each."""
     amounts = np.array(asked, dtype=np.int64)[:, None]

@@ -165,6 +165,8 @@ def test_a_resize_beyond_the_host_is_refused_with_what_is_short() -> None:
         "no_capacity", "vm.resize", tenant="payments", vm="web-1", resources={"cpu": 9, "memory_mib": 1024}
     )
     assert problem["nearest"] == {"host": "h0", "short": {"cpu": 1}}
+    assert problem["requested"] == {"cpu": 9, "memory_mib": 1024}
+    assert problem["largest_fit"] == {"cpu": 8, "memory_mib": 910}
 
 
 def test_a_stopped_vm_keeps_its_claims() -> None:
