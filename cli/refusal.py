@@ -15,7 +15,9 @@ def lines(problem: dict[str, Any]) -> list[str]:
     title = str(problem.get("title") or code or "Refused")
     first = title if not code or code.lower() == title.lower().replace(" ", "_") else f"{title} ({code})"
     shown = [f"berth: {tables.printable(first)}"]
-    if detail := problem.get("detail"):
+    detail = problem.get("detail")
+    # Of bad input the detail is the first of the errors, which follow all.
+    if detail and not (problem.get("errors") and _text(detail) in _errors("errors", problem["errors"])):
         shown += _indented(_text(detail).split("\n"))
     for field, value in problem.items():
         if field in QUIET or value is None or value in ([], {}):

@@ -48,29 +48,31 @@ class Player:
             TimedOut: a deletion did not end, so what follows it cannot be decided as the trace has it.
         """
         run: list[Request] = []
-        with ThreadPoolExecutor(DELETIONS_AT_ONCE) as pool:
+        is_paced = pace is not None
+        pool = ThreadPoolExecutor(DELETIONS_AT_ONCE)
+        try:
             for request in requests:
+                if run and (run[0].action != request.action or (is_paced and run[0].time_s < request.time_s)):
+                    run = self._send(run, pool, progress)
                 if pace is not None:
                     pace(request.time_s)
-                if run and run[0].action != request.action:
-                    run = self._send(run, pool)
                 run.append(request)
-                if len(run) >= self._length_max(run, is_paced=pace is not None):
-                    run = self._send(run, pool)
-                    if progress is not None:
-                        progress(self._tally.done)
-            self._send(run, pool)
-        if progress is not None:
-            progress(self._tally.done)
-        for line in self._lines:
-            line.close()
+                if len(run) >= self._length_max(run, is_paced=is_paced):
+                    run = self._send(run, pool, progress)
+            self._send(run, pool, progress)
+        finally:
+            pool.shutdown(cancel_futures=True)  # what is not sent yet when somebody interrupts us is not sent
+            for line in self._lines:
+                line.close()
 
     def _length_max(self, run: list[Request], *, is_paced: bool) -> int:
         if run[0].action == "delete":
             return DELETIONS_MAX
         return 1 if is_paced or self._singles_left > 0 else self._batch
 
-    def _send(self, run: list[Request], pool: ThreadPoolExecutor) -> list[Request]:
+    def _send(
+        self, run: list[Request], pool: ThreadPoolExecutor, progress: Callable[[int], None] | None
+    ) -> list[Request]:
         """Send requests of one action; answers with the next run, empty."""
         if run and run[0].action == "delete":
             self._delete(run, pool)
@@ -78,6 +80,8 @@ class Player:
             self._create(run[0])
         elif run:
             self._create_many(run)
+        if progress is not None:
+            progress(self._tally.done)
         return []
 
     def _create(self, request: Request) -> None:

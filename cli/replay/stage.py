@@ -10,6 +10,7 @@ from cli.replay.trace import Trace
 
 ATOMIC_COMMANDS_MAX = 200
 ATOMIC_HOSTS_MAX = 1000
+AMOUNT_MAX = 2**53 - 1  # what the API takes as an amount
 RUN_LENGTH_MAX = 28  # leaves room for the names of racks and hosts behind it
 
 
@@ -78,7 +79,7 @@ def ample_limits(trace: Trace) -> dict[str, int]:
         if request.action == "create":
             limits["vms"] += 1
             for name, amount in request.resources.items():
-                limits[name] = limits.get(name, 0) + amount
+                limits[name] = min(limits.get(name, 0) + amount, AMOUNT_MAX)
     return limits
 
 

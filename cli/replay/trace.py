@@ -2,14 +2,17 @@
 
 import csv
 import gzip
+import math
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from cli.errors import Failed
 
 REQUEST_FIELDS = ("time_s", "action", "vm", "rule", "set", "domain")
 HOST_FIELDS = ("host", "region", "dc", "rack")
+GZIP_MAGIC = b"\x1f\x8b"
 RULES = ("affinity", "anti_affinity", "fault_domain")
 
 
@@ -55,10 +58,13 @@ def read(trace: str, hosts: str | None) -> Trace:
     """
     requests_path = _inside(Path(trace), "requests")
     hosts_path = _inside(Path(hosts), "hosts") if hosts else _beside(requests_path)
+    machines = list(read_hosts(hosts_path))
+    if not machines:
+        raise BadTrace(f"{hosts_path} names no host")
     name = requests_path.name.split(".")[0]
     if name == "requests":
         name = requests_path.resolve().parent.name
-    return Trace(name, list(read_requests(requests_path)), list(read_hosts(hosts_path)))
+    return Trace(name, list(read_requests(requests_path)), machines)
 
 
 def read_requests(path: Path) -> Iterator[Request]:
@@ -76,8 +82,10 @@ def read_requests(path: Path) -> Iterator[Request]:
         if rule and (rule not in RULES or not row.get("set")):
             raise BadTrace(f"{path}, line {line}: rule is empty or one of {', '.join(RULES)}, with a set")
         domain = row.get("domain") or "0"
-        if not domain.isdigit():
+        if not (domain.isascii() and domain.isdigit()):
             raise BadTrace(f"{path}, line {line}: domain is a whole number, not {domain!r}")
+        if not row["vm"]:
+            raise BadTrace(f"{path}, line {line}: vm has no name")
         resources = _amounts(path, line, row, but=REQUEST_FIELDS)
         yield Request(time_s, action, row["vm"], resources, rule, row.get("set") or "", int(domain))
 
@@ -94,7 +102,7 @@ def read_hosts(path: Path) -> Iterator[Machine]:
 
 def _rows(path: Path, *, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with _opened(path) as file:
             reader = csv.DictReader(file)
             missing = [field for field in required if field not in (reader.fieldnames or ())]
             if missing:
@@ -103,8 +111,18 @@ def _rows(path: Path, *, required: tuple[str, ...]) -> Iterator[tuple[int, dict[
                 if None in row or None in row.values():
                     raise BadTrace(f"{path}, line {reader.line_num}: it has another number of fields than the header")
                 yield reader.line_num, row
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise BadTrace(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _opened(path: Path) -> IO[str]:
+    """The text of a file, gzipped or not: told by how it begins, as a download may have lost or gained a suffix."""
+    with path.open("rb") as file:
+        is_gzipped = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+    # A spreadsheet puts a mark of byte order before the header; utf-8-sig takes it off.
+    if is_gzipped:
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def _amounts(path: Path, line: int, row: dict[str, str], *, but: tuple[str, ...]) -> dict[str, int]:
@@ -113,7 +131,7 @@ def _amounts(path: Path, line: int, row: dict[str, str], *, but: tuple[str, ...]
     for field, text in row.items():
         if field in but:
             continue
-        if not text.isdigit():
+        if not (text.isascii() and text.isdigit()):
             raise BadTrace(f"{path}, line {line}: {field} is a whole number, not {text!r}")
         if int(text):
             found[field] = int(text)
@@ -122,9 +140,12 @@ def _amounts(path: Path, line: int, row: dict[str, str], *, but: tuple[str, ...]
 
 def _number(path: Path, line: int, field: str, text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise BadTrace(f"{path}, line {line}: {field} is a number, not {text!r}") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadTrace(f"{path}, line {line}: {field} is a number, not {text!r}")
+    return number
 
 
 def _inside(path: Path, stem: str) -> Path:

@@ -1,5 +1,6 @@
 """`berth replay`: a real trace on the running platform, and what came of it."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from cli import options, output, tables, units
-from cli.errors import Refused
+from cli.errors import Failed, Refused
 from cli.replay import stage, trace
 from cli.replay.player import Player
 from cli.replay.stage import Stage
@@ -27,7 +28,7 @@ def _speed(text: str) -> float | None:
         factor = float(text)
     except ValueError:
         factor = 0.0
-    if factor <= 0:
+    if not (0 < factor < math.inf):
         raise click.BadParameter(f"{text!r} is neither max nor a number above 0")
     return factor
 
@@ -70,10 +71,16 @@ def replay(
     tally = Tally(built.capacity, requests=len(read.requests))
     player = Player(session.connection, built, tally, singles=requests, batch=batch)
     started = time.monotonic()
-    with _progress(len(read.requests)) as show:
-        player.play(read.requests, pace=_pace(speed, read.requests), progress=show)
-    elapsed_s = time.monotonic() - started
-    report = _report(read.name, built, strategy, tally, elapsed_s)
+    try:
+        with _progress(len(read.requests)) as show:
+            player.play(read.requests, pace=_pace(speed, read.requests), progress=show)
+    except KeyboardInterrupt:
+        _print(session, _report(read.name, built, strategy, tally, time.monotonic() - started))
+        raise Failed(
+            f"interrupted after {tally.done:,} of {len(read.requests):,} requests; "
+            f"what was placed by then stays, as tenant {built.tenant} in group {built.group}"
+        ) from None
+    report = _report(read.name, built, strategy, tally, time.monotonic() - started)
     try:
         report["violations"] = len(verify.ask(session.connection)["violations"])
     except Refused:

@@ -68,11 +68,11 @@ def test_a_validation_names_each_field() -> None:
         {
             "title": "Validation failed",
             "code": "validation",
+            "detail": "/resources/cpu: must be a whole number",
             "errors": [{"field": "/resources/cpu", "message": "must be a whole number"}],
         }
     )
-    assert lines[0] == "berth: Validation failed (validation)"
-    assert lines[1] == "  /resources/cpu: must be a whole number"
+    assert lines == ["berth: Validation failed (validation)", "  /resources/cpu: must be a whole number"]
 
 
 def test_what_was_probably_meant_stands_at_the_end() -> None:

@@ -44,6 +44,8 @@ def test_a_trace_is_a_file_or_a_folder_plain_or_gzipped(tmp_path: Path) -> None:
         ("0,create,a,-1,0", "line 2: cpu_milli is a whole number"),
         ("0,create,a,1", "line 2: it has another number of fields"),
         ("5,create,a,1,0\n4,create,b,1,0", "line 3: time_s goes back"),
+        ("nan,create,a,1,0", "line 2: time_s is a number"),
+        ("0,create,,1,0", "line 2: vm has no name"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, lines: str, said: str) -> None:
@@ -133,3 +135,33 @@ def test_percentiles_are_values_that_were_measured() -> None:
     assert percentile(values, 0.99) == 198
     assert percentile([7.0], 0.99) == 7
     assert percentile([], 0.5) is None
+
+
+def test_a_file_is_gzipped_if_it_begins_so_whatever_it_is_called(tmp_path: Path) -> None:
+    text = f"\ufeff{HEADER}\r\n0,create,a,1000,0\r\n"
+    (tmp_path / "plain.csv.gz").write_text(text, newline="")
+    with gzip.open(tmp_path / "packed.csv", "wt", newline="") as file:
+        file.write(text)
+    for name in ("plain.csv.gz", "packed.csv"):
+        assert [request.vm for request in trace.read_requests(tmp_path / name)] == ["a"], name
+
+
+def test_a_broken_gzip_is_said_so(tmp_path: Path) -> None:
+    whole = gzip.compress(f"{HEADER}\n0,create,a,1000,0\n".encode())
+    (tmp_path / "cut.csv.gz").write_bytes(whole[:-12])
+    (tmp_path / "bad.csv.gz").write_bytes(whole[:12] + b"\xff" * 20)
+    for name in ("cut.csv.gz", "bad.csv.gz"):
+        with pytest.raises(BadTrace, match="cannot read"):
+            list(trace.read_requests(tmp_path / name))
+
+
+def test_hosts_that_name_none_are_no_trace(tmp_path: Path) -> None:
+    (tmp_path / "requests.csv").write_text(f"{HEADER}\n0,create,a,1000,0\n")
+    (tmp_path / "hosts.csv").write_text("host,region,dc,rack,cpu_milli\n")
+    with pytest.raises(BadTrace, match="names no host"):
+        trace.read(str(tmp_path), None)
+
+
+def test_an_ample_quota_is_one_that_the_api_takes() -> None:
+    requests = [Request(n, "create", str(n), {"cpu_milli": 2**53 - 2}, "", "", 0) for n in range(3)]
+    assert stage.ample_limits(Trace("t", requests, [])) == {"vms": 3, "cpu_milli": 2**53 - 1}
