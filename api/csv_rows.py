@@ -2,20 +2,20 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 
-def csv_of(items: Iterable[Mapping[str, Any]]) -> bytes:
-    """A header line and a line an item; a column that an item does not have is empty there."""
+def csv_of(items: Iterable[Mapping[str, Any]], *, otherwise: Sequence[str]) -> bytes:
+    """A header line and a line an item; a column that an item does not have is empty there. Without any item, the
+    header says `otherwise`."""
     flat = [dict(_flattened(item)) for item in items]
-    columns = list(dict.fromkeys(column for row in flat for column in row))
+    columns = list(dict.fromkeys(column for row in flat for column in row)) or otherwise
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    if columns:
-        writer.writerow(columns)
+    writer.writerow(columns)
     writer.writerows([row.get(column, "") for column in columns] for row in flat)
     return text.getvalue().encode()
 

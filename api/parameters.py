@@ -113,6 +113,11 @@ LIMIT = Parameter(
     whole(1, LIMIT_MAX),
     {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
 )
+ROWS_LIMIT = msgspec.structs.replace(
+    LIMIT,
+    description=f"At most so many; {LIMIT_MAX} unless told: they are to be seen together",
+    schema={**LIMIT.schema, "default": LIMIT_MAX},
+)
 CURSOR = Parameter("cursor", "`next_cursor` of the page before", text, STRING)
 SORT = Parameter("sort", "A field to sort by, `-` before it for falling", text, STRING)
 COUNT = Parameter("count", "true: also count all that match", flag, BOOLEAN)

@@ -30,6 +30,7 @@ from api.parameters import (
     time,
 )
 from api.reply import CSV, Answerable, Reply, json_reply
+from api.schemas import SCHEMAS
 from domain.errors import NotFound, Validation
 from projections.lists import sort_of
 from projections.rows import Document
@@ -190,7 +191,14 @@ def page_reply(call: Call, page: Mapping[str, Any], query: Mapping[str, Any]) ->
         following = "&".join([*kept, urlencode({"cursor": page["next_cursor"]})])
         link = f'<{quote(call.scope["path"])}?{following}>; rel="next"'
         headers += ((b"link", link.encode()),)
-    return Reply(200, csv_of(page["items"]), CSV, headers)
+    return Reply(200, csv_of(page["items"], otherwise=_fields(call.endpoint.answer)), CSV, headers)
+
+
+def _fields(answer: str | None) -> list[str]:
+    """The fields of what a list lists: the header of a table without rows."""
+    assert answer is not None
+    item: str = SCHEMAS[answer]["properties"]["items"]["items"]["$ref"]
+    return list(SCHEMAS[item.rpartition("/")[2]]["properties"])
 
 
 def wants_csv(call: Call) -> bool:

@@ -1,7 +1,8 @@
 """How much there is, is used and is free: by place, group, host, or tenant."""
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import text
@@ -13,8 +14,12 @@ from projections import rows
 from projections.facts import sums_by
 from projections.rows import Sums
 
+Row = dict[str, Any]
+
 FILTERS = ("region", "dc", "group", "tenant")
 BY = {"region": "racks.region", "dc": "racks.dc", "rack": "hosts.rack", "group": "hosts.group", "host": "hosts.key"}
+
+_SUM = re.compile(r"^([a-z][a-z0-9_]{0,62})_(capacity|used|available|largest_fit)$")
 
 _WHERE = {
     "region": "coalesce(racks.region, groups.region) = :region",
@@ -101,6 +106,36 @@ async def capacity(
     if by == "group":
         await _add_promises(connection, found, sums)
     return found
+
+
+def must_sort(sort: str) -> None:
+    """Raises ValueError: capacity has nothing of that name to sort by."""
+    field = sort.removeprefix("-")
+    if field != "name" and not _SUM.match(field):
+        raise ValueError(f"capacity can't be sorted by {field!r}")
+
+
+def page(
+    found: Sequence[Row], *, sort: str, after: tuple[int, str | None] | None, limit: int
+) -> tuple[list[Row], tuple[int, str | None] | None]:
+    """The next `limit` rows by `name`, or by a class's amount such as `-cpu_available`, and (amount, name) of the last
+    if more follow. A row without a name comes after its equals."""
+    is_falling, amount = sort.startswith("-"), _SUM.match(sort.removeprefix("-"))
+
+    def value(row: Row) -> int:
+        what: int = row[amount[2]].get(amount[1], 0) if amount is not None else 0
+        return what
+
+    left: Row | None = None
+    if after is not None:  # what the page before ended with takes its place as it was then, and no more
+        left = {"name": after[1], **({amount[2]: {amount[1]: after[0]}} if amount is not None else {})}
+    rows = [*found, *([left] if left is not None else [])]
+    rows.sort(key=lambda row: row["name"] or "", reverse=is_falling and amount is None)
+    rows.sort(key=lambda row: row["name"] is None)
+    rows.sort(key=value, reverse=is_falling)
+    begin = next(n for n, row in enumerate(rows) if row is left) + 1 if left is not None else 0
+    shown = rows[begin : begin + limit]
+    return shown, (value(shown[-1]), shown[-1]["name"]) if len(rows) > begin + limit else None
 
 
 def _row(name: str | None, sums: Sums) -> dict[str, Any]:

@@ -6,6 +6,10 @@ import hashlib
 from typing import Any
 
 import msgspec
+from sqlalchemy.types import BigInteger, Boolean, TypeEngine
+
+NO_CURSOR = "this is no cursor: take next_cursor of the page before"
+INT8_MAX = 2**63 - 1
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
@@ -31,7 +35,16 @@ def decode(text: str, *, of: str) -> Cursor:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         cursor = msgspec.json.decode(raw, type=Cursor)
     except (binascii.Error, msgspec.DecodeError, ValueError):
-        raise ValueError("this is no cursor: take next_cursor of the page before") from None
+        raise ValueError(NO_CURSOR) from None
     if cursor.of != of:
         raise ValueError("this cursor belongs to a list with another sort or other filters: begin without a cursor")
     return cursor
+
+
+def fits(value: Any, type: TypeEngine[Any]) -> bool:
+    """Can it be a value of a column of this type? Whoever makes up a cursor is told so, and not by the database."""
+    if isinstance(type, Boolean):
+        return isinstance(value, bool)
+    if isinstance(type, BigInteger):
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= INT8_MAX
+    return isinstance(value, str) and "\0" not in value

@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.values import from_rfc3339
+from projections import cursors
 from projections.cursors import Cursor
 from projections.tables import LIVING, audit, groups, hosts, operations, quotas, racks, tenants, tokens, vms
 
@@ -328,11 +329,17 @@ def page(statement: Select[Any], *, sort: Sort, key: Expression, after: Cursor |
     """The next `limit` rows by (sort, key), with the sort's value as the column `sort_value`, and one more row if more.
 
     A row that is added or removed meanwhile moves no other: each is shown once, if it stands all the while.
+
+    Raises:
+        ValueError: a cursor whose values can't be those of a row.
     """
     value, is_falling = sort.expression, sort.is_falling
     statement = statement.add_columns(value.label("sort_value"))
     by_key_alone = value is key
     if after is not None:
+        is_null = after.value is None and not sort.is_total
+        if not (is_null or cursors.fits(after.value, value.type)) or not cursors.fits(after.key, key.type):
+            raise ValueError(cursors.NO_CURSOR)
         statement = statement.where(_behind(sort, key, after))
     directed = value.desc() if is_falling else value.asc()
     if not sort.is_total:
@@ -376,7 +383,7 @@ def _microseconds(value: Any) -> int:
 AUDIT_FILTERS = ("actor", "resource", "command", "outcome", "since", "until")
 
 
-def audit_conditions(*, filters: Mapping[str, Any], scope: str | None) -> list[Condition]:
+def audit_conditions(*, filters: Mapping[str, Any], q: str | None = None, scope: str | None) -> list[Condition]:
     """`since` and `until` are inclusive, each a time or a position.
 
     Raises:
@@ -385,6 +392,10 @@ def audit_conditions(*, filters: Mapping[str, Any], scope: str | None) -> list[C
     found: list[Condition] = []
     if scope is not None:
         found.append(audit_in_scope(scope))
+    if q:
+        # Not in requests and problems: of these a scope leaves things out.
+        words = (audit.c.actor, audit.c.command, audit.c.resource, audit.c.document["reason"].as_string())
+        found.append(func.strpos(func.lower(func.concat_ws("\n", *words)), q.lower()) > 0)
     for name, value in filters.items():
         if value is None:
             continue

@@ -149,12 +149,39 @@ class ReadModel:
         return answer if total is None else {**answer, "count": total}
 
     async def capacity(
-        self, by: str, *, filters: Mapping[str, Any] | None = None, scope: str | None = None
+        self,
+        by: str,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        sort: str = "name",
+        cursor: str | None = None,
+        limit: int = LIST_MAX,
+        q: str | None = None,
+        count: bool = False,
+        scope: str | None = None,
     ) -> dict[str, Any]:
-        """Raises ValueError for an unknown `by` or filter, Forbidden for a scoped asker by anything but tenant."""
+        """A row by what it is asked by; all are worked out, whatever the page. `q` looks in names.
+
+        Raises:
+            ValueError: an unknown `by`, filter or sort, or a cursor of another list.
+            Forbidden: a scoped asker asks by anything but tenant.
+        """
+        given = {name: value for name, value in (filters or {}).items() if value is not None}
+        _must_be_limit(limit)
+        capacity.must_sort(sort)
+        of = cursors.asked("capacity", by, given, sort, q, scope)
+        after = cursors.decode(cursor, of=of) if cursor is not None else None
         async with self._snapshot() as (connection, position):
-            items = await capacity.capacity(connection, by=by, filters=filters or {}, scope=scope)
-        return {"items": items, "next_cursor": None, "position": position}
+            found = await capacity.capacity(connection, by=by, filters=given, scope=scope)
+        if q:
+            found = [row for row in found if q.lower() in (row["name"] or "")]
+        if after is not None and not (isinstance(after.value, int) and isinstance(after.key, str | None)):
+            raise ValueError(cursors.NO_CURSOR)
+        last = (after.value, after.key) if after is not None else None
+        items, following = capacity.page(found, sort=sort, after=last, limit=limit)
+        next_cursor = cursors.encode(cursors.Cursor(of, *following)) if following is not None else None
+        answer: dict[str, Any] = {"items": items, "next_cursor": next_cursor, "position": position}
+        return {**answer, "count": len(found)} if count else answer
 
     async def audit(
         self,
@@ -163,10 +190,11 @@ class ReadModel:
         sort: str = "position",
         cursor: str | None = None,
         limit: int = 100,
+        q: str | None = None,
         count: bool = False,
         scope: str | None = None,
     ) -> dict[str, Any]:
-        """One entry a command, by position: rising, or falling with `-position`.
+        """One entry a command, by position: rising, or falling with `-position`. `q` looks in who, what and why.
 
         Raises:
             ValueError: an unknown filter or sort, a value that can't be, a cursor of another list; says which.
@@ -175,9 +203,9 @@ class ReadModel:
         _must_be_limit(limit)
         if sort not in ("position", "-position"):
             raise ValueError(f"the audit is sorted by position or -position, not by {sort!r}")
-        of = cursors.asked("audit", given, sort, scope)
+        of = cursors.asked("audit", given, sort, q, scope)
         after = cursors.decode(cursor, of=of) if cursor is not None else None
-        where = lists.audit_conditions(filters=given, scope=scope)
+        where = lists.audit_conditions(filters=given, q=q, scope=scope)
         order = lists.Sort(audit.c.position, sort.startswith("-"), True)
         matching = select(audit.c.document).where(*where)
         statement = lists.page(matching, sort=order, key=audit.c.position, after=after, limit=limit)

@@ -13,6 +13,7 @@ from api.parameters import (
     LIMIT_DEFAULT,
     MIN_POSITION,
     MOMENT,
+    SEARCH,
     SORT,
     Moment,
     Parameter,
@@ -49,6 +50,7 @@ async def _list(call: Call) -> Answerable:
             sort=sort,
             cursor=query.get("cursor"),
             limit=query.get("limit", LIMIT_DEFAULT),
+            q=query.get("q"),
             count=query.get("count", False),
             scope=call.actor.tenant,
         )
@@ -90,8 +92,10 @@ async def _one(call: Call) -> Answerable:
     sight = await call.sight()
     if sight is not None:
         entry = scope.command(entry, sight)
+    problem = _instance(entry)
     return json_reply(
         {
+            **(problem or {}),  # `instance` leads here: who follows it finds the problem's own fields too
             "command": entry["id"],
             "kind": entry["command"],
             "outcome": entry["outcome"],
@@ -100,7 +104,7 @@ async def _one(call: Call) -> Answerable:
             "actor": entry["actor"],
             "resource": await _resource(call, entry["resource"]),
             "operation": entry.get("operation"),
-            "problem": _instance(entry),
+            "problem": problem,
             "replayed": False,
         },
         headers=((b"berth-position", b"%d" % entry["position"]),),
@@ -133,7 +137,7 @@ ENDPOINTS = (
         handle=_list,
         roles=AUDITOR,
         permission="audit.read",
-        parameters=declared(*FILTERS, LIMIT, CURSOR, SORT, COUNT, MIN_POSITION),
+        parameters=declared(*FILTERS, SEARCH, LIMIT, CURSOR, SORT, COUNT, MIN_POSITION),
         answer="AuditList",
         refusals=(401, 403, 422, 503),
     ),

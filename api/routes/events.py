@@ -11,12 +11,14 @@ from api.context import Context
 from api.endpoint import Call, Endpoint, declared
 from api.event_view import CHANGES_SIGHT, EventView
 from api.parameters import (
+    COUNT,
     CURSOR,
     LIMIT,
     LIMIT_DEFAULT,
     MIN_POSITION,
     MOMENT,
     POSITION_MAX,
+    SEARCH,
     SORT,
     STRING,
     Moment,
@@ -34,7 +36,7 @@ from projections.history import history
 
 PAGE_EVENTS = 1_000
 SCANNED_EVENTS_MAX = 20_000  # a page of a rare topic ends here, with a cursor to go on from
-COMMENT_EVERY_S = 15.0
+COMMENT_EVERY_S = 14.0  # looked at each second, so that no 15 s pass without one
 
 AFTER = Parameter("after", "Only events after this position or time", moment, MOMENT)
 UNTIL = Parameter("until", "Only events up to this position or time", moment, MOMENT)
@@ -50,27 +52,36 @@ async def _list(call: Call) -> Answerable:
     low = await _position(call, query.get("after"), 0)
     high = min(end, await _position(call, query.get("until"), end))
     is_falling = _is_falling(query)
+    view = EventView(call.context, call.actor, await call.sight())
+    page: dict[str, Any] = {"items": [], "next_cursor": None, "position": end}
+    if query.get("count", False):
+        looked_at = _looked_at(call, view, query, low=low, high=high)
+        page["count"] = len([None async for _, document in looked_at if document is not None])
     if (cursor := query.get("cursor")) is not None:
         at = _cursor(cursor)
         low, high = (low, min(high, at - 1)) if is_falling else (max(low, at), high)
     limit: int = query.get("limit", LIMIT_DEFAULT)
-    stream, topic = query.get("stream"), query.get("topic")
-    view = EventView(call.context, call.actor, await call.sight())
-
-    items: list[dict[str, Any]] = []
-    last: int | None = None
-    scanned = 0
-    async for row in _rows(call.context, stream, low=low, high=high, is_falling=is_falling):
-        if len(items) == limit or scanned == SCANNED_EVENTS_MAX:
+    last, scanned = 0, 0
+    async for row, document in _looked_at(call, view, query, low=low, high=high, is_falling=is_falling):
+        if len(page["items"]) == limit or scanned == SCANNED_EVENTS_MAX:
+            page["next_cursor"] = str(last)
             break
-        scanned += 1
-        last = row.position
-        if (topic is None or row.topic == topic) and (document := await view.shown(row)) is not None:
-            items.append(document)
-    else:
-        last = None
-    page = {"items": items, "next_cursor": None if last is None else str(last), "position": end}
+        last, scanned = row.position, scanned + 1
+        if document is not None:
+            page["items"].append(document)
     return page_reply(call, page, query)
+
+
+async def _looked_at(
+    call: Call, view: EventView, query: dict[str, Any], *, low: int, high: int, is_falling: bool = False
+) -> AsyncIterator[tuple[Row, dict[str, Any] | None]]:
+    """Each row after `low` up to `high`, with its event if that is asked for and the actor may see it."""
+    topic, words = query.get("topic"), query.get("q", "").lower()
+    async for row in _rows(call.context, query.get("stream"), low=low, high=high, is_falling=is_falling):
+        document = await view.shown(row) if topic is None or row.topic == topic else None
+        if words and document is not None and words not in encode(document).decode().lower():
+            document = None
+        yield row, document
 
 
 async def _rows(context: Context, stream: str | None, *, low: int, high: int, is_falling: bool) -> AsyncIterator[Row]:
@@ -161,7 +172,7 @@ class EventStream:
             await send({"type": "http.response.body", "body": text, "more_body": True})
 
         await write(b"retry: 1000\n: from %d\n\n" % self._after)
-        wrote_at = loop.time()
+        commented_at = loop.time()
         context = self._call.context
         async for event in context.tail.read(self._after):
             if not context.tokens.still_good(self._call.token):
@@ -173,10 +184,9 @@ class EventStream:
                     self._view.sight = await self._call.sight()
                 if (document := await self._view.shown(row)) is not None:
                     await write(frame(row, document))
-                    wrote_at = loop.time()
-            if loop.time() - wrote_at >= COMMENT_EVERY_S:
+            if loop.time() - commented_at >= COMMENT_EVERY_S:
                 await write(b": still here\n\n")
-                wrote_at = loop.time()
+                commented_at = loop.time()
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -240,7 +250,8 @@ async def _history(call: Call) -> Answerable:
             for change in items
         ]
     following = str(items[-1]["position"]) if len(rest) > limit else None
-    return page_reply(call, {"items": items, "next_cursor": following, "position": end}, query)
+    page: dict[str, Any] = {"items": items, "next_cursor": following, "position": end}
+    return page_reply(call, {**page, "count": len(changes)} if query.get("count", False) else page, query)
 
 
 ENDPOINTS = (
@@ -251,7 +262,7 @@ ENDPOINTS = (
         handle=_list,
         roles=VIEWER,
         permission="event.read",
-        parameters=declared(AFTER, UNTIL, STREAM, TOPIC, LIMIT, CURSOR, SORT, MIN_POSITION),
+        parameters=declared(AFTER, UNTIL, STREAM, TOPIC, SEARCH, LIMIT, CURSOR, SORT, COUNT, MIN_POSITION),
         answer="EventList",
         refusals=(401, 403, 422, 503),
     ),
@@ -274,7 +285,7 @@ ENDPOINTS = (
         handle=_history,
         roles=VIEWER,
         permission="history.read",
-        parameters=declared(LIMIT, CURSOR, SORT, MIN_POSITION),
+        parameters=declared(LIMIT, CURSOR, SORT, COUNT, MIN_POSITION),
         answer="ChangeList",
         refusals=(401, 403, 404, 422, 503),
     ),

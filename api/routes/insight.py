@@ -7,13 +7,26 @@ from api import scope
 from api.auth import AUDITOR, EVERYONE, VIEWER, must_be_one_of
 from api.body import COMMAND_BYTES_MAX, read
 from api.endpoint import Call, Endpoint, declared
-from api.parameters import MIN_POSITION, Parameter, filter_by, one_of
+from api.parameters import (
+    AS_OF,
+    COUNT,
+    CURSOR,
+    LIMIT_MAX,
+    MIN_POSITION,
+    ROWS_LIMIT,
+    SEARCH,
+    SORT,
+    Parameter,
+    filter_by,
+    one_of,
+)
 from api.reading import at_least, found, page_reply
 from api.reply import Answerable, json_reply
-from domain.errors import NotFound
+from domain.errors import NotFound, Validation
 from domain.values import to_rfc3339, vm_stream
 from domain.vm import VmScheduled
 from eventlog.codec import decode
+from projections.capacity import must_sort
 
 DIMENSIONS = ("region", "dc", "rack", "group", "tenant", "host")
 BY = Parameter("by", "A row for each of these", one_of(*DIMENSIONS), {"enum": list(DIMENSIONS)}, required=True)
@@ -24,7 +37,23 @@ async def _capacity(call: Call) -> Answerable:
     query = call.query()
     await at_least(call, query)
     asked = {parameter.name: query.get(parameter.name) for parameter in CAPACITY_FILTERS}
-    page = await call.context.read_model.capacity(query["by"], filters=asked, scope=call.actor.tenant)
+    try:
+        must_sort(query.get("sort", "name"))
+    except ValueError as error:
+        raise Validation([{"field": "query:sort", "message": str(error)}]) from None
+    try:
+        page = await call.context.read_model.capacity(
+            query["by"],
+            filters=asked,
+            sort=query.get("sort", "name"),
+            cursor=query.get("cursor"),
+            limit=query.get("limit", LIMIT_MAX),
+            q=query.get("q"),
+            count=query.get("count", False),
+            scope=call.actor.tenant,
+        )
+    except ValueError as error:
+        raise Validation([{"field": "query:cursor", "message": str(error)}]) from None
     return page_reply(call, page, query)
 
 
@@ -34,7 +63,7 @@ async def _explain(call: Call) -> Answerable:
     vm, position = await found(call, "vm", (tenant, name), query)
     stream = vm_stream(tenant, name)
     rows = await asyncio.to_thread(call.context.log.stream, stream)
-    scheduled = next((row for row in reversed(rows) if row.topic == "vm.scheduled"), None)
+    scheduled = next((row for row in reversed(rows) if row.topic == "vm.scheduled" and row.position <= position), None)
     if scheduled is None:
         raise NotFound("vm", f"{tenant}/{name}")
     recorded = decode(scheduled)
@@ -81,7 +110,7 @@ ENDPOINTS = (
         handle=_capacity,
         roles=VIEWER,
         permission="capacity.read",
-        parameters=declared(BY, *CAPACITY_FILTERS, MIN_POSITION),
+        parameters=declared(BY, *CAPACITY_FILTERS, SEARCH, ROWS_LIMIT, CURSOR, SORT, COUNT, MIN_POSITION),
         answer="CapacityList",
         refusals=(401, 403, 422, 503),
     ),
@@ -92,7 +121,7 @@ ENDPOINTS = (
         handle=_explain,
         roles=VIEWER,
         permission="vm.read",
-        parameters=declared(MIN_POSITION),
+        parameters=declared(MIN_POSITION, AS_OF),
         answer="Explanation",
         refusals=(401, 403, 404, 422, 503),
     ),

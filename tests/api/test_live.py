@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import httpx
+import pytest
 
 from tests.api.served import ADMIN, Api
 
@@ -68,6 +69,16 @@ def test_what_is_streamed_is_what_is_listed(api: Api, named: str) -> None:
     (listed,) = api.get("/v1/events", params={"after": position - 1, "until": position}).json()["items"]
     assert httpx.Response(200, text=streamed["data"]).json() == listed
     assert streamed["event"] == listed["topic"]
+
+
+def test_a_busy_stream_has_its_comments_too(api: Api, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.routes.events.COMMENT_EVERY_S", 0.0)
+    position = api.done("POST", "/v1/tenants", {"name": named})["position"]
+    path, headers = f"/v1/events/stream?after={position - 2}", {"Authorization": f"Bearer {ADMIN}"}
+    with httpx.stream("GET", f"{api.url}{path}", headers=headers, timeout=30) as response:
+        lines = response.iter_lines()
+        found = [line for line, _ in zip(lines, range(14), strict=False) if line.startswith((":", "id"))]
+    assert found[1:] == [f"id: {position - 1}", ": still here", f"id: {position}", ": still here"]
 
 
 def test_a_stream_ends_with_its_token(api: Api, named: str) -> None:

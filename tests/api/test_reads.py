@@ -1,7 +1,9 @@
 """Reads: lists and their pages, single resources, the past, explanations, the log, what runs."""
 
+import base64
 import csv
 import io
+import json
 from typing import Any
 
 import pytest
@@ -57,6 +59,24 @@ def test_a_list_is_a_table_too(api: Api, site: dict[str, Any], named: str) -> No
     assert sum(row["vms"] == f"{named}/web" for row in rows) == 1
     rest = api.get(response.headers["Link"].partition(">")[0].lstrip("<"), headers={"Accept": "text/csv"})
     assert [row["name"] for row in csv.DictReader(io.StringIO(rest.text))] == [f"{named}-2"]
+
+
+def test_a_table_without_rows_has_its_header(api: Api, named: str) -> None:
+    for path in (f"/v1/vms?tenant={named}", f"/v1/events?stream=vm/{named}", f"/v1/audit?actor={named}"):
+        text = api.get(path, headers={"Accept": "text/csv"}).text
+        assert len(text.splitlines()) == 1, path
+        assert {"position", "state"} & set(text.strip().split(",")), path
+
+
+def test_a_made_up_cursor_is_refused(api: Api, site: dict[str, Any], named: str) -> None:
+    for path, field in (("hosts", "name"), ("hosts", "cpu_used"), ("audit", "position"), ("capacity", "cpu_used")):
+        asked = {"limit": 1, "sort": field, **({"by": "host"} if path == "capacity" else {})}
+        given = api.shown(site, f"/v1/{path}", params=asked).json()["next_cursor"]
+        of, *_ = json.loads(base64.urlsafe_b64decode(given + "=="))
+        for value in (None, "x\0", 2**70, True, {}, 1.5, "web"):
+            forged = base64.urlsafe_b64encode(json.dumps([of, value, value]).encode()).decode().rstrip("=")
+            response = api.get(f"/v1/{path}", params={**asked, "cursor": forged})
+            assert response.status_code in (200, 422), (path, field, value, response.text)
 
 
 def test_the_past_is_as_it_was(api: Api, site: dict[str, Any], named: str) -> None:
@@ -127,6 +147,9 @@ def test_a_placement_is_explained(api: Api, site: dict[str, Any], named: str) ->
     assert found["host"] == site["resource"]["host"]
     assert found["explanation"]["considered"] == 3
     assert found["explanation"]["runner_up"]["host"] != found["host"]
+    path = f"/v1/explain/vms/{named}/web"
+    assert api.get(path, params={"as_of": site["position"]}).json() == found
+    assert api.get(path, params={"as_of": site["position"] - 6}).status_code == 404
 
 
 def test_a_history_tells_before_and_after(api: Api, named: str) -> None:
@@ -140,6 +163,7 @@ def test_a_history_tells_before_and_after(api: Api, named: str) -> None:
     assert (changes[1]["after"]["description"], changes[2]["after"]) == ("x", None)
     newest = api.get(f"/v1/history/tenant/{named}", params={"sort": "-position", "limit": 1}).json()
     assert newest["items"] == [changes[2]]
+    assert api.get(f"/v1/history/tenant/{named}", params={"limit": 1, "count": "true"}).json()["count"] == 3
 
 
 def test_the_log_is_read_both_ways_and_by_topic(api: Api, site: dict[str, Any], named: str) -> None:
@@ -156,11 +180,45 @@ def test_the_log_is_read_both_ways_and_by_topic(api: Api, site: dict[str, Any], 
     assert api.get("/v1/events", params={"stream": f"vm/{named}/web"}).json()["items"] == [scheduled]
 
 
+def test_events_are_counted_and_found_by_words(api: Api, site: dict[str, Any], named: str) -> None:
+    stretch = {"after": site["position"] - 5, "until": site["position"], "count": "true"}
+    page = api.get("/v1/events", params={**stretch, "limit": 2}).json()
+    assert (page["count"], len(page["items"])) == (5, 2)
+    rest = api.get("/v1/events", params={**stretch, "limit": 2, "cursor": page["next_cursor"]}).json()
+    assert rest["count"] == 5
+    found = api.get("/v1/events", params={**stretch, "q": f"Host/{named}".lower()}).json()
+    assert [event["topic"] for event in found["items"]] == ["host.claimed", "command.accepted"][: found["count"]]
+
+
+def test_the_audit_is_found_by_words(api: Api, named: str) -> None:
+    done = api.done("POST", "/v1/tenants", {"name": named}, headers={"Berth-Reason": f"Ticket%20{named}%20%E5%85%AC"})
+    for q in (f"ticket {named} 公", f"tenant/{named}"):
+        (entry,) = api.shown(done, "/v1/audit", params={"q": q}).json()["items"]
+        assert entry["id"] == done["command"]
+    assert api.get("/v1/audit", params={"q": f"{named}-none", "count": "true"}).json()["count"] == 0
+
+
+def test_a_refusal_is_read_again_where_it_says(api: Api, named: str) -> None:
+    problem = api.post("/v1/tenants", {"name": named, "parent": f"{named}-none"}).json()
+    told = api.get(problem["instance"]).json()
+    assert told["problem"] == problem
+    assert problem.items() - {("kind", "tenant")} <= told.items()
+    assert told["kind"] == "tenant.create"
+
+
 def test_capacity_adds_up(api: Api, site: dict[str, Any], named: str) -> None:
     for by in ("group", "rack", "region", "dc"):
         page = api.shown(site, "/v1/capacity", params={"by": by, "region": named}).json()
         (row,) = [row for row in page["items"] if row["name"] == named]
         assert (row["capacity"], row["used"], row["available"]) == ({"cpu": 27}, {"cpu": 4}, {"cpu": 23})
+    hosts = {"by": "host", "group": named, "limit": 2, "sort": "-cpu_available", "count": "true"}
+    first = api.get("/v1/capacity", params=hosts).json()
+    rest = api.get("/v1/capacity", params={**hosts, "cursor": first["next_cursor"]}).json()
+    rows = first["items"] + rest["items"]
+    free = [row["available"]["cpu"] for row in rows]
+    assert (free, len({row["name"] for row in rows})) == (sorted(free, reverse=True), 3)
+    assert (first["count"], len(first["items"]), rest["next_cursor"]) == (3, 2, None)
+    assert api.get("/v1/capacity?by=host&sort=colour").status_code == 422
     (tenant,) = api.get("/v1/capacity", params={"by": "tenant", "tenant": named}).json()["items"]
     assert (tenant["capacity"], tenant["available"]) == ({"cpu": 20}, {"cpu": 16})
 
