@@ -129,7 +129,7 @@ def must_stand_in_region(tx: Transaction, *, rack: str | None, region: str, host
     found = tx.fleet.rack(rack) if rack is not None else None
     if found is None or found.region != region:
         where = f"in region {found.region!r}" if found is not None else "in no rack"
-        raise Conflict(f"The group is bound to region {region!r}, but host {host!r} is {where}.")
+        raise Conflict(f"The group is bound to region {region!r}, but host {host!r} is {where}.", host)
 
 
 def _thousandths(ratios: dict[str, float]) -> Overcommit:

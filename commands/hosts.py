@@ -186,15 +186,15 @@ def delete(command: DeleteHost, tx: Transaction) -> Done:
 
 def _must_have_place(tx: Transaction, name: str, *, group: Group, rack: str | None, unit: int | None) -> None:
     if unit is not None and rack is None:
-        raise Conflict("A unit is a position in a rack; name the rack too.")
+        raise Conflict("A unit is a position in a rack; name the rack too.", name)
     if rack is not None:
         found = finding.rack(tx, rack)
         if unit is not None and found.units is not None and unit > found.units:
-            raise Conflict(f"Rack {rack!r} has {found.units} units; unit {unit} is above them.")
+            raise Conflict(f"Rack {rack!r} has {found.units} units; unit {unit} is above them.", rack)
         for other in sorted(tx.fleet.hosts_by_rack.get(rack, ())) if unit is not None else ():
             standing = tx.fleet.host(other)
             if standing is not None and standing.unit == unit and other != name:
-                raise Conflict(f"Unit {unit} of rack {rack!r} holds host {other!r}.")
+                raise Conflict(f"Unit {unit} of rack {rack!r} holds host {other!r}.", rack, [host_stream(other)])
     if group.region is not None:
         must_stand_in_region(tx, rack=rack, region=group.region, host=name)
 

@@ -14,6 +14,7 @@ from domain.errors import Conflict, InvalidState, Validation
 from domain.fleet import Transaction
 from domain.operation import (
     Operation,
+    OperationCancelled,
     OperationFailed,
     OperationStepFailed,
     OperationStepStarted,
@@ -91,7 +92,7 @@ def report(command: ReportOperation, tx: Transaction) -> Done:
     match command.outcome:
         case "started":
             if step.state == "started":
-                raise Conflict(f"Attempt {step.attempt} of {step.name!r} was started already.")
+                raise Conflict(f"Attempt {step.attempt} of {step.name!r} was started already.", command.operation)
             tx.record(stream, OperationStepStarted(step.name, step.attempt))
             _outcome(operation).begun(tx, operation)
         case "succeeded":
@@ -112,20 +113,21 @@ def expire(command: ExpireOperation, tx: Transaction) -> Done:
     operation = _running(tx, command.operation)
     step = decide.reported(operation, command.operation, step=command.step, attempt=command.attempt, controller=None)
     if step.deadline > tx.at:
-        raise Conflict("The deadline has not passed.")
+        raise Conflict("The deadline has not passed.", command.operation)
     _fail(tx, command.operation, decide.expire(operation, step, deadline=tx.deadline))
     return Done(command.operation)
 
 
 def cancel(command: CancelOperation, tx: Transaction) -> Done:
-    """What was begun is undone, as after a failure; claims return when that is confirmed."""
+    """What was begun is undone, as after a failure; claims return when that is confirmed, and then it is cancelled."""
     operation = _running(tx, command.operation)
     step = operation.current
     if operation.state != "running" or step is None or operation.is_undoing:
         raise InvalidState("operation", command.operation, operation.state, ["running"])
     if step.compensation is None:
-        raise Conflict(f"{operation.kind} can't be undone half-way; let it end.")
-    event = decide.fail_step(operation, step, reason=f"cancelled by {tx.actor}", deadline=tx.deadline)
+        raise Conflict(f"{operation.kind} can't be undone half-way; let it end.", command.operation)
+    reason = f"cancelled by {tx.actor}"
+    event = decide.fail_step(operation, step, reason=reason, deadline=tx.deadline, is_cancel=True)
     _fail(tx, command.operation, event)
     return Done(command.operation)
 
@@ -151,7 +153,9 @@ def _running(tx: Transaction, id: str) -> Operation:
     found = tx.fleet.operation(id)
     if found is None:
         if operation_stream(id) in tx.known:
-            raise Conflict(f"Operation {id!r} is over; forget this work.")
+            raise Conflict(
+                f"Operation {id!r} is over; forget this work, as what is asked of it now comes too late.", id
+            )
         raise finding.missing(tx, "operation", id)
     if tx.scope is not None:
         raise finding.missing(tx, "operation", id)
@@ -185,7 +189,7 @@ def _end(tx: Transaction, id: str) -> None:
 def _give_up(tx: Transaction, id: str, reason: str) -> None:
     operation = tx.fleet.operation(id)
     assert operation is not None
-    tx.record(operation_stream(id), OperationFailed(reason))
+    tx.record(operation_stream(id), OperationCancelled(reason) if operation.is_cancelled else OperationFailed(reason))
     _outcome(operation).failed(tx, operation, reason)
 
 

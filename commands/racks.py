@@ -72,10 +72,16 @@ def update(command: UpdateRack, tx: Transaction) -> Done:
         if group is not None and group.region is not None and group.region != event.region:
             raise Conflict(
                 f"Host {host.name!r} stands here and its group {group.name!r} is bound to region {group.region!r};"
-                " move the host to another group first."
+                " move the host to another group first.",
+                rack.name,
+                [host_stream(host.name)],
             )
         if event.units is not None and host.unit is not None and host.unit > event.units:
-            raise Conflict(f"Host {host.name!r} stands at unit {host.unit}, above {event.units} units.")
+            raise Conflict(
+                f"Host {host.name!r} stands at unit {host.unit}, above {event.units} units.",
+                rack.name,
+                [host_stream(host.name)],
+            )
     if event != RackUpdated(rack.region, rack.dc, rack.room, rack.units, rack.about):
         tx.record(command.on(), event)
     return Done()

@@ -65,7 +65,7 @@ def create(command: CreateTenant, tx: Transaction) -> Done:
         raise AlreadyExists("tenant", command.name)
     if command.parent is not None:
         finding.tenant(tx, command.parent)
-        _must_not_be_too_deep(len(tx.fleet.chain(command.parent)) + 1)
+        _must_not_be_too_deep(command.name, len(tx.fleet.chain(command.parent)) + 1)
     tx.record(command.on(), TenantCreated(tx.new_id(), command.name, command.parent, command.about()))
     return Done(created=True)
 
@@ -90,10 +90,11 @@ def move(command: MoveTenant, tx: Transaction) -> Done:
         finding.tenant(tx, command.parent)
         if command.parent in subtree:
             raise Conflict(
-                f"{command.parent!r} is {tenant.name!r} itself or below it; choose a parent outside its subtree."
+                f"{command.parent!r} is {tenant.name!r} itself or below it; choose a parent outside its subtree.",
+                command.parent,
             )
         ancestors = fleet.chain(command.parent)
-    _must_not_be_too_deep(len(ancestors) + _height(tx, tenant.name))
+    _must_not_be_too_deep(tenant.name, len(ancestors) + _height(tx, tenant.name))
 
     uses = claims.uses_of(tx, (vm for name in subtree for vm in fleet.vms_of(name)))
     former = {name: fleet.chain(tenant.name)[1:] for name in subtree}
@@ -147,9 +148,9 @@ def _height(tx: Transaction, name: str) -> int:
     return 1 + max((_height(tx, child) for child in tx.fleet.children.get(name, ())), default=0)
 
 
-def _must_not_be_too_deep(depth: int) -> None:
+def _must_not_be_too_deep(name: str, depth: int) -> None:
     if depth > DEPTH_MAX:
-        raise Conflict(f"The tree of tenants has at most {DEPTH_MAX} levels; choose a parent higher up.")
+        raise Conflict(f"The tree of tenants has at most {DEPTH_MAX} levels; choose a parent higher up.", name)
 
 
 HANDLERS = {

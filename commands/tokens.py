@@ -62,7 +62,10 @@ def install(command: InstallToken, tx: Transaction) -> Done:
 def create(command: CreateToken, tx: Transaction) -> Done:
     found = tx.fleet.token(command.name)
     if found is not None and found.state == "revoked":
-        raise Conflict(f"The name {command.name!r} belonged to a revoked token, and names stand in the audit for ever.")
+        raise Conflict(
+            f"The name {command.name!r} belonged to a revoked token, and names stand in the audit for ever.",
+            command.name,
+        )
     if found is not None or command.name == "berth":
         raise AlreadyExists("token", command.name)
     if command.tenant is not None:
@@ -95,7 +98,7 @@ def revoke(command: RevokeToken, tx: Transaction) -> Done:
     if found is None or found.state == "revoked":
         raise finding.missing(tx, "token", command.token)
     if found.role == "admin" and not _another_admin(tx, command.token):
-        raise Conflict("This is the last admin token; make another one before you revoke it.")
+        raise Conflict("This is the last admin token; make another one before you revoke it.", command.token)
     tx.record(command.on(), TokenRevoked())
     return Done()
 

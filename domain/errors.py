@@ -1,7 +1,7 @@
 """The one family of refusals. Each knows its problem of the contract: code, status, fields, and what a person can do
 next."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from domain.values import Resources
@@ -98,6 +98,10 @@ class AlreadyExists(DomainError):
     title = "The name is taken"
     kind: str
     name: str
+    used_by: list[str] = field(init=False)  # the stream of what bears it
+
+    def __post_init__(self) -> None:
+        self.used_by = [f"{self.kind}/{self.name}"]
 
     @property
     def detail(self) -> str:
@@ -125,6 +129,8 @@ class Conflict(DomainError):
     status = 409
     title = "In conflict with what stands"
     why: str
+    name: str  # what it is in conflict with, or about
+    used_by: list[str] = field(default_factory=list)  # the streams in its way, if there are such
 
     @property
     def detail(self) -> str:

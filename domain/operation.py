@@ -63,12 +63,14 @@ class OperationStepSucceeded(msgspec.Struct, frozen=True, gc=False, omit_default
 
 
 class OperationStepFailed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`compensations` are the steps added to undo what may stand; the first has its deadline."""
+    """`compensations` are the steps added to undo what may stand; the first has its deadline. `is_cancel`: a person
+    stopped it, so what comes of it is no failure."""
 
     step: str
     attempt: int
     reason: str
     compensations: tuple[Step, ...] = ()
+    is_cancel: bool = False
 
 
 class OperationStuck(msgspec.Struct, frozen=True):
@@ -129,6 +131,7 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
     outputs: dict[str, Any]
     started_at: int
     reason: str | None  # why it fails or is stuck
+    is_cancelled: bool = False  # a person stopped it; once undone, it ends so
 
     @property
     def is_undoing(self) -> bool:
@@ -160,12 +163,22 @@ def evolve(operation: Operation, event: OperationEvent) -> Operation:
             return _turn_to_next(operation, event.next_deadline) if event.next_deadline else operation
         case OperationStepFailed():
             steps = _with(operation, event.step, event.attempt, state="failed", message=event.reason)
-            return replace(operation, steps=steps + event.compensations, reason=operation.reason or event.reason)
+            return replace(
+                operation,
+                steps=steps + event.compensations,
+                reason=operation.reason or event.reason,
+                is_cancelled=operation.is_cancelled or event.is_cancel,
+            )
         case OperationStuck():
-            return replace(operation, state="stuck", reason=operation.reason or event.reason)
+            return replace(
+                operation,
+                state="stuck",
+                steps=tuple(replace(s, message=event.reason) if s is operation.current else s for s in operation.steps),
+                reason=operation.reason or event.reason,
+            )
         case OperationRetried():
             steps = tuple(
-                replace(step, state="pending", attempt=event.attempt, deadline=event.deadline)
+                replace(step, state="pending", attempt=event.attempt, deadline=event.deadline, message=None)
                 if step.name == event.step and step.attempt == event.attempt - 1
                 else step
                 for step in operation.steps
@@ -205,12 +218,15 @@ def reported(operation: Operation, id: str, *, step: str, attempt: int, controll
     current = operation.current
     if operation.state != "running" or current is None or current.name != step or current.attempt != attempt:
         raise Conflict(
-            f"Attempt {attempt} of {step!r} in operation {id!r} is over or was never asked for; forget this work."
+            f"Attempt {attempt} of {step!r} in operation {id!r} is over or was never asked for; forget this work.",
+            id,
         )
     return current
 
 
-def fail_step(operation: Operation, step: Step, *, reason: str, deadline: int) -> OperationStepFailed | OperationStuck:
+def fail_step(
+    operation: Operation, step: Step, *, reason: str, deadline: int, is_cancel: bool = False
+) -> OperationStepFailed | OperationStuck:
     """A step came to nothing: undo what may stand, or call for a person if a compensation itself could not be done."""
     if step.compensates:
         return OperationStuck(f"{step.name}: {reason}")
@@ -219,7 +235,7 @@ def fail_step(operation: Operation, step: Step, *, reason: str, deadline: int) -
     compensations = tuple(
         Step(name=name, compensates=True, deadline=deadline if n == 0 else 0) for n, name in enumerate(names)
     )
-    return OperationStepFailed(step.name, step.attempt, reason, compensations)
+    return OperationStepFailed(step.name, step.attempt, reason, compensations, is_cancel)
 
 
 def expire(operation: Operation, step: Step, *, deadline: int) -> OperationStepFailed | OperationStuck:

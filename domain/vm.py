@@ -266,7 +266,7 @@ def delete(vm: Vm, *, operation: str) -> VmDeleting | VmDeleted:
     """
     must_be(vm, "scheduled", "creating", "active", "stopped", "failed")
     if vm.protected:
-        raise Conflict(f"VM {full_name(vm)!r} is protected; set protected to false first.")
+        raise Conflict(f"VM {full_name(vm)!r} is protected; set protected to false first.", full_name(vm))
     if vm.state == "failed":
         return VmDeleted()
     return VmDeleting(operation)

@@ -49,3 +49,12 @@ def test_a_patched_bmc_keeps_the_parts_it_does_not_name() -> None:
 def test_a_group_can_not_be_patched_to_have_no_strategy() -> None:
     with pytest.raises(ValidationError):
         COMMANDS["group.update"].model_validate({"group": "std", "strategy": None})
+
+
+def test_a_conflict_names_what_is_in_the_way() -> None:
+    site = a_site()
+    site.given("host.update", host="h0", unit=7)
+    problem = site.refused("conflict", "host.update", host="h1", unit=7)
+    assert (problem["name"], problem["used_by"]) == ("r1", ["host/h0"])
+    problem = site.refused("already_exists", "rack.create", name="r1", region="north", dc="dc1")
+    assert (problem["name"], problem["used_by"]) == ("r1", ["rack/r1"])
