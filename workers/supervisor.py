@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -165,6 +166,7 @@ class Platform:
         Raises:
             CannotStart, embedded.EmbeddedFailed: with what a person can do about it.
         """
+        print(f"Starting PostgreSQL, NATS and Berth in {self.data} …", flush=True)
         self.postgres = embedded.Postgres(self.data)
         self.nats = embedded.Nats(self.data, controllers=self.settings.controllers)
         for server in (self.postgres, self.nats):
@@ -293,6 +295,7 @@ class Platform:
         token = (self.data / "admin.token").read_text().strip()
         if not SAMPLE.exists() or not _is_empty(self.settings.host, self.settings.port, token):
             return
+        print("Loading the sample site …", flush=True)
         with open(self._log_file("sample"), "ab") as stream:
             loading = child.spawn(
                 [sys.executable, "-m", "cli.main", "apply", "-f", SAMPLE],
@@ -329,7 +332,7 @@ class Platform:
 
     def _greet(self) -> None:
         token = self.data / "admin.token"
-        berth = "berth" if sys.stdout.isatty() else f"{Path(sys.executable).parent / 'berth'}"
+        berth = _as_typed(Path(sys.executable).parent / "berth")
         body = '{"tenant":"payments","name":"web-1","group":"std","resources":{"cpu":4,"memory_mib":8192}}'
         print(
             f"Berth is ready at {self.url}\n"
@@ -439,6 +442,14 @@ def _write_admin_token(data: Path) -> None:
     file = data / "admin.token"
     if not file.exists():
         write_secret(file, f"berth_{secrets.token_urlsafe(32)}\n")
+
+
+def _as_typed(program: Path) -> str:
+    """As a person who stands where we were started would type it."""
+    if shutil.which("berth") == str(program):
+        return "berth"
+    here = Path.cwd()
+    return str(program.relative_to(here)) if program.is_relative_to(here) else str(program)
 
 
 def _answers(host: str, port: int, path: str) -> bool:

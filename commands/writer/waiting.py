@@ -10,7 +10,7 @@ from commands.writer.batch import Ticket, end_of
 from commands.writer.gateway import Answer
 from commands.writer.lookups import FAILURES
 from domain.errors import Unavailable
-from domain.fleet import Fleet
+from domain.fleet import Entry, Fleet
 from domain.values import operation_stream
 from eventlog.codec import decode
 from eventlog.read import LogReader
@@ -63,16 +63,19 @@ async def told_from_the_log(answer: Answer, reader: LogReader) -> Answer:
         return answer
     try:
         rows = await asyncio.to_thread(reader.stream, operation_stream(id))
+        # The newest that the answer reflects: the operation's end, or what became of the resource since.
+        last = max([row.position for row in rows] + [answer.version])
+        position = await asyncio.to_thread(reader.command_end, last)
     except FAILURES as error:
         log.warning("end of operation not read", operation=id, error=str(error).strip())
         raise Unavailable(answer.command) from None
     past = Fleet()
+    entry: Entry | None = None
     for row in rows:
-        last = past.fold(decode(row))
-    if not rows or last is None or not last.state.is_over:
+        entry = past.fold(decode(row))
+    if entry is None or not entry.state.is_over:
         return answer
-    end = end_of(id, last.state, answer.resource, answer.version, answer.position)
-    return msgspec.structs.replace(ended(answer, end), position=answer.position)
+    return ended(answer, end_of(id, entry.state, answer.resource, answer.version, position))
 
 
 def ended(answer: Answer, end: Answer) -> Answer:
