@@ -4,24 +4,20 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from bench import decision, engine, fold
+from bench import decision, engine, fold, over_http, projecting, relaying, servers
 from bench.row import Row
-from eventlog import schema
-from workers import embedded
+from workers.__main__ import log_to_stderr
 
 RESULTS = Path(__file__).with_name("results") / "latest.json"
+TABLE_CHARACTERS = 140
 
 
 def main() -> int:
@@ -30,12 +26,11 @@ def main() -> int:
         "--short", action="store_true", help="only show that the benchmarks run; the figures mean little"
     )
     is_short = parser.parse_args().short
+    log_to_stderr("warning")  # as in a service; the default writes every batch to the terminal
     rows: list[Row] = []
-    for measure in (fold.measure, decision.measure):
-        rows += measure(is_short=is_short)
+    for measured in measurements(is_short=is_short):
+        rows += measured
         print(f"measured {rows[-1].name}", file=sys.stderr)
-    with a_database() as conninfo:
-        rows += engine.measure(conninfo, is_short=is_short)
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     RESULTS.parent.mkdir(exist_ok=True)
     document = {"machine": machine, "rows": [msgspec.to_builtins(row) for row in rows]}
@@ -44,24 +39,17 @@ def main() -> int:
     return 0
 
 
-@contextmanager
-def a_database() -> Iterator[str]:
-    """A PostgreSQL of our own, as durable as in production, with an empty log; the service's connection string."""
-    directory = Path(tempfile.mkdtemp(prefix="berth-bench-"))
-    directory.chmod(0o755)
-    postgres = embedded.Postgres(directory)
-    with open(directory / "postgres.log", "ab") as log:
-        process = embedded.bring_up(postgres, log)
-    try:
-        with psycopg.connect(postgres.owner("postgres"), autocommit=True) as connection:
-            connection.execute("SELECT 1")
-        password = postgres.service_password_file.read_text().strip()
-        schema.prepare(postgres.owner(), service_role=embedded.SERVICE, service_password=password)
-        yield postgres.service()
-    finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(directory, ignore_errors=True)
+def measurements(*, is_short: bool) -> Iterator[list[Row]]:
+    """Each with servers of its own, but that the relay relays what the projector's log holds."""
+    yield fold.measure(is_short=is_short)
+    yield decision.measure(is_short=is_short)
+    with servers.running() as running:
+        yield engine.measure(running.conninfo, is_short=is_short)
+    with servers.running() as running:
+        yield projecting.measure(running, is_short=is_short)
+        yield relaying.measure(running, is_short=is_short)
+    with servers.running() as running:
+        yield over_http.measure(running, is_short=is_short)
 
 
 def show(rows: list[Row], machine: str) -> None:
@@ -78,7 +66,8 @@ def show(rows: list[Row], machine: str) -> None:
             row.target,
             "yes" if row.reached else "no",
         )
-    Console().print(table)
+    # A pipe has no width: wide enough that no row is broken.
+    Console(width=None if sys.stdout.isatty() else TABLE_CHARACTERS).print(table)
 
 
 if __name__ == "__main__":

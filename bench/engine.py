@@ -55,7 +55,18 @@ async def _measure(conninfo: str, *, hosts: int, provisionings: int) -> list[Row
     ]
 
 
-async def _stock(engine: Engine, hosts: int) -> None:
+async def write_log(conninfo: str, *, hosts: int, provisionings: int) -> None:
+    """A site and provisionings on it, as the log of a platform has them."""
+    engine = Engine(conninfo, resource=resource)
+    await engine.start()
+    await engine.ready()
+    await _stock(engine, hosts)
+    await _provision(engine, range(provisionings))
+    await engine.stop()
+
+
+def site(hosts: int) -> list[tuple[str, dict[str, Any]]]:
+    """The commands that make a site to provision on, each with its body."""
     bodies: list[tuple[str, dict[str, Any]]] = [
         ("tenant.create", {"name": "acme"}),
         ("tenant.create", {"name": "payments", "parent": "acme"}),
@@ -65,7 +76,11 @@ async def _stock(engine: Engine, hosts: int) -> None:
     ]
     for n in range(hosts):
         bodies.append(("host.register", {"name": f"h{n:06d}", "group": "std", "capacity": CAPACITY}))
-    for answer in await engine.submit(_envelope(bodies)):
+    return bodies
+
+
+async def _stock(engine: Engine, hosts: int) -> None:
+    for answer in await engine.submit(_envelope(site(hosts))):
         assert answer.problem is None, answer.problem
 
 

@@ -1,0 +1,29 @@
+"""`python -m bench.noop PORT`: the least that a FastAPI service does for a POST: a checked body in, a document out."""
+
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
+
+app = FastAPI()
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    tenant: str
+    name: str
+    group: str
+    resources: dict[str, int]
+
+
+@app.post("/v1/vms", status_code=202)
+async def accept(body: Body) -> dict[str, str]:
+    return {"name": body.name}
+
+
+if __name__ == "__main__":
+    uvicorn.run(
+        app, host="127.0.0.1", port=int(sys.argv[1]), loop="uvloop", http="httptools", log_config=None, access_log=False
+    )

@@ -1,0 +1,162 @@
+"""`POST /v1/vms` with the engine in the API's one process, beside a FastAPI no-op POST: same client, same run.
+
+No other process of Berth runs meanwhile: controllers' reports and the projector are part of the whole system's figure.
+"""
+
+import http.client
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench import engine, load
+from bench.load import Answered
+from bench.row import Row
+from bench.servers import Servers
+from bench.site import a_vm
+from eventlog.read import LogReader
+from projections.projector import Projector
+from workers import child
+from workers.embedded import LOOPBACK, free_port
+from workers.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+CONNECTIONS = 32
+HOSTS = 1_000
+TARGET_RATIO, TARGET_P99_MS = 0.65, 50.0
+START_S_MAX = 30.0
+ITEMS_MAX = 1_000
+
+
+def measure(servers: Servers, *, is_short: bool) -> list[Row]:
+    rounds, requests = (1, 300) if is_short else (3, 5_000)
+    with an_api(servers) as (port, token), a_noop(servers) as noop_port:
+        _stock(port, token, hosts=100 if is_short else HOSTS)
+        numbers = iter(range(10**9))
+        figures, baselines = [], []
+        for round in range(rounds + 1):
+            sent = [_post(a_vm(next(numbers)), token) for _ in range(requests if round else 200)]
+            noop, berth = (load.run(at, sent, connections=CONNECTIONS) for at in (noop_port, port))
+            if round:  # the first warms both up
+                baselines.append(noop)
+                figures.append(berth)
+    figure, baseline = _median(figures), _median(baselines)
+    ratio = figure.per_s / baseline.per_s
+    name = f"POST /v1/vms, {CONNECTIONS} connections"
+    return [
+        Row(name, figure.per_s, "/s", f"≥ {TARGET_RATIO} × no-op POST", ratio >= TARGET_RATIO, baseline.per_s, ratio),
+        Row(
+            f"{name}, p99",
+            figure.p99_ms,
+            "ms",
+            f"< {TARGET_P99_MS:g} ms",
+            figure.p99_ms < TARGET_P99_MS,
+            baseline.p99_ms,
+            figure.p99_ms / baseline.p99_ms,
+        ),
+    ]
+
+
+@contextmanager
+def an_api(servers: Servers) -> Iterator[tuple[int, str]]:
+    """One API process with the engine in it: its port, and the admin's token, which it already knows."""
+    port, token = free_port(), f"berth_{secrets.token_urlsafe(32)}"
+    token_file = servers.data / "admin.token"
+    token_file.write_text(token)
+    settings = Settings(
+        data=servers.data,
+        port=port,
+        postgres=servers.postgres.service_without_password(),
+        postgres_password_file=servers.postgres.service_password_file,
+        nats=servers.nats.url,
+        nats_credentials=servers.nats.credentials["api"],
+        admin_token_file=token_file,
+    )
+    with _process(["-m", "workers", "api"], servers.data / "api.log", **settings.environment()):
+        _await(port, "/healthz", token)
+        # Tokens are looked up in the read model once; from then on the process has them in memory.
+        reader = LogReader(servers.conninfo)
+        projector = Projector(servers.conninfo, reader)
+        projector.open()
+        projector.catch_up()
+        projector.complete()
+        _await(port, "/v1/whoami", token)
+        projector.close()
+        reader.close()
+        yield port, token
+
+
+@contextmanager
+def a_noop(servers: Servers) -> Iterator[int]:
+    port = free_port()
+    with _process(["-m", "bench.noop", str(port)], servers.data / "noop.log"):
+        _await(port, "/openapi.json", "")
+        yield port
+
+
+@contextmanager
+def _process(arguments: list[str], log: Path, **variables: str) -> Iterator[None]:
+    with open(log, "ab") as output:
+        process = child.spawn(
+            [sys.executable, *arguments],
+            log=output,
+            signal_at_our_death=signal.SIGTERM,
+            environment={**os.environ, **variables},
+            directory=ROOT,
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _await(port: int, path: str, token: str) -> None:
+    deadline = time.monotonic() + START_S_MAX
+    while True:
+        try:
+            if _ask(port, "GET", path, token)[0] == 200:
+                return
+        except OSError:
+            pass
+        assert time.monotonic() < deadline, f"no answer from {path} within {START_S_MAX} s"
+        time.sleep(0.05)
+
+
+def _ask(port: int, method: str, path: str, token: str, body: Any = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=START_S_MAX)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    connection.request(method, path, None if body is None else msgspec.json.encode(body), headers)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, content
+
+
+def _stock(port: int, token: str, *, hosts: int) -> None:
+    commands = [{"command": kind, **body} for kind, body in engine.site(hosts)]
+    for start in range(0, len(commands), ITEMS_MAX):
+        body = {"commands": commands[start : start + ITEMS_MAX], "atomic": False}
+        status, content = _ask(port, "POST", "/v1/commands", token, body)
+        assert status == 200, content
+        refused = [result for result in msgspec.json.decode(content)["results"] if result["status"] >= 400]
+        assert not refused, refused[0]
+
+
+def _post(body: dict[str, Any], token: str) -> bytes:
+    content = msgspec.json.encode(body)
+    return (
+        f"POST /v1/vms HTTP/1.1\r\nHost: berth\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    ).encode() + content
+
+
+def _median(rounds: list[Answered]) -> Answered:
+    return sorted(rounds, key=lambda answered: answered.per_s)[len(rounds) // 2]

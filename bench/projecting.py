@@ -1,0 +1,46 @@
+"""The projector catching up from nothing, beside a fold of the same log that writes no rows."""
+
+import asyncio
+import time
+
+from bench import engine
+from bench.row import Row
+from bench.servers import Servers
+from domain.fleet import Fleet
+from eventlog.codec import decode
+from eventlog.read import LogReader
+from projections.projector import PAGE_EVENTS, Projector
+
+TARGET_PER_S = 30_000.0
+
+
+def measure(servers: Servers, *, is_short: bool) -> list[Row]:
+    """Leaves a log of provisionings behind, for others to read."""
+    written = engine.write_log(
+        servers.conninfo, hosts=100 if is_short else 1_000, provisionings=500 if is_short else 15_000
+    )
+    asyncio.run(written)
+    reader = LogReader(servers.conninfo)
+    try:
+        baseline = _folded_per_s(reader)
+        projector = Projector(servers.conninfo, reader)
+        projector.open()
+        began = time.perf_counter()
+        events = projector.catch_up()
+        figure = events / (time.perf_counter() - began)
+        projector.close()
+    finally:
+        reader.close()
+    target = f"≥ {TARGET_PER_S:,.0f} events/s"
+    return [
+        Row("projector catching up", figure, "events/s", target, figure >= TARGET_PER_S, baseline, figure / baseline)
+    ]
+
+
+def _folded_per_s(reader: LogReader) -> float:
+    fleet = Fleet()
+    began = time.perf_counter()
+    while page := reader.page(fleet.position, PAGE_EVENTS):
+        for row in page:
+            fleet.fold(decode(row))
+    return fleet.position / (time.perf_counter() - began)
