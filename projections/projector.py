@@ -23,15 +23,14 @@ from domain.fleet import Fleet
 from domain.recorded import Recorded
 from eventlog.codec import Row, decode
 from eventlog.read import LogReader, log_changes
-from projections import changes, rows, schema
+from projections import changes, schema
 from projections.changes import Changes
-from projections.tables import CHANNEL, LIVING, SCHEMA
+from projections.tables import CHANNEL, SCHEMA
 
 PAGE_EVENTS = 4_000
 REFOLD_PAGE_EVENTS = 10_000
 LOCK_RETRY_S = 0.2
 RETRY_S = 0.5
-DIFFERENCES_MAX = 1_000
 
 _ADVANCE = (
     "WITH advanced AS (UPDATE progress SET log = %b, position = %b, at = %b WHERE position = %b RETURNING 1)"
@@ -256,32 +255,3 @@ def standing(conninfo: str, *, in_schema: str = SCHEMA) -> tuple[int, int]:
         except errors.UndefinedTable:
             row = None
         return (row[0], row[1]) if row is not None else (0, 0)
-
-
-def differences(conninfo: str, fleet: Fleet, *, in_schema: str = SCHEMA) -> list[str]:
-    """What the living tables hold otherwise than the fold says, where both stand; a sentence for each. Blocking.
-
-    Raises:
-        LookupError: the read model stands at another position than the fleet: catch up, or fold on, and ask again.
-    """
-    expected: dict[str, dict[str, str]] = {kind: {} for kind in LIVING}
-    for stream, entry in fleet.entries.items():
-        kind, _, key = stream.partition("/")
-        expected[kind][key] = rows.row(stream, entry)["document"]
-    found: list[str] = []
-    with psycopg.connect(conninfo, connect_timeout=2) as connection:
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        connection.execute(schema.USE, (in_schema,))
-        stands = connection.execute("SELECT position FROM progress").fetchall()
-        if stands != [(fleet.position,)]:
-            raise LookupError(f"The read model stands at {stands}, not at {fleet.position}.")
-        for kind, table in LIVING.items():
-            query = f"SELECT key, document::text FROM {table.name}"
-            if kind == "operation":
-                query += " WHERE state IN ('running', 'stuck')"
-            shown: dict[str, str] = dict(connection.execute(query.encode()).fetchall())
-            for key in sorted(shown.keys() | expected[kind].keys()):
-                shows, is_so = shown.get(key), expected[kind].get(key)
-                if shows != is_so and len(found) < DIFFERENCES_MAX:
-                    found.append(f"{kind}/{key} is shown as {shows}, but is {is_so}.")
-    return found

@@ -11,12 +11,14 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
 from domain.errors import Unavailable
-from eventlog.codec import Row, UnknownTopic
+from domain.fleet import Fleet
+from eventlog.codec import Row, UnknownTopic, decode
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 from projections import projector as projecting
 from projections import schema
-from projections.projector import Displaced, Projector, catch_up, differences, run, standing
+from projections.differences import Ledger, differences
+from projections.projector import Displaced, Projector, catch_up, run, standing
 from projections.queries import ReadModel
 from projections.tables import LIVING, SCHEMA, audit
 from tests.deciding import Site
@@ -79,6 +81,38 @@ def test_a_change_behind_its_back_is_found(database: Any, reader: LogReader, sit
     assert len(found) == 2
     assert found[0].startswith("rack/r1 is shown as")
     assert found[1].startswith(f"host/{host} is shown as None")
+
+
+BEHIND_ITS_BACK = {
+    "UPDATE audit SET document = replace(document::text, 'ann', 'eve')::json WHERE position = 3": "audit's entry",
+    "DELETE FROM audit WHERE position = 3": "audit's entry at position 3 is not shown",
+    "INSERT INTO audit SELECT 2, at, id, actor, resource, command, outcome, owner, document FROM audit"
+    " WHERE position = 3": "audit's entry at position 2 is shown as",
+    "UPDATE audit SET actor = 'eve' WHERE position = 3": "audit's entry at position 3 is shown as",
+    "UPDATE operations SET state = 'failed', kind = 'x' WHERE state = 'succeeded'": "operation/",
+    "DELETE FROM operations WHERE state = 'failed'": "is not shown",
+    "UPDATE hosts SET used = '{}' WHERE used::text <> '{}'": "'s used is shown as {}",
+    "UPDATE vms SET host = 'elsewhere' WHERE host IS NOT NULL": "'s host is shown as elsewhere",
+    "UPDATE vms SET sets = '{x}'": "'s sets is shown as x",
+    "UPDATE tokens SET hash = 'x'": "'s hash is shown as x",
+}
+
+
+@pytest.mark.parametrize("change", BEHIND_ITS_BACK)
+def test_no_column_and_no_ledger_is_changed_unseen(database: Any, reader: LogReader, site: Site, change: str) -> None:
+    write(database.service, site.rows)
+    catch_up(database.service, reader)
+    fleet, ledger = Fleet(), Ledger()
+    for row in site.rows:
+        recorded = decode(row)
+        ledger.note(recorded, fleet.fold(recorded), fleet)
+    assert differences(database.service, fleet, ledger=ledger) == []
+    with psycopg.connect(database.service) as connection:
+        connection.execute(schema.USE, (SCHEMA,))
+        assert connection.execute(change.encode()).rowcount > 0
+    found = differences(database.service, fleet, ledger=ledger)
+    assert found
+    assert all(BEHIND_ITS_BACK[change] in sentence for sentence in found), found
 
 
 @pytest.mark.parametrize("pages", [1, 2, 5])

@@ -1,0 +1,148 @@
+"""Does the read model show what the fold says? Every column of every row: of what lives, and of what only ever grows.
+
+log ── fold ──┬── what lives ──► Fleet ──────────┐
+              └── what is over ──► Ledger ───────┴──► differences() ◄── tables, in one snapshot
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg.sql import SQL, Composable, Identifier
+from sqlalchemy import ARRAY, Column, Table
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+
+from domain.command import CommandAccepted, CommandRejected
+from domain.fleet import Entry, Fleet
+from domain.recorded import Recorded
+from projections import rows, schema
+from projections.tables import LIVING, SCHEMA, audit, operations
+
+DIFFERENCES_MAX = 1_000
+FETCHED_ROWS = 2_000
+DIGEST_BYTES = 16
+
+Row = Mapping[str, Any]
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Ledger:
+    """What the ledgers must hold: a digest a row, noted while the log is folded, so that no second copy is kept."""
+
+    def __init__(self) -> None:
+        self.audit: dict[int, bytes] = {}
+        self.operations: dict[str, bytes] = {}  # those that are over
+
+    def note(self, recorded: Recorded, entry: Entry | None, fleet: Fleet) -> None:
+        """To be told each event, with what `fleet.fold` answered to it."""
+        if isinstance(recorded.event, CommandAccepted | CommandRejected):
+            self.audit[recorded.position] = _digest(audit, rows.audit_row(recorded))
+        elif entry is not None and recorded.stream.startswith("operation/") and recorded.stream not in fleet.entries:
+            row = rows.row(recorded.stream, entry)
+            self.operations[row["key"]] = _digest(operations, row)
+
+
+def differences(conninfo: str, fleet: Fleet, *, ledger: Ledger | None = None, in_schema: str = SCHEMA) -> list[str]:
+    """What the tables hold otherwise than the fold says, where both stand; a sentence for each. Blocking.
+
+    Without a `ledger` what lives alone is compared.
+
+    Raises:
+        LookupError: the read model stands at another position than the fleet: catch up, or fold on, and ask again.
+    """
+    found: list[str] = []
+    with psycopg.connect(conninfo, connect_timeout=2) as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        connection.execute(schema.USE, (in_schema,))
+        stands = connection.execute("SELECT position FROM progress").fetchall()
+        if stands != [(fleet.position,)]:
+            raise LookupError(f"The read model stands at {stands}, not at {fleet.position}.")
+        for sentence in _all(connection, fleet, ledger):
+            if len(found) == DIFFERENCES_MAX:
+                break
+            found.append(sentence)
+    return found
+
+
+def _all(connection: psycopg.Connection[Any], fleet: Fleet, ledger: Ledger | None) -> Iterator[str]:
+    expected: dict[str, dict[str, Entry]] = {kind: {} for kind in LIVING}
+    for stream, entry in fleet.entries.items():
+        kind, _, key = stream.partition("/")
+        expected[kind][key] = entry
+    over = SQL("state IN ('running', 'stuck')")
+    for kind, table in LIVING.items():
+        where = over if kind == "operation" else SQL("true")
+        yield from _living(kind, expected[kind], _rows(connection, table, where))
+    if ledger is not None:
+        shown = _rows(connection, operations, SQL("NOT ") + over)
+        yield from _noted("operation/", "key", operations, ledger.operations, shown)
+        yield from _noted("the audit's entry at position ", "position", audit, ledger.audit, _rows(connection, audit))
+
+
+def _living(kind: str, expected: dict[str, Entry], shown: Iterable[Row]) -> Iterator[str]:
+    table = LIVING[kind]
+    left = dict(expected)
+    for row in shown:
+        stream = f"{kind}/{row['key']}"
+        entry = left.pop(row["key"], None)
+        if entry is None:
+            yield f"{stream} is shown as {row['document']}, but is None."
+            continue
+        wanted = rows.row(stream, entry)
+        for column in table.columns:
+            if (shows := _value(column, row)) != (is_so := _value(column, wanted)):
+                of = "" if column.name == "document" else f"'s {column.name}"
+                yield f"{stream}{of} is shown as {shows}, but is {is_so}."
+    for key in sorted(left):
+        yield f"{kind}/{key} is shown as None, but is {rows.row(f'{kind}/{key}', left[key])['document']}."
+
+
+def _noted(what: str, key: str, table: Table, expected: Mapping[Any, bytes], shown: Iterable[Row]) -> Iterator[str]:
+    seen = set()
+    for row in shown:
+        seen.add(row[key])
+        if row[key] not in expected:
+            yield f"{what}{row[key]} is shown as {row['document']}, but never was."
+        elif _digest(table, row) != expected[row[key]]:
+            yield f"{what}{row[key]} is shown as {row['document']}, but is otherwise."
+    for missing in sorted(expected.keys() - seen):
+        yield f"{what}{missing} is not shown."
+
+
+def _rows(connection: psycopg.Connection[Any], table: Table, where: Composable = SQL("true")) -> Iterator[Row]:
+    """The rows by column as `rows.py` makes them, in the order of their keys; a portion at a time."""
+    names = [column.name for column in table.columns]
+    query = SQL("SELECT {columns} FROM {table} WHERE {where} ORDER BY 1").format(
+        columns=SQL(", ").join(_as_made(column) for column in table.columns),
+        table=Identifier(table.name),
+        where=where,
+    )
+    with connection.cursor(name=f"compared_{table.name}") as cursor:
+        cursor.itersize = FETCHED_ROWS
+        for row in cursor.execute(query):
+            yield dict(zip(names, row, strict=True))
+
+
+def _as_made(column: Column[Any]) -> Composable:
+    name = Identifier(column.name)
+    match column.type:
+        case ARRAY():
+            return SQL("array_to_string({}, ',')").format(name)
+        case JSON():  # JSONB too
+            return SQL("{}::text").format(name)
+        case _:
+            return name
+
+
+def _value(column: Column[Any], row: Row) -> Any:
+    """JSONB keeps no order and no spaces, so what it means is compared; JSON is shown as it stands."""
+    value = row[column.name]
+    return msgspec.json.decode(value) if isinstance(column.type, JSONB) else value
+
+
+def _digest(table: Table, row: Row) -> bytes:
+    values = [_value(column, row) for column in table.columns]
+    return blake2b(_encode(values), digest_size=DIGEST_BYTES).digest()

@@ -1,0 +1,65 @@
+"""What the proof finds: a record that was changed behind Berth's back, and a read model that shows otherwise."""
+
+from typing import Any
+
+import psycopg
+import pytest
+from msgspec.structs import replace
+
+from eventlog.codec import Row
+from eventlog.read import LogReader
+from projections import schema
+from projections.projector import catch_up
+from projections.tables import SCHEMA
+from tests.deciding import Site
+from tests.projections.logs import a_site, live, write
+from workers.past import PastService
+
+
+@pytest.fixture(scope="module")
+def site() -> Site:
+    site = a_site()
+    live(site, seed=3, commands=120)
+    return site
+
+
+async def verified(conninfo: str, rows: list[Row]) -> dict[str, Any]:
+    write(conninfo, rows)
+    reader = LogReader(conninfo)
+    try:
+        return await PastService(conninfo, reader).answer({"do": "verify"})
+    finally:
+        reader.close()
+
+
+async def test_all_is_well_with_what_berth_wrote(database: Any, site: Site) -> None:
+    write(database.service, site.rows[:200])
+    reader = LogReader(database.service)
+    catch_up(database.service, reader)
+    assert await PastService(database.service, reader).answer({"do": "verify"}) == {
+        "position": 200,
+        "events": 200,
+        "violations": [],
+        "differences": [],
+    }
+    with psycopg.connect(database.service) as connection:
+        connection.execute(schema.USE, (SCHEMA,))
+        connection.execute("DELETE FROM audit WHERE position = (SELECT max(position) FROM audit)")
+    (difference,) = (await PastService(database.service, reader).answer({"do": "verify"}))["differences"]
+    assert "audit's entry" in difference
+    reader.close()
+
+
+@pytest.mark.parametrize("state", [b"{}", b"nonsense", b'{"at":1,"actor":"a","command":"c","data":[]}'])
+async def test_an_event_that_says_nothing_is_named(database: Any, site: Site, state: bytes) -> None:
+    rows = [*site.rows[:20], replace(site.rows[20], state=state), *site.rows[21:]]
+    found = await verified(database.service, rows)
+    assert found["position"] == 20
+    assert any("position 21 can't be understood" in violation for violation in found["violations"])
+
+
+async def test_an_event_that_follows_from_nothing_is_named(database: Any, site: Site) -> None:
+    claimed = next(row for row in site.rows if row.topic == "host.claimed")
+    rows = [row if row is not claimed else replace(row, stream="host/nobody") for row in site.rows]
+    found = await verified(database.service, rows)
+    assert any(f"position {claimed.position} can't be understood" in violation for violation in found["violations"])
