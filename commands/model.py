@@ -55,7 +55,8 @@ Name = Annotated[
 Text = Annotated[str, StringConstraints(max_length=TEXT_CHARACTERS_MAX), AfterValidator(_without_nul)]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=253), AfterValidator(_without_nul)]
 ClassName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
-LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$")]
+# Any script, as people's words are; a `=` would end the key in `label=key=value`.
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[^=\x00-\x1f\x7f]{1,128}$")]
 LabelValue = Annotated[str, StringConstraints(max_length=253), AfterValidator(_without_nul)]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=LABELS_MAX)]
 Amount = Annotated[int, Field(ge=0, le=AMOUNT_MAX)]
