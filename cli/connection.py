@@ -17,6 +17,7 @@ from cli.errors import Failed, Refused, Unreachable
 
 TIMEOUT_S = 75.0  # more than the 60 s that `Prefer: wait` may take
 ATTEMPTS_MAX = 5
+READ_AGAIN_S_MAX = 8.0  # a read that the server itself waited for is not asked five times over
 PAUSE_S_MAX = 10.0
 # Everything printable in ASCII but the percent sign, which is the escape itself.
 HEADER_SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
@@ -86,10 +87,13 @@ class Connection:
             sent["Authorization"] = f"Bearer {self._token}"
         sent.update(headers or {})
         may_repeat = method in ("GET", "HEAD") or "Idempotency-Key" in sent
+        asked_at = time.monotonic()
         for attempt in range(1, ATTEMPTS_MAX + 1):
             is_last = attempt == ATTEMPTS_MAX or not may_repeat
             try:
                 answer = self._once(method, target, content, sent, timeout_s)
+                if content is None and "Idempotency-Key" not in sent:
+                    is_last = is_last or time.monotonic() > asked_at + READ_AGAIN_S_MAX
             except TimeoutError:
                 self.close()
                 raise Unreachable(f"{self.url} did not answer within {timeout_s:.0f} s") from None
@@ -99,7 +103,7 @@ class Connection:
                 self.close()
                 # A server that never answered is not there; one that did is being restarted, or closed an idle line.
                 if is_last or not self._was_reached:
-                    raise Unreachable(f"cannot reach {self.url}: {_why(error)}. Is it up (`berth up`)?") from None
+                    raise Unreachable(f"cannot reach {self.url}: {_why(error)}") from None
                 time.sleep(_pause_s(attempt))
                 continue
             if answer.status in (429, 503) and not is_last:
@@ -178,7 +182,7 @@ def _position(answer: Answer) -> int | None:
 
 def _why(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
+        return "connection refused. Is it up (`berth up`)?"
     if isinstance(error, socket.gaierror):
-        return "no such host"
-    return str(error) or type(error).__name__
+        return "no such host. Is the address right (`berth context show`)?"
+    return f"{str(error) or type(error).__name__}. Is it up (`berth up`)?"

@@ -15,7 +15,7 @@ def lines(problem: dict[str, Any]) -> list[str]:
     title = str(problem.get("title") or code or "Refused")
     first = title if not code or code.lower() == title.lower().replace(" ", "_") else f"{title} ({code})"
     shown = [f"berth: {tables.printable(first)}"]
-    detail = problem.get("detail")
+    detail = problem.get("detail") if code != "unauthenticated" else None  # which speaks of headers
     # Of bad input the detail is the first of the errors, which follow all.
     if detail and not (problem.get("errors") and _text(detail) in _errors("errors", problem["errors"])):
         shown += _indented(_text(detail).split("\n"))
@@ -23,10 +23,16 @@ def lines(problem: dict[str, Any]) -> list[str]:
         if field in QUIET or value is None or value in ([], {}):
             continue
         shown += _indented(FIELDS.get(field, _plain)(field, value))
-    if suggestion := problem.get("did_you_mean"):
+    suggestion = problem.get("did_you_mean")
+    if suggestion and "did you mean" not in str(detail).lower():
         shown += _indented([f"did you mean {_listed(suggestion)}?"])
     if code == "unauthenticated":
-        shown += _indented(["say who you are: `berth login URL`, BERTH_TOKEN, or --token-file FILE"])
+        shown += _indented(
+            [
+                "no token was sent, or one that is unknown, revoked or expired",
+                "say who you are: `berth login URL`, BERTH_TOKEN, or --token-file FILE",
+            ]
+        )
     if command := problem.get("command"):
         shown += _indented([f"recorded as command {_text(command)}"])
     return shown

@@ -128,8 +128,8 @@ class Session:
             return click.echo(words[0])  # `resource` is its last state, which is over
         if isinstance(host := resource.get("host"), str):
             words.append(f"on host {host}")
-        if answer.status == 202 and content.get("operation"):
+        if answer.status == 202 and content.get("operation") and not self.dry_run:
             words.append(f"under way: operation {content['operation']}")
-        elif state := resource.get("state"):
+        elif (state := resource.get("state")) and state != verb:
             words.append(str(state))
         click.echo(", ".join(words))

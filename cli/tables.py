@@ -4,6 +4,7 @@ For a person amounts have units and what is empty is a dash; in a pipe they are 
 is empty. What came from others is stripped of control characters first: a name must not move the cursor.
 """
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -119,14 +120,23 @@ def text_lines(table: Table) -> list[str]:
 
 
 def flat(item: dict[str, Any], *, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """The fields of a resource as columns of a CSV file: `capacity.cpu`; a list's entries have spaces between them."""
+    """The fields of a resource as columns of a CSV file: `capacity.cpu`; a list's entries have spaces between them.
+
+    A list whose entries have fields of their own (rules, steps) is JSON, as in the API's own CSV.
+    """
     for field, value in item.items():
         if isinstance(value, dict) and value:
             yield from flat(value, prefix=f"{prefix}{field}.")
         elif isinstance(value, list):
-            yield prefix + field, " ".join(str(entry) for entry in value)
+            yield prefix + field, _list(value)
         else:
             yield prefix + field, cell(value, human=False)
+
+
+def _list(value: list[Any]) -> str:
+    if any(isinstance(entry, dict | list) for entry in value):
+        return json.dumps(value, ensure_ascii=False)
+    return " ".join(str(entry) for entry in value)
 
 
 def _field(kind: Kind, item: dict[str, Any], field: str, *, human: bool) -> str:

@@ -93,6 +93,8 @@ def _read(paths: tuple[str, ...]) -> list[Document]:
             if key in found:
                 raise Failed(f"{entry.place}: {entry.kind.name} {entry.name} stands already in {found[key].place}")
             found[key] = entry
+    if not found:
+        raise Failed(f"{', '.join(paths)}: there is no document in it")
     return document.in_order(list(found.values()))
 
 

@@ -80,6 +80,18 @@ def test_what_was_probably_meant_stands_at_the_end() -> None:
     assert refusal.lines(problem) == ["berth: Not found", "  did you mean std?"]
 
 
+def test_nothing_is_said_twice() -> None:
+    detail = "There is no group 'sdt'. Did you mean 'std'?"
+    problem = {"title": "Not found", "code": "not_found", "detail": detail, "did_you_mean": ["std"]}
+    assert refusal.lines(problem) == ["berth: Not found", f"  {detail}"]
+
+
+def test_who_is_not_known_is_told_how_to_say_so() -> None:
+    lines = refusal.lines({"title": "Who are you?", "code": "unauthenticated", "detail": "Send the header X."})
+    assert "berth login" in lines[-1]
+    assert not any("header" in line for line in lines)
+
+
 def test_a_problem_of_several_groups_says_each_ones() -> None:
     problem = {
         "title": "No capacity",

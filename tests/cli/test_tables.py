@@ -57,3 +57,12 @@ def test_csv_spreads_amounts_over_columns() -> None:
         "capacity.memory_mib": "262144",
         "used.cpu": "12",
     }
+
+
+def test_csv_writes_a_list_of_things_as_json() -> None:
+    rule = {"type": "affinity", "set": "db"}
+    assert dict(tables.flat({"rules": [rule], "addresses": ["10.0.0.1", "10.0.0.2"], "path": []})) == {
+        "rules": '[{"type": "affinity", "set": "db"}]',
+        "addresses": "10.0.0.1 10.0.0.2",
+        "path": "",
+    }
