@@ -28,6 +28,11 @@ class EventView:
         self.sight = sight
         self._owners: OrderedDict[str, str | None] = OrderedDict()
 
+    @property
+    def is_whole(self) -> bool:
+        """Nothing is left out."""
+        return self.sight is None and self._actor.role in AUDITOR
+
     async def shown(self, row: Row) -> dict[str, Any] | None:
         """The event's JSON, None if it is not for this actor."""
         kind = kind_of(row.stream)
@@ -35,8 +40,7 @@ class EventView:
             return None
         sight = self.sight
         if sight is None:
-            document = document_of(row)
-            return _without_hash(document) if kind == "token" else document
+            return document_of(row)
         owner = await self._owner(row, kind)
         if owner is None or owner not in sight.tenants:
             return None
@@ -62,8 +66,3 @@ class EventView:
         while len(self._owners) > OWNERS_KEPT_MAX:
             self._owners.popitem(last=False)
         return owner
-
-
-def _without_hash(document: dict[str, Any]) -> dict[str, Any]:
-    data = document["data"]
-    return {**document, "data": {name: value for name, value in data.items() if name != "hash"}}

@@ -34,8 +34,8 @@ from eventlog.codec import Row
 from eventlog.tasks import end_tasks
 from projections.history import history
 
-PAGE_EVENTS = 1_000
-SCANNED_EVENTS_MAX = 20_000  # a page of a rare topic ends here, with a cursor to go on from
+PAGE_EVENTS = 4_000
+SCANNED_EVENTS_MAX = 100_000  # a page of a rare topic ends here, with a cursor to go on from
 COMMENT_EVERY_S = 14.0  # looked at each second, so that no 15 s pass without one
 
 AFTER = Parameter("after", "Only events after this position or time", moment, MOMENT)
@@ -55,8 +55,7 @@ async def _list(call: Call) -> Answerable:
     view = EventView(call.context, call.actor, await call.sight())
     page: dict[str, Any] = {"items": [], "next_cursor": None, "position": end}
     if query.get("count", False):
-        looked_at = _looked_at(call, view, query, low=low, high=high)
-        page["count"] = len([None async for _, document in looked_at if document is not None])
+        page["count"] = await _count(call, view, query, low=low, high=high)
     if (cursor := query.get("cursor")) is not None:
         at = _cursor(cursor)
         low, high = (low, min(high, at - 1)) if is_falling else (max(low, at), high)
@@ -72,20 +71,34 @@ async def _list(call: Call) -> Answerable:
     return page_reply(call, page, query)
 
 
+async def _count(call: Call, view: EventView, query: dict[str, Any], *, low: int, high: int) -> int:
+    """Positions have no gaps, so all is counted at no cost; what is narrowed down is looked through, as often as asked
+    for."""
+    if view.is_whole and not {"topic", "stream", "q"} & query.keys():
+        return max(0, high - low)
+    looked_at = _looked_at(call, view, query, low=low, high=high)
+    return len([None async for _, document in looked_at if document is not None])
+
+
 async def _looked_at(
     call: Call, view: EventView, query: dict[str, Any], *, low: int, high: int, is_falling: bool = False
 ) -> AsyncIterator[tuple[Row, dict[str, Any] | None]]:
     """Each row after `low` up to `high`, with its event if that is asked for and the actor may see it."""
     topic, words = query.get("topic"), query.get("q", "").lower()
-    async for row in _rows(call.context, query.get("stream"), low=low, high=high, is_falling=is_falling):
+    is_narrow = view.sight is not None or topic is not None or bool(words)
+    portion = PAGE_EVENTS if is_narrow else query.get("limit", LIMIT_DEFAULT) + 1
+    stream = query.get("stream")
+    async for row in _rows(call.context, stream, low=low, high=high, is_falling=is_falling, portion=portion):
         document = await view.shown(row) if topic is None or row.topic == topic else None
         if words and document is not None and words not in encode(document).decode().lower():
             document = None
         yield row, document
 
 
-async def _rows(context: Context, stream: str | None, *, low: int, high: int, is_falling: bool) -> AsyncIterator[Row]:
-    """Rows after `low` up to `high`. Positions have no gaps, so that a page can be read backwards too."""
+async def _rows(
+    context: Context, stream: str | None, *, low: int, high: int, is_falling: bool, portion: int
+) -> AsyncIterator[Row]:
+    """Rows after `low` up to `high`, in portions. Positions have no gaps, so that a page can be read backwards too."""
     log = context.log
     if stream is not None:
         # Only a command's stream has versions that are not positions, and it has one event.
@@ -101,8 +114,8 @@ async def _rows(context: Context, stream: str | None, *, low: int, high: int, is
             first = found[-1].version
         return
     while low < high:
-        first = max(low, high - PAGE_EVENTS) if is_falling else low
-        page = await asyncio.to_thread(log.page, first, min(PAGE_EVENTS, high - first))
+        first = max(low, high - portion) if is_falling else low
+        page = await asyncio.to_thread(log.page, first, min(portion, high - first))
         if not page:
             return
         for row in reversed(page) if is_falling else page:
