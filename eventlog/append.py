@@ -16,6 +16,7 @@ from psycopg import errors
 from psycopg.sql import SQL
 from psycopg.types.numeric import Int8BinaryDumper
 
+from eventlog import heartbeat
 from eventlog.codec import Row
 from eventlog.table import EVENTS_TABLE, LOG_CHANNEL
 
@@ -130,6 +131,9 @@ class LogConnection:
         row = await (await self._connection.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK,))).fetchone()
         return bool(row and row[0])
 
+    async def holds_lock(self) -> bool:
+        return await self.lock_holder() == self.backend_pid
+
     async def lock_holder(self) -> int | None:
         """The backend that holds the leader's lock, for `terminate_backend`."""
         row = await (await self._connection.execute(_LOCK_HOLDER, (LEADER_LOCK,))).fetchone()
@@ -170,6 +174,14 @@ class LogConnection:
             raise OutcomeUnknown(str(error)) from error
         if counted is None or counted[0] != len(rows):
             raise Collision("base", base)
+
+    async def begin_heartbeat(self) -> None:
+        """Whoever led before is told that it does no more; to be called with the lock held."""
+        await heartbeat.begin(self._connection, self.backend_pid)
+
+    async def heartbeat(self) -> heartbeat.Beat | None:
+        """The leader's last sign of life."""
+        return await heartbeat.read(self._connection)
 
     async def end(self) -> int:
         """The last position, 0 of an empty log. Final once the lock is held, since no other can append then."""

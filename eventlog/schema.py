@@ -4,7 +4,7 @@ import psycopg
 from eventsourcing.postgres import PostgresDatastore
 from psycopg.sql import SQL, Identifier, Literal
 
-from eventlog.table import EVENTS_TABLE, SCHEMA, Datastore, EventRecorder
+from eventlog.table import EVENTS_TABLE, HEARTBEAT_TABLE, SCHEMA, Datastore, EventRecorder
 
 _PREPARE_LOCK = 0x62657274685F64  # "berth_d", beside the leader's
 _PROGRESS_TABLE = Identifier(SCHEMA, "progress")
@@ -34,6 +34,15 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {progress} (
 )
 """
 
+# Unlogged too: after a crash of the server the leader writes it anew.
+_HEARTBEAT = """
+CREATE UNLOGGED TABLE IF NOT EXISTS {heartbeat} (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    backend int NOT NULL,
+    beat bigint NOT NULL
+)
+"""
+
 _GRANTS = """
 REVOKE ALL ON SCHEMA {schema} FROM PUBLIC, {service};
 REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM PUBLIC, {service};
@@ -42,6 +51,7 @@ GRANT CONNECT, CREATE ON DATABASE {database} TO {service};
 GRANT USAGE ON SCHEMA {schema} TO {service};
 GRANT SELECT, INSERT ON {events} TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {progress} TO {service};
+GRANT SELECT, INSERT, UPDATE ON {heartbeat} TO {service};
 """
 
 
@@ -63,6 +73,7 @@ def prepare(owner: str, *, service_role: str, service_password: str) -> None:
         connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(SCHEMA)))
         _make_events(connection, Datastore(owner))
         connection.execute(SQL(_PROGRESS).format(progress=_PROGRESS_TABLE))
+        connection.execute(SQL(_HEARTBEAT).format(heartbeat=HEARTBEAT_TABLE))
         connection.execute(
             SQL(_GRANTS).format(
                 schema=Identifier(SCHEMA),
@@ -70,6 +81,7 @@ def prepare(owner: str, *, service_role: str, service_password: str) -> None:
                 database=Identifier(connection.info.dbname),
                 events=EVENTS_TABLE,
                 progress=_PROGRESS_TABLE,
+                heartbeat=HEARTBEAT_TABLE,
             )
         )
 

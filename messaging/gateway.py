@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
 import msgspec
 import nats.errors
@@ -19,12 +20,15 @@ from commands.operations import ReportOperation
 from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Envelope, Gateway, Item
 from domain.errors import DomainError, Malformed, TooLarge, Unavailable, Validation
+from eventlog.tasks import end_tasks
 from messaging import subjects
 from messaging.connect import settled
 
 CONCURRENT_MAX = 20_000
 ANSWER_GRACE_S = 2.0
 NO_ENGINE_PATIENCE_S, NO_ENGINE_RETRY_S = 5.0, 0.1
+RESEND_S_FIRST, RESEND_S_MAX = 0.5, 8.0
+ANSWERS_MAX = 10_000
 REPORT_PATIENCE_S = 30.0
 REPORT_BYTES_MAX = 128 * 1024  # it is kept in the audit, whose events have at most 256 KiB
 KEY = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -54,6 +58,7 @@ class _Envelope(msgspec.Struct, frozen=True):
     reason: str | None
     wait_s: float
     batch: str | None
+    resent: bool
 
 
 class _Reply(msgspec.Struct, frozen=True):
@@ -70,61 +75,104 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_reply = msgspec.json.Decoder(_Reply).decode
 
 
+class Served(Gateway, Protocol):
+    """An engine that is served to others. One that does not lead is silent: whoever does answers."""
+
+    is_leading: bool
+
+
 class RemoteGateway:
-    """Implements `Gateway` by asking the engine of a cell."""
+    """Implements `Gateway` by asking the engines of a cell, of which the one that leads answers."""
 
     def __init__(self, client: Client, cell: str) -> None:
         self._client = client
         self._subject = subjects.of_commands(cell)
 
     async def submit(self, envelope: Envelope) -> list[Answer]:
-        first = envelope.items[0].id
-        give_up_at = time.monotonic() + NO_ENGINE_PATIENCE_S
         patience_s = max(0.0, envelope.expires_at - time.time()) + envelope.wait_s + ANSWER_GRACE_S
-        data = on_the_wire(envelope)
-        while True:
-            try:
-                message = await self._client.request(self._subject, data, timeout=patience_s)
-                break
-            except nats.errors.NoRespondersError:
-                # It reached nobody, so it may be sent again: an engine that is restarted listens within a second.
-                if time.time() < envelope.expires_at and time.monotonic() < give_up_at:
-                    await asyncio.sleep(NO_ENGINE_RETRY_S)
-                    continue
-                log.warning("no engine listens", command=first)
-                raise Unavailable(first) from None
-            except nats.errors.Error as error:
-                # Nobody answered: only the log knows.
-                log.warning("engine not reached", command=first, error=str(error))
-                raise Unavailable(first) from None
-        reply = _decode_reply(message.data)
+        asked: set[asyncio.Task[Msg]] = set()
+        try:
+            async with asyncio.timeout(patience_s):
+                reply = await self._ask(envelope, asked, patience_s=patience_s)
+        except (TimeoutError, nats.errors.Error) as error:
+            # Nobody listens, or nobody answered: either way only the log knows.
+            log.warning("engine not reached", command=envelope.items[0].id, error=str(error) or "no answer in time")
+            raise Unavailable(envelope.items[0].id) from None
+        finally:
+            await end_tasks(*asked)
         if reply.unavailable:
             raise Unavailable(reply.command)
         return reply.answers
 
+    async def _ask(self, envelope: Envelope, asked: "set[asyncio.Task[Msg]]", *, patience_s: float) -> _Reply:
+        """The first answer. Silence may be a lost message, or a leader that is dead: then it is sent again, which is
+        safe, since a command's id is in the log once at most."""
+        pause_s, give_up_at = RESEND_S_FIRST, time.monotonic() + NO_ENGINE_PATIENCE_S
+        data = on_the_wire(envelope)
+        while True:
+            asked.add(asyncio.create_task(self._client.request(self._subject, data, timeout=patience_s)))
+            done, _ = await asyncio.wait(asked, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+            asked -= done
+            for task in done:
+                try:
+                    return _decode_reply(task.result().data)
+                except nats.errors.NoRespondersError:
+                    # It reached nobody: an engine that is restarted listens within a second.
+                    if time.monotonic() > give_up_at:
+                        raise
+                    await asyncio.sleep(NO_ENGINE_RETRY_S)
+            if not done:
+                pause_s = min(2 * pause_s, RESEND_S_MAX)
+            data = on_the_wire(msgspec.structs.replace(envelope, resent=True))
 
-async def serve_commands(client: Client, cell: str, gateway: Gateway) -> None:
-    """Answer commands of a cell from now on."""
 
-    async def answer(message: Msg) -> bytes:
+async def serve_commands(client: Client, cell: str, engine: Served) -> None:
+    """Answer commands of a cell from now on, whenever the engine leads."""
+    answers = _Answers()
+
+    async def answer(message: Msg) -> bytes | None:
+        if not engine.is_leading:
+            return None
         try:
             envelope = from_the_wire(message.data)
         except (msgspec.DecodeError, UnicodeDecodeError, ValidationError, KeyError) as error:
             # Checked by whoever sent it: its version of Berth is another one, or its code is wrong.
             log.error("command not understood", error=str(error))
             return _encode(_Reply([], True))
-        try:
-            return _encode(_Reply(await gateway.submit(envelope)))
-        except Unavailable as refusal:
-            return _encode(_Reply([], True, refusal.command))
+        return await answers.once(envelope.items[0].id, lambda: _answered(engine, envelope))
 
-    await _serve(client, subjects.of_commands(cell), answer, queue=f"engine-{cell}")
+    await _serve(client, subjects.of_commands(cell), answer)
 
 
-async def serve_reports(client: Client, gateway: Gateway) -> None:
+async def _answered(engine: Served, envelope: Envelope) -> bytes | None:
+    try:
+        return _encode(_Reply(await engine.submit(envelope)))
+    except Unavailable as refusal:
+        # Deposed meanwhile: undecided, or the log knows. The new leader is asked when this is sent again.
+        return _encode(_Reply([], True, refusal.command)) if engine.is_leading else None
+
+
+class _Answers:
+    """What was answered lately, so that an envelope that comes again gets the same bytes, and is decided once."""
+
+    def __init__(self) -> None:
+        self._by_id: OrderedDict[str, asyncio.Task[bytes | None]] = OrderedDict()
+
+    async def once(self, id: str, answer: Callable[[], Coroutine[Any, Any, bytes | None]]) -> bytes | None:
+        task = self._by_id.get(id)
+        if task is None or (task.done() and task.result() is None):
+            task = self._by_id[id] = asyncio.create_task(answer())
+            while len(self._by_id) > ANSWERS_MAX:
+                self._by_id.popitem(last=False)
+        return await task
+
+
+async def serve_reports(client: Client, engine: Served) -> None:
     """Answer controllers' reports: who reports is told by the subject, to which only that controller may publish."""
 
-    async def answer(message: Msg) -> bytes:
+    async def answer(message: Msg) -> bytes | None:
+        if not engine.is_leading:
+            return None
         controller = message.subject.rpartition(".")[2]
         try:
             item = _reported(message.data)
@@ -132,12 +180,12 @@ async def serve_reports(client: Client, gateway: Gateway) -> None:
             return _encode(refusal.problem())
         envelope = Envelope(Actor(controller, "controller"), (item,), time.time() + REPORT_PATIENCE_S)
         try:
-            (told,) = await gateway.submit(envelope)
+            (told,) = await engine.submit(envelope)
         except Unavailable:
-            return _encode(Unavailable(item.id).problem())
+            return _encode(Unavailable(item.id).problem()) if engine.is_leading else None
         return _encode(_body_of(told))
 
-    await _serve(client, subjects.of_reports("*"), answer, queue="reports")
+    await _serve(client, subjects.of_reports("*"), answer)
 
 
 def _reported(data: bytes) -> Item:
@@ -184,14 +232,15 @@ def _body_of(answer: Answer) -> dict[str, Any]:
     }
 
 
-async def _serve(client: Client, subject: str, answer: Callable[[Msg], Awaitable[bytes]], *, queue: str) -> None:
+async def _serve(client: Client, subject: str, answer: Callable[[Msg], Awaitable[bytes | None]]) -> None:
     """Many at once, but not without bound: what is beyond it waits in NATS' own buffers."""
     slots = asyncio.Semaphore(CONCURRENT_MAX)
     tasks: set[asyncio.Task[None]] = set()
 
     async def one(message: Msg) -> None:
         try:
-            await message.respond(await answer(message))
+            if (reply := await answer(message)) is not None:
+                await message.respond(reply)
         except nats.errors.Error as error:
             log.warning("reply not sent", subject=message.subject, error=str(error))
         finally:
@@ -203,7 +252,7 @@ async def _serve(client: Client, subject: str, answer: Callable[[Msg], Awaitable
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    await client.subscribe(subject, queue=queue, cb=receive)
+    await client.subscribe(subject, cb=receive)
     await settled(client)
 
 
@@ -232,6 +281,7 @@ def on_the_wire(envelope: Envelope) -> bytes:
             envelope.reason,
             envelope.wait_s,
             envelope.batch,
+            envelope.resent,
         )
     )
 
@@ -255,4 +305,14 @@ def from_the_wire(data: bytes) -> Envelope:
         )
         for item in wire.items
     )
-    return Envelope(wire.actor, items, wire.expires_at, wire.atomic, wire.dry_run, wire.reason, wire.wait_s, wire.batch)
+    return Envelope(
+        wire.actor,
+        items,
+        wire.expires_at,
+        wire.atomic,
+        wire.dry_run,
+        wire.reason,
+        wire.wait_s,
+        wire.batch,
+        wire.resent,
+    )

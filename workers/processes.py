@@ -115,7 +115,6 @@ async def api(settings: Settings) -> None:
 async def engine(settings: Settings) -> None:
     """The engine alone, reached over NATS."""
     async with _nats(settings) as client, _engine(settings) as writer:
-        await writer.ready()
         await gateway.serve_commands(client, settings.cell, writer)
         await gateway.serve_reports(client, writer)
         await writer.ended()

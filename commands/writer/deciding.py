@@ -72,7 +72,7 @@ class Decider:
 
     def repeat(self, item: Item, actor: Actor, known: dict[str, Row]) -> Answer | None:
         """The first answer again, if the key was used; `known` are rows that the log was found to hold."""
-        if item.key == item.id:
+        if item.key == item.id and not known:  # made up for this very command, and not sent again
             return None
         stream = command_stream(actor.name, item.key)
         receipt = self.receipts.get(stream)

@@ -32,7 +32,7 @@ from domain.errors import Unavailable
 from domain.fleet import Fleet
 from domain.recorded import LeaderTookOver, LogOpened, Recorded
 from eventlog.append import Collision, DataRefused, OutcomeUnknown
-from eventlog.codec import decode, encode
+from eventlog.codec import Row, decode, encode
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 
@@ -52,6 +52,10 @@ APPEND_SECONDS = Histogram(
 LOG_POSITION = Gauge("berth_log_position", "Position of the last event that is committed")
 
 ReportProgress = Callable[[ReportOperation], Any]
+
+
+class Deposed(Exception):
+    """Another writer leads. Everything of ours is settled: what stands is answered, the rest is undone."""
 
 
 class Engine:
@@ -74,7 +78,7 @@ class Engine:
         self.fleet = Fleet()
         self.is_leading = False
         self.failure: BaseException | None = None
-        self._leader = Leader(conninfo)
+        self._leader = Leader(conninfo, on_displaced=self._note_displaced)
         self._reader = LogReader(conninfo)
         self._decider = Decider(self.fleet, resource=resource, step_timeout_s=step_timeout_s)
         self._look_ups = LookUps(self._reader, self.fleet, self._decider.receipts, spawn=self._spawn)
@@ -85,6 +89,7 @@ class Engine:
         self._queue: deque[Ticket] = deque()
         self._queued_commands = 0
         self._wake = asyncio.Event()
+        self._is_displaced = False
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,15 +118,15 @@ class Engine:
 
     async def _run(self) -> None:
         try:
-            await self._leader.lead()
-            await self._take_over()
-            # The fleet lives as long as the process: the collector need not walk it again and again.
-            gc.collect()
-            gc.freeze()
-            self.is_leading = True
-            self._spawn(self._install_admin_token())
-            self._spawn(deadlines.expire(self.fleet, self.submit, grace_s=self._expiry_grace_s))
-            await self._decide_for_ever()
+            while True:
+                await self._leader.stand_by(self._fold, self.fleet.position)
+                try:
+                    await self._take_over()
+                    await self._lead()
+                except Deposed as deposed:
+                    log.warning("deposed", position=self.fleet.position, reason=str(deposed))
+                finally:
+                    self._step_down()
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -131,11 +136,43 @@ class Engine:
             self._ready.set()
             self._ended.set()
 
+    async def _lead(self) -> None:
+        # The fleet lives as long as the process: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        self.is_leading, self._is_displaced = True, False
+        self._spawn(self._install_admin_token())
+        expiring = asyncio.create_task(deadlines.expire(self.fleet, self.submit, grace_s=self._expiry_grace_s))
+        try:
+            await self._decide_for_ever()
+        finally:
+            await end_tasks(expiring)
+
+    def _step_down(self) -> None:
+        """What is still queued is undecided for certain; what waits for an operation's end gets its first answer."""
+        self.is_leading = False
+        for ticket in self._queue:
+            if not ticket.future.done():
+                ticket.future.set_exception(Unavailable(ticket.items[0].id))
+        self._queue.clear()
+        self._queued_commands = 0
+        self._waiting.give_up()
+
+    def _note_displaced(self) -> None:
+        self._is_displaced = True
+        self._wake.set()
+
     async def _take_over(self) -> None:
-        """Fold to the log's end, and append the event from which on every earlier writer collides."""
+        """Fold to the log's end, and append the event from which on every earlier writer collides.
+
+        Raises:
+            Deposed: another was faster.
+        """
         while True:
             try:
-                await self._fold_to_end()
+                while rows := await self._leader.read_after(self.fleet.position, FOLD_PAGE_EVENTS):
+                    self._fold(rows)
+                    await asyncio.sleep(0)
                 fleet = self.fleet
                 event = LogOpened(ids.uuid7()) if fleet.position == 0 else LeaderTookOver(ids.uuid7())
                 position, at = fleet.position + 1, self._decider.next_at()
@@ -143,22 +180,24 @@ class Engine:
                 await self._leader.append(fleet.position, [encode(recorded)])
             except (Collision, OutcomeUnknown, psycopg.Error) as lost:
                 log.warning("taking over again", error=str(lost).strip())
-                await self._leader.regain()
+                await self._regain()
             else:
                 fleet.fold(recorded)
                 LOG_POSITION.set(position)
                 log.info("leading", position=position, log=fleet.log)
                 return
 
-    async def _fold_to_end(self) -> None:
-        """Fold what stands in the log after our position; while we lead, its end is final."""
-        while rows := await self._leader.read_after(self.fleet.position, FOLD_PAGE_EVENTS):
-            for row in rows:
-                recorded = decode(row)
-                self.fleet.fold(recorded)
-                if isinstance(recorded.event, CommandAccepted | CommandRejected):
-                    self._decider.receipts.remember(recorded)
-            await asyncio.sleep(0)
+    async def _regain(self) -> None:
+        if not await self._leader.regain():
+            raise Deposed("another writer leads")
+
+    def _fold(self, rows: list[Row]) -> int:
+        for row in rows:
+            recorded = decode(row)
+            self.fleet.fold(recorded)
+            if isinstance(recorded.event, CommandAccepted | CommandRejected):
+                self._decider.receipts.remember(recorded)
+        return self.fleet.position
 
     async def _install_admin_token(self) -> None:
         if self._admin_token_hash is not None:
@@ -236,6 +275,10 @@ class Engine:
                 else:
                     self._release(batch)
                 batch = None
+            if self._is_displaced and in_flight is None and batch is None:
+                # Another was seen to lead. If that is so, nothing of ours is undecided or undone here.
+                self._is_displaced = False
+                await self._regain()
             if self._queue and (batch is None or not batch.is_full):
                 await asyncio.sleep(0)
                 continue
@@ -263,7 +306,11 @@ class Engine:
         BATCH_SIZE.observe(batch.commands)
 
     async def _settle(self, batch: Batch, task: "asyncio.Task[None]", following: Batch | None) -> bool:
-        """The append of `batch` has ended, somehow. Answers False if the batch that follows it was undone too."""
+        """The append of `batch` has ended, somehow. Answers False if the batch that follows it was undone too.
+
+        Raises:
+            Deposed: another leads; both batches are settled.
+        """
         try:
             try:
                 task.result()
@@ -271,6 +318,9 @@ class Engine:
                 log.warning("append of unknown outcome", base=batch.base, events=len(batch.rows), error=str(unknown))
                 await self._find_out(batch)
             self._release(batch)
+            if not self._leader.leads:
+                self._take_back(None, following)
+                raise Deposed("another writer leads; the last batch stands")
             return True
         except Collision as collision:
             log.warning("append collided", base=batch.base, events=len(batch.rows), error=str(collision))
@@ -280,7 +330,7 @@ class Engine:
             found = await self._look_ups.existing(collision.streams)
             for ticket in self._queue:
                 ticket.known = {**ticket.known, **found}
-            await self._leader.regain()
+            await self._regain()
             await self._take_over()
             self.is_leading = True
         except DataRefused as refused:
@@ -292,20 +342,23 @@ class Engine:
         return False
 
     async def _find_out(self, batch: Batch) -> None:
-        """Make a batch of unknown outcome stand, whatever came of the first try. Raises Collision or DataRefused."""
+        """Make a batch of unknown outcome stand, whatever came of the first try, or learn that another leads and it
+        stands all the same. Raises Collision or DataRefused."""
         while True:
             self.is_leading = False
-            await self._leader.regain()
-            self.is_leading = True
+            self.is_leading = await self._leader.regain()
             try:
-                if not await self._leader.stands(batch.base, batch.rows):
+                if await self._leader.stands(batch.base, batch.rows):
+                    return
+                if self.is_leading:
                     await self._leader.append(batch.base, batch.rows)
-                return
+                    return
+                # Another holds the lock and has not begun: what it writes first tells, or we hold it again.
             except (OutcomeUnknown, psycopg.Error) as again:
                 log.warning("still unknown", base=batch.base, error=str(again).strip())
                 await asyncio.sleep(RETRY_S)
 
-    def _take_back(self, batch: Batch, following: Batch | None) -> None:
+    def _take_back(self, batch: Batch | None, following: Batch | None) -> None:
         """Undo both batches, the later first, and put their commands back in front of the queue, in their order."""
         tickets: list[Ticket] = []
         for undone in (following, batch):

@@ -40,7 +40,8 @@ class Envelope(msgspec.Struct, frozen=True):
     """One command, or several: each for itself in their order, or (`atomic`) all or none.
 
     `expires_at` is in seconds since 1970: after it, what is still undecided is dropped. `wait_s` is how long the
-    answer may wait for the end of the operation that the command starts.
+    answer may wait for the end of the operation that the command starts. `resent`: it was sent before, and may have
+    been decided, though no answer came.
     """
 
     actor: Actor
@@ -51,6 +52,7 @@ class Envelope(msgspec.Struct, frozen=True):
     reason: str | None = None
     wait_s: float = 0.0
     batch: str | None = None
+    resent: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):

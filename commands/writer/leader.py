@@ -1,52 +1,94 @@
-"""Leading: the one connection that holds the lock and carries every append, and what to do when it is lost.
+"""Leading and standing by: the one connection that holds the lock and carries every append, and what to do when it is
+lost.
+
+    stand_by ── the lock is free, or its holder silent ──► leads ── regain: another has the lock ──► stand_by
+                                                             └───── regain: it is ours (again) ──► leads
 
 A connection that is lost in a commit leaves a batch that may stand, not stand, or not stand *yet*. The log's end is
 final only when the old backend has ended and the lock is ours again; so that is the order here.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import psycopg
 import structlog
 
+from eventlog import heartbeat
 from eventlog.append import Collision, LogConnection, terminate_backend
 from eventlog.codec import Row
+from eventlog.tasks import end_tasks
 
+POLL_S = 0.1
 RETRY_S = 0.2
+PAGE_EVENTS = 5_000
 
 log = structlog.get_logger()
 
+Follow = Callable[[list[Row]], int]
+
 
 class Leader:
-    """Owns the leader's connection. Every method runs on the event loop, one at a time."""
+    """Owns the leader's connection. Every method runs on the event loop, one at a time.
 
-    def __init__(self, conninfo: str) -> None:
+    `on_displaced` is called when another was seen to lead: then `regain` tells.
+    """
+
+    def __init__(self, conninfo: str, *, on_displaced: Callable[[], None]) -> None:
+        self.leads = False
         self._conninfo = conninfo
+        self._on_displaced = on_displaced
         self._connection: LogConnection | None = None
         self._lost_backend: int | None = None
+        self._beating: asyncio.Task[None] | None = None
 
-    async def lead(self) -> None:
-        """Take the lock, however long it takes: ends our own lost backend, waits for anybody else's."""
-        waited = False
+    async def stand_by(self, follow: Follow, position: int) -> None:
+        """Follow the log from `position` until the lock is ours: it was free, or its holder gave no sign of life.
+
+        `follow` is given what was appended, and tells the position that it has come to.
+        """
+        watch, told = heartbeat.Watch(), False
         while True:
             try:
-                await self._drop_lost_connection()
-                connection = await LogConnection.connect(self._conninfo)
+                connection = await self._connected()
+                while rows := await connection.read_after(position, PAGE_EVENTS):
+                    position = follow(rows)
+                    await asyncio.sleep(0)
+                if await connection.try_lock():
+                    await self._begin(connection)
+                    return
+                if not told:
+                    told = True
+                    log.info("standing by", position=position)
+                if watch.is_silent(await connection.heartbeat()):
+                    await self._end_holder(connection)
+                    continue
             except psycopg.Error as error:
                 log.warning("database not reached", error=str(error).strip())
+                await self._drop()
                 await asyncio.sleep(RETRY_S)
-                continue
+            await asyncio.sleep(POLL_S)
+
+    async def regain(self) -> bool:
+        """Hold the lock again, or find out that it was never lost: True. False: another has it.
+
+        What a lost connection left on the server is ended first, so with True the log's end is final.
+        """
+        while True:
             try:
+                if self._connection is not None and self._connection.is_open and await self._connection.holds_lock():
+                    await self._begin(self._connection)
+                    return True
+                await self._lose()
+                connection = await self._connected()
                 if await connection.try_lock():
-                    self._connection = connection
-                    return
+                    await self._begin(connection)
+                    return True
+                if await connection.lock_holder() not in (None, self._lost_backend):
+                    return False
             except psycopg.Error as error:
-                log.warning("lock not taken", error=str(error).strip())
-            await connection.close()
-            if not waited:
-                waited = True
-                log.info("another writer leads, waiting")
+                log.warning("database not reached", error=str(error).strip())
+                await self._lose()
             await asyncio.sleep(RETRY_S)
 
     async def append(self, base: int, rows: Sequence[Row]) -> None:
@@ -54,19 +96,12 @@ class Leader:
         assert self._connection is not None, "only a leader appends"
         await self._connection.append(base, rows)
 
-    async def regain(self) -> None:
-        """After an unknown outcome: end the old backend and take the lock again. The log's end is final when this
-        returns."""
-        if self._connection is not None:
-            self._lost_backend = self._connection.backend_pid
-        await self.lead()
-
     async def read_after(self, position: int, limit: int) -> list[Row]:
-        assert self._connection is not None, "only a leader's view of the end is final"
-        return await self._connection.read_after(position, limit)
+        """What stands after a position; with nothing there, that is final only for one who leads."""
+        return await (await self._connected()).read_after(position, limit)
 
     async def stands(self, base: int, rows: Sequence[Row]) -> bool:
-        """Whether an append of unknown outcome took place. To be asked while leading, after `regain`.
+        """Whether an append of unknown outcome took place; False is final only for one who leads.
 
         Raises:
             Collision: something else stands at those positions.
@@ -79,14 +114,44 @@ class Leader:
         return True
 
     async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
+        await self._stop_beating()
+        await self._drop()
 
-    async def _drop_lost_connection(self) -> None:
+    async def _connected(self) -> LogConnection:
+        # It can't be ended within a commit: then it is tried again with the next call.
+        if self._lost_backend is not None and await terminate_backend(self._conninfo, self._lost_backend):
+            self._lost_backend = None
+        if self._connection is None or not self._connection.is_open:
+            self._connection = await LogConnection.connect(self._conninfo)
+        return self._connection
+
+    async def _begin(self, connection: LogConnection) -> None:
+        await connection.begin_heartbeat()
+        self.leads = True
+        if self._beating is None or self._beating.done():
+            beating = heartbeat.beat_until_displaced(self._conninfo, connection.backend_pid)
+            self._beating = asyncio.create_task(beating)
+            self._beating.add_done_callback(lambda task: None if task.cancelled() else self._on_displaced())
+
+    async def _end_holder(self, connection: LogConnection) -> None:
+        holder = await connection.lock_holder()
+        if holder is not None:
+            log.warning("the leader is silent, ending its connection", backend=holder)
+            await terminate_backend(self._conninfo, holder)
+
+    async def _lose(self) -> None:
+        await self._stop_beating()
+        if self._connection is not None and self.leads:
+            self._lost_backend = self._connection.backend_pid
+        self.leads = False
+        await self._drop()
+
+    async def _drop(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.close()
-        if self._lost_backend is not None:
-            await terminate_backend(self._conninfo, self._lost_backend)
-            self._lost_backend = None
+
+    async def _stop_beating(self) -> None:
+        if self._beating is not None:
+            await end_tasks(self._beating)
+            self._beating = None

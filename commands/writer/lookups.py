@@ -43,7 +43,8 @@ class LookUps:
         """
         streams: list[str] = []
         for item in envelope.items:
-            if item.key != item.id and not self._is_settled_in_memory(item, envelope.actor):
+            may_stand = item.key != item.id or envelope.resent
+            if may_stand and not self._is_settled_in_memory(item, envelope.actor):
                 streams.append(command_stream(envelope.actor.name, item.key))
             on = item.command.on()
             if on.startswith("operation/") and on not in self._fleet.entries:

@@ -49,6 +49,13 @@ class Waiting:
                 if not ticket.future.done():
                     ticket.future.set_result([ended(answer, end)])
 
+    def give_up(self) -> None:
+        """The end will not be seen here: all get the answer that they would get when their patience is over."""
+        waiting, self._by_operation = self._by_operation, {}
+        for ticket, answer in (one for those in waiting.values() for one in those):
+            if not ticket.future.done():
+                ticket.future.set_result([answer])
+
 
 async def told_from_the_log(answer: Answer, reader: LogReader) -> Answer:
     """A repeat whose operation has left the fleet is told from the log how that ended.

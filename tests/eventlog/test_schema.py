@@ -87,6 +87,8 @@ def test_the_table_has_no_sequence_and_no_function_of_the_library(database: Data
         "events_are_final()",
         "events_notification_id_idx",
         "events_pkey",
+        "heartbeat",
+        "heartbeat_pkey",
         "progress",
         "progress_pkey",
     ]

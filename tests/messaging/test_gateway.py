@@ -41,6 +41,8 @@ COMMANDS_SENT: list[tuple[str, dict[str, Any]]] = [
 class Silent:
     """An engine that never answers."""
 
+    is_leading = True
+
     async def submit(self, envelope: Envelope) -> list[Answer]:
         await asyncio.Event().wait()
         return []
@@ -49,12 +51,16 @@ class Silent:
 class Prompt:
     """An engine that answers at once."""
 
+    is_leading = True
+
     async def submit(self, envelope: Envelope) -> list[Answer]:
         return [Answer(item.id, 200, 1) for item in envelope.items]
 
 
 class Full:
     """An engine that takes nothing."""
+
+    is_leading = True
 
     async def submit(self, envelope: Envelope) -> list[Answer]:
         raise Unavailable(None)
@@ -112,6 +118,38 @@ async def test_an_engine_that_is_restarted_meanwhile_is_waited_for(nats_process:
         await asyncio.sleep(0.3)
         await serve_commands(there, "main", Prompt())
         assert [answer.status for answer in await asking] == [200]
+
+
+async def test_of_two_engines_the_one_that_leads_answers(nats_process: NatsProcess) -> None:
+    leader, standby = Prompt(), Silent()
+    standby.is_leading = False
+    async with (
+        nats_process.user("engine") as one,
+        nats_process.user("engine") as other,
+        nats_process.user("api") as api,
+    ):
+        await serve_commands(one, "main", standby)
+        await serve_commands(other, "main", leader)
+        for _ in range(10):
+            assert len(await RemoteGateway(api, "main").submit(an_envelope())) == 1
+        standby.is_leading, leader.is_leading = False, False
+        asking = asyncio.create_task(RemoteGateway(api, "main").submit(an_envelope()))
+        await asyncio.sleep(0.3)
+        leader.is_leading = True
+        assert [answer.status for answer in await asking] == [200]
+
+
+async def test_what_is_sent_again_is_decided_once(database: Database, nats_process: NatsProcess) -> None:
+    sent_again = msgspec.structs.replace(an_envelope(), resent=True)
+    async with an_engine(database.service) as engine, nats_process.user("engine") as there:
+        await serve_commands(there, "main", engine)
+        async with nats_process.user("api") as api:
+            data = on_the_wire(sent_again)
+            replies = await asyncio.gather(*(api.request("berth.commands.main", data, timeout=10) for _ in range(8)))
+            assert len({reply.data for reply in replies}) == 1
+    async with an_engine(database.service) as next_leader:  # it never saw the first
+        (answer,) = await next_leader.submit(sent_again)
+        assert (answer.replayed, answer.command) == (True, sent_again.items[0].id)
 
 
 async def test_without_an_engine_a_command_is_unavailable_and_named(

@@ -21,7 +21,7 @@ from messaging import subjects
 FETCH_MAX = 256
 FETCH_S = 5.0
 UNDER_WAY_MAX = 5_000
-REPORT_S = 10.0
+REPORT_S = 3.0
 RETRY_S_FIRST, RETRY_S_MAX = 0.1, 2.0
 HEARTBEAT_S = 3.0  # well below the time after which NATS gives the work to another
 PROGRESS_FROM_S = 0.2
