@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import decision, engine, fold, over_http, projecting, relaying, servers
+from bench import decision, engine, fold, memory, over_http, projecting, relaying, servers
 from bench.row import Row
 from workers.__main__ import log_to_stderr
 
@@ -43,8 +43,12 @@ def measurements(*, is_short: bool) -> Iterator[list[Row]]:
     """Each with servers of its own, but that the relay relays what the projector's log holds."""
     yield fold.measure(is_short=is_short)
     yield decision.measure(is_short=is_short)
+    yield memory.measure(is_short=is_short)
     with servers.running() as running:
-        yield engine.measure(running.conninfo, is_short=is_short)
+        provisioned = engine.measure(running.conninfo, is_short=is_short)
+        yield provisioned
+    with servers.running() as running:
+        yield engine.measure_many(running.conninfo, provisioned[-1], is_short=is_short)
     with servers.running() as running:
         yield projecting.measure(running, is_short=is_short)
         yield relaying.measure(running, is_short=is_short)
