@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import psycopg
+from psycopg import errors
 from psycopg.sql import SQL, Composable, Identifier
 from sqlalchemy import ARRAY, Column, Table
 from sqlalchemy.dialects.postgresql import JSON, JSONB
@@ -57,7 +58,10 @@ def differences(conninfo: str, fleet: Fleet, *, ledger: Ledger | None = None, in
     with psycopg.connect(conninfo, connect_timeout=2) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         connection.execute(schema.USE, (in_schema,))
-        stands = connection.execute("SELECT position FROM progress").fetchall()
+        try:
+            stands = connection.execute("SELECT position FROM progress").fetchall()
+        except errors.UndefinedTable:
+            stands = []
         if stands != [(fleet.position,)]:
             raise LookupError(f"The read model stands at {stands}, not at {fleet.position}.")
         for sentence in _all(connection, fleet, ledger):

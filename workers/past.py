@@ -77,7 +77,7 @@ class PastService:
             return {
                 "position": fleet.position,
                 "events": fleet.position,
-                "violations": [*replay.found, *await asyncio.to_thread(violations, fleet)][:FOUND_MAX],
+                "violations": replay.found[:FOUND_MAX],
                 "differences": differing[:FOUND_MAX],
             }
         raise Unavailable(None)
@@ -85,7 +85,11 @@ class PastService:
 
 class Replay:
     """The whole log once more: what stands at its end, what the ledgers must hold, and what is wrong with the record
-    itself in `found`. It stops for good at an event that can't be understood."""
+    itself in `found`. It stops for good at an event that can't be understood.
+
+    The accounts are looked at on the way too, at ends of commands, each time when as many events have passed as the
+    fleet has members: often in a small one, and never dearer than the fold.
+    """
 
     def __init__(self, reader: LogReader) -> None:
         self.fleet = Fleet()
@@ -93,19 +97,28 @@ class Replay:
         self.found: list[str] = []
         self.is_stopped = False
         self._reader = reader
+        self._looks_at = 0
 
     def go_on(self) -> None:
-        """To the log's present end."""
+        """To the log's present end, which is looked at too."""
         while not self.is_stopped and (rows := self._reader.page(self.fleet.position, PAGE_EVENTS)):
             for row in rows:
                 if not self._fold(row):
                     self.is_stopped = True
-                    return
+                    break
+        self._look()
+
+    def _look(self) -> None:
+        fleet = self.fleet
+        self.found += (f"at position {fleet.position}: {violation}" for violation in violations(fleet))
+        self._looks_at = fleet.position + len(fleet.entries)
 
     def _fold(self, row: Row) -> bool:
         fleet = self.fleet
         try:
             recorded = decode(row)
+            if recorded.at != fleet.at and fleet.position > self._looks_at and len(self.found) < FOUND_MAX:
+                self._look()
             if recorded.position != fleet.position + 1:
                 self.found.append(f"position {fleet.position + 1} is missing from the log")
             if recorded.at < fleet.at:

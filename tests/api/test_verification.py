@@ -12,6 +12,7 @@ from projections import schema
 from projections.projector import catch_up
 from projections.tables import SCHEMA
 from tests.deciding import Site
+from tests.deciding import a_site as small_site
 from tests.projections.logs import a_site, live, write
 from workers.past import PastService
 
@@ -48,6 +49,27 @@ async def test_all_is_well_with_what_berth_wrote(database: Any, site: Site) -> N
     (difference,) = (await PastService(database.service, reader).answer({"do": "verify"}))["differences"]
     assert "audit's entry" in difference
     reader.close()
+
+
+async def test_an_account_that_was_wrong_for_a_while_is_found(database: Any) -> None:
+    site = small_site()
+    vm = {"tenant": "acme", "vm": "web"}
+    site.finish(site.given("vm.provision", tenant="acme", name="web", group="std", resources={"cpu": 2}))
+    for n in range(20):
+        site.given("vm.update", **vm, description=f"{n}")
+    site.finish(site.given("vm.delete", **vm))
+    rows = [
+        replace(row, state=row.state.replace(b'"cpu":2', b'"cpu":3')) if row.stream == "host/h0" else row
+        for row in site.rows
+    ]
+    assert rows != site.rows
+    write(database.service, rows)
+    reader = LogReader(database.service)
+    catch_up(database.service, reader)
+    found = await PastService(database.service, reader).answer({"do": "verify"})
+    reader.close()
+    assert found["differences"] == []
+    assert any("host" in violation and "h0" in violation for violation in found["violations"]), found
 
 
 @pytest.mark.parametrize("state", [b"{}", b"nonsense", b'{"at":1,"actor":"a","command":"c","data":[]}'])
