@@ -277,6 +277,8 @@ class VersionMismatch(DomainError):
 
     @property
     def detail(self) -> str:
+        if self.version == 0:
+            return "There is no such resource, and so no version of it; leave the condition out to make it."
         return f"The resource is at version {self.version}; read it again and repeat the change on what is there now."
 
 

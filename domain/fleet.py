@@ -329,6 +329,17 @@ class Transaction:
         fleet.position, fleet.at = position, at
 
 
+def last_entry(events: Iterable[Recorded]) -> Entry | None:
+    """What the events of one stream, from its first, lead to; also if it has ended."""
+    entry, alive = None, None
+    for recorded in events:
+        event = recorded.event
+        state = EVOLVE[type(event)](alive.state if alive else None, event)
+        entry = Entry(state, recorded.position, alive.created_at if alive else recorded.at, recorded.at)
+        alive = None if type(event) in ENDS else entry
+    return entry
+
+
 def _not_given() -> str:
     raise AssertionError("the engine gives each transaction its ids and secrets")
 

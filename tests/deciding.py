@@ -48,10 +48,10 @@ class Site:
         command = COMMANDS[kind].model_validate(body)
         id = ids.uuid7()
         item = Item(id, command, body, key or id, fingerprint, if_match)
-        if (again := self.decider.repeat(item, actor, {})) is not None:
+        context = Context(actor, reason, None, dry_run)
+        if (again := self.decider.repeat(item, context, {})) is not None:
             return again
         tx = self.decider.begin()
-        context = Context(actor, reason, None, dry_run)
         answer = self.decider.decide(tx, item, context, at=self.decider.next_at(), known={}, rows=self.rows)
         assert violations(self.fleet) == []
         return answer

@@ -73,6 +73,9 @@ async def _handle(call: Call) -> Answerable:
             return unavailable(error, envelope)
         answers = dict(zip(batch.items, given_back, strict=True))
     sight = await call.sight()
+    if mismatch := next((answer for answer in answers.values() if _is_of_another_request(answer)), None):
+        # The key is the whole batch's, so nothing of another batch is done under it.
+        return problems.reply(mismatch.problem or {})
     if batch.atomic and (failed := _failed(answers)) is not None:
         index, answer = failed
         problem = _problem(answer, batch.items[index], sight)
@@ -154,6 +157,10 @@ def _version(given: Any) -> int | None:
     if isinstance(given, bool) or not (text.isascii() and text.isdigit() and len(text) < 20):
         raise Validation([{"field": "/if_match", "message": "must be a version"}])
     return int(text)
+
+
+def _is_of_another_request(answer: Answer) -> bool:
+    return answer.problem is not None and answer.problem["code"] == "idempotency_mismatch"
 
 
 def _failed(answers: dict[int, Answer]) -> tuple[int, Answer] | None:

@@ -70,21 +70,24 @@ class Decider:
         """The time of the next command: now, but later than the one before, whatever the clock says."""
         return max(self._clock(), self.fleet.at + 1)
 
-    def repeat(self, item: Item, actor: Actor, known: dict[str, Row]) -> Answer | None:
+    def repeat(self, item: Item, context: Context, known: dict[str, Row]) -> Answer | None:
         """The first answer again, if the key was used; `known` are rows that the log was found to hold."""
         if item.key == item.id and not known:  # made up for this very command, and not sent again
             return None
-        stream = command_stream(actor.name, item.key)
-        receipt = self.receipts.get(stream)
-        if receipt is None:
-            row = known.get(stream)
-            if row is None:
-                return None
-            receipt = receipt_of(decode(row))
-        if receipt.fingerprint and item.fingerprint != receipt.fingerprint:
-            problem = IdempotencyMismatch(receipt.command).problem()
-            return Answer(receipt.command, problem["status"], 0, problem=problem)
-        return self._answer_again(receipt)
+        actor = context.actor.name
+        receipt = self._receipt(command_stream(actor, item.key), known)
+        # A batch may be longer than the one that had its key: its first item tells.
+        first = self._receipt(command_stream(actor, f"{context.batch}.0"), known) if context.batch else None
+        for used in (receipt, first):
+            if used is not None and used.fingerprint and item.fingerprint != used.fingerprint:
+                problem = IdempotencyMismatch(used.command).problem()
+                return Answer(used.command, problem["status"], 0, problem=problem)
+        return self._answer_again(receipt) if receipt is not None else None
+
+    def _receipt(self, stream: str, known: dict[str, Row]) -> Receipt | None:
+        if (receipt := self.receipts.get(stream)) is not None:
+            return receipt
+        return receipt_of(decode(row)) if (row := known.get(stream)) is not None else None
 
     def decide(
         self, tx: Transaction, item: Item, context: Context, *, at: int, known: dict[str, Row], rows: list[Row]
@@ -102,6 +105,8 @@ class Decider:
             _authorise(item.command, actor)
             self._match_version(item, on)
             done = HANDLERS[type(item.command)](item.command, tx)
+            if done.created and item.if_match is not None:
+                raise VersionMismatch(0)
             self._accept(tx, item, context, on=on, done=done, first=first)
             encoded = _encoded(tx.events[first:])
         except DomainError as error:
@@ -115,6 +120,7 @@ class Decider:
             if context.dry_run:
                 tx.undo(mark)
                 return msgspec.structs.replace(answer, position=standing, secret=None)
+            self.receipts.remember(tx.events[-1])
             rows += encoded
             return answer
         tx.undo(mark)
@@ -194,14 +200,12 @@ class Decider:
         tx.record(command_stream(actor.name, item.key), event, version=1)
 
     def _answer(self, tx: Transaction, item: Item, on: str, done: Done) -> Answer:
-        recorded = tx.events[-1]
-        self.receipts.remember(recorded)
         resource, version = self.view(on, ended=tx.ended.get(on))
         status = 202 if _is_under_way(self.fleet, done.operation, on) else 201 if done.created else 200
         return Answer(
             item.id,
             status,
-            recorded.position,
+            tx.events[-1].position,
             on,
             resource,
             version,

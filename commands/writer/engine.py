@@ -26,7 +26,8 @@ from commands.writer.deciding import Context, Decider, ResourceOf
 from commands.writer.gateway import Answer, Envelope, Item
 from commands.writer.leader import Leader
 from commands.writer.lookups import LookUps
-from commands.writer.waiting import Waiting, told_from_the_log
+from commands.writer.repeats import Repeats
+from commands.writer.waiting import Waiting
 from domain.command import CommandAccepted, CommandRejected
 from domain.errors import Unavailable
 from domain.fleet import Fleet
@@ -83,6 +84,7 @@ class Engine:
         self._decider = Decider(self.fleet, resource=resource, step_timeout_s=step_timeout_s)
         self._look_ups = LookUps(self._reader, self.fleet, self._decider.receipts, spawn=self._spawn)
         self._waiting = Waiting()
+        self._repeats = Repeats(self._reader, self._decider)
         self._report_progress = report_progress
         self._admin_token_hash = admin_token_hash
         self._expiry_grace_s = expiry_grace_s
@@ -225,9 +227,7 @@ class Engine:
                 answers = await self._answers(envelope)
         except TimeoutError:
             raise Unavailable(first.id) from None
-        if envelope.wait_s > 0:
-            answers = [await told_from_the_log(answer, self._reader) for answer in answers]
-        return answers
+        return [await self._repeats.complete(answer, wait_s=envelope.wait_s) for answer in answers]
 
     async def _answers(self, envelope: Envelope) -> list[Answer]:
         known = await self._look_ups.known(envelope)

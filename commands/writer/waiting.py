@@ -4,18 +4,9 @@ import asyncio
 from collections.abc import Mapping
 
 import msgspec
-import structlog
 
-from commands.writer.batch import Ticket, end_of
+from commands.writer.batch import Ticket
 from commands.writer.gateway import Answer
-from commands.writer.lookups import FAILURES
-from domain.errors import Unavailable
-from domain.fleet import Entry, Fleet
-from domain.values import operation_stream
-from eventlog.codec import decode
-from eventlog.read import LogReader
-
-log = structlog.get_logger()
 
 
 class Waiting:
@@ -55,34 +46,6 @@ class Waiting:
         for ticket, answer in (one for those in waiting.values() for one in those):
             if not ticket.future.done():
                 ticket.future.set_result([answer])
-
-
-async def told_from_the_log(answer: Answer, reader: LogReader) -> Answer:
-    """A repeat whose operation has left the fleet is told from the log how that ended.
-
-    Raises:
-        Unavailable: the log could not be read.
-    """
-    id = answer.operation
-    if not answer.replayed or id is None or answer.status == 202 or answer.problem is not None:
-        return answer
-    if answer.on == operation_stream(id):
-        return answer
-    try:
-        rows = await asyncio.to_thread(reader.stream, operation_stream(id))
-        # The newest that the answer reflects: the operation's end, or what became of the resource since.
-        last = max([row.position for row in rows] + [answer.version])
-        position = await asyncio.to_thread(reader.command_end, last)
-    except FAILURES as error:
-        log.warning("end of operation not read", operation=id, error=str(error).strip())
-        raise Unavailable(answer.command) from None
-    past = Fleet()
-    entry: Entry | None = None
-    for row in rows:
-        entry = past.fold(decode(row))
-    if entry is None or not entry.state.is_over:
-        return answer
-    return ended(answer, end_of(id, entry.state, answer.resource, answer.version, position))
 
 
 def ended(answer: Answer, end: Answer) -> Answer:

@@ -308,6 +308,54 @@ async def test_what_cannot_be_meant_so_is_not_remembered(database: Database) -> 
         assert (mended.status, mended.replayed) == (201, False)
 
 
+async def test_a_dry_run_is_not_remembered(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        tried = await client.send("tenant.create", key="k-1", dry_run=True, name="acme")
+        made = await client.send("tenant.create", key="k-1", name="acme")
+        assert (tried.status, made.status, made.replayed) == (201, 201, False)
+
+
+async def test_a_condition_on_the_version_of_what_is_not_there_fails(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        body = {"group": "std", "tenant": "acme", "limits": {"cpu": 1}}
+        await client.send("quota.delete", group="std", tenant="acme")
+        conditional = msgspec.structs.replace(client.item("quota.set", body), if_match=5)
+        (answer,) = await client.engine.submit(Envelope(ADMIN, (conditional,), time.time() + 30.0))
+        assert (answer.status, answer.problem["code"]) == (412, "version_mismatch")
+        assert client.engine.fleet.quota("std", "acme") is None
+
+
+async def test_a_longer_batch_under_a_used_key_does_nothing(database: Database) -> None:
+    def batch(*names: str, key: str = "b-1") -> Envelope:
+        items = tuple(
+            client.item("tenant.create", {"name": name}, key=f"{key}.{n}", fingerprint="+".join(names))
+            for n, name in enumerate(names)
+        )
+        return Envelope(ADMIN, items, time.time() + 30.0, batch=key)
+
+    async with an_engine(database.service) as client:
+        first = await client.engine.submit(batch("acme"))
+        refused = await client.engine.submit(batch("acme", "more"))
+        again = await client.engine.submit(batch("acme"))
+        assert [answer.problem["code"] for answer in refused] == ["idempotency_mismatch"] * 2
+        assert client.engine.fleet.tenant("more") is None
+        two = await client.engine.submit(batch("one", "two", key="b-2"))
+        assert [answer.on for answer in two] == ["tenant/one", "tenant/two"]
+        assert (again[0].replayed, again[0].position) == (True, first[0].position)
+
+
+async def test_a_repeated_deletion_shows_the_last_state_again(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await client.send("tenant.create", key="k-1", name="acme")
+        first = await client.send("tenant.delete", key="k-2", tenant="acme")
+        again = await client.send("tenant.delete", key="k-2", tenant="acme")
+        made = await client.send("tenant.create", key="k-1", name="acme")
+        assert first.resource is not None
+        assert (again.resource, again.version) == (first.resource, first.version)
+        assert made.resource == first.resource
+
+
 async def test_a_refusal_that_is_too_large_to_be_kept_is_still_answered(database: Database) -> None:
     async with an_engine(database.service) as client:
         long = msgspec.structs.replace(

@@ -1,0 +1,61 @@
+"""What a repeat is told that the fleet no longer holds: the last state of what is gone, how an operation ended."""
+
+import asyncio
+
+import msgspec
+import structlog
+
+from commands.writer.batch import end_of
+from commands.writer.deciding import Decider
+from commands.writer.gateway import Answer
+from commands.writer.lookups import FAILURES
+from commands.writer.waiting import ended
+from domain.errors import Unavailable
+from domain.fleet import Entry, last_entry
+from domain.values import operation_stream
+from eventlog.codec import decode
+from eventlog.read import LogReader
+
+log = structlog.get_logger()
+
+
+class Repeats:
+    """Completes the answers of repeats from the log."""
+
+    def __init__(self, reader: LogReader, decider: Decider) -> None:
+        self._reader = reader
+        self._decider = decider
+
+    async def complete(self, answer: Answer, *, wait_s: float) -> Answer:
+        """The answer with the last state of its resource, and for who waits, with the end of its operation.
+
+        Raises:
+            Unavailable: the log could not be read.
+        """
+        if not answer.replayed or answer.problem is not None or answer.on is None:
+            return answer
+        try:
+            if answer.resource is None:
+                gone = await self._last_entry(answer.on)
+                resource, version = self._decider.view(answer.on, ended=gone)
+                answer = msgspec.structs.replace(answer, resource=resource, version=version)
+            if wait_s > 0 and answer.status != 202:
+                answer = await self._with_end(answer)
+        except FAILURES as error:
+            log.warning("repeat not completed", command=answer.command, error=str(error).strip())
+            raise Unavailable(answer.command) from None
+        return answer
+
+    async def _with_end(self, answer: Answer) -> Answer:
+        id = answer.operation
+        if id is None or answer.on == operation_stream(id):
+            return answer
+        operation = await self._last_entry(operation_stream(id))
+        if operation is None or not operation.state.is_over:
+            return answer
+        # The newest that the answer reflects: the operation's end, or what became of the resource since.
+        position = await asyncio.to_thread(self._reader.command_end, max(operation.version, answer.version))
+        return ended(answer, end_of(id, operation.state, answer.resource, answer.version, position))
+
+    async def _last_entry(self, stream: str) -> Entry | None:
+        return last_entry(map(decode, await asyncio.to_thread(self._reader.stream, stream)))
