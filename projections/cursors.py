@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 import msgspec
-from sqlalchemy.types import BigInteger, Boolean, TypeEngine
+from sqlalchemy.types import Boolean, Integer, TypeEngine
 
 NO_CURSOR = "this is no cursor: take next_cursor of the page before"
 INT8_MAX = 2**63 - 1
@@ -45,6 +45,6 @@ def fits(value: Any, type: TypeEngine[Any]) -> bool:
     """Can it be a value of a column of this type? Whoever makes up a cursor is told so, and not by the database."""
     if isinstance(type, Boolean):
         return isinstance(value, bool)
-    if isinstance(type, BigInteger):
+    if isinstance(type, Integer):
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= INT8_MAX
     return isinstance(value, str) and "\0" not in value

@@ -123,7 +123,7 @@ def _quota_sum(resource_class: str, what: str) -> Expression:
         case "used":
             return cast(used, BigInteger)
         case _:
-            return case((limit.is_not(None), func.greatest(0, limit - used)))
+            return cast(case((limit.is_not(None), func.greatest(0, limit - used))), BigInteger)
 
 
 def _hosts_of(where: Condition, of: FromClause) -> Expression:

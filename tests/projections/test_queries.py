@@ -50,12 +50,12 @@ def shown(fleet: Fleet, kind: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-async def everything(model: ReadModel, kind: str, **asked: Any) -> list[dict[str, Any]]:
+async def everything(model: ReadModel, kind: str, *, limit: int = 3, **asked: Any) -> list[dict[str, Any]]:
     """All pages of a list, in small pages."""
     items: list[dict[str, Any]] = []
     cursor = None
     while True:
-        page = await model.list_(kind, cursor=cursor, limit=asked.pop("limit", 3), **asked)
+        page = await model.list_(kind, cursor=cursor, limit=limit, **asked)
         items += page["items"]
         if (cursor := page["next_cursor"]) is None:
             return items
@@ -153,7 +153,7 @@ async def test_pages_give_each_row_once_and_in_order(model: ReadModel, kind: str
 
 async def pages_are_in_order(model: ReadModel, kind: str, sort: str) -> None:
     whole = (await model.list_(kind, sort=sort, limit=1000))["items"]
-    assert await everything(model, kind, sort=sort) == whole
+    assert await everything(model, kind, sort=sort, limit=1 if len(whole) < 10 else 3) == whole
     assert len({key_of(kind, item) for item in whole}) == len(whole)
     field = sort.removeprefix("-")
     resource_class, _, what = field.rpartition("_")
