@@ -27,7 +27,8 @@ from messaging.connect import settled
 CONCURRENT_MAX = 20_000
 ANSWER_GRACE_S = 2.0
 NO_ENGINE_PATIENCE_S, NO_ENGINE_RETRY_S = 5.0, 0.1
-RESEND_S_FIRST, RESEND_S_MAX = 0.5, 8.0
+RESEND_S, RESEND_S_MAX = 0.5, 8.0
+TAKE_OVER_S = 3.0  # a standby leads within this time
 ANSWERS_MAX = 10_000
 REPORT_PATIENCE_S = 30.0
 REPORT_BYTES_MAX = 128 * 1024  # it is kept in the audit, whose events have at most 256 KiB
@@ -107,7 +108,8 @@ class RemoteGateway:
     async def _ask(self, envelope: Envelope, asked: "set[asyncio.Task[Msg]]", *, patience_s: float) -> _Reply:
         """The first answer. Silence may be a lost message, or a leader that is dead: then it is sent again, which is
         safe, since a command's id is in the log once at most."""
-        pause_s, give_up_at = RESEND_S_FIRST, time.monotonic() + NO_ENGINE_PATIENCE_S
+        began = time.monotonic()
+        pause_s, give_up_at = RESEND_S, began + NO_ENGINE_PATIENCE_S
         data = on_the_wire(envelope)
         while True:
             asked.add(asyncio.create_task(self._client.request(self._subject, data, timeout=patience_s)))
@@ -121,7 +123,7 @@ class RemoteGateway:
                     if time.monotonic() > give_up_at:
                         raise
                     await asyncio.sleep(NO_ENGINE_RETRY_S)
-            if not done:
+            if not done and time.monotonic() - began > TAKE_OVER_S:
                 pause_s = min(2 * pause_s, RESEND_S_MAX)
             data = on_the_wire(msgspec.structs.replace(envelope, resent=True))
 

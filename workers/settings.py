@@ -56,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """File (mode 0600) with `{"user", "password"}` for NATS; none: without a user."""
     engine: str = "local"
     """Where commands are decided: `local`, in the API's own process; `remote`, by an engine reached over NATS."""
+    standby: bool = False
+    """Whether the supervisor runs two engines beside the API, one that leads and one that stands by; 0 or 1."""
     cell: str = "main"
     """Name of the engine's cell: commands go to `berth.commands.<cell>`."""
     admin_token_file: Path | None = None
@@ -206,6 +208,7 @@ READERS: dict[str, Callable[[str, str], object]] = {
     "host": _text,
     "port": _number(int, least=0, most=65_535, what="a port, 0…65535 (0: any free one)"),
     "sample": _flag,
+    "standby": _flag,
     "sim_delay_ms": _number(int, least=0, most=3_600_000, what="milliseconds, 0…3600000"),
     "step_timeout_s": _number(int, least=1, most=604_800, what="seconds, 1…604800"),
     "sim_fail_rate": _number(float, least=0, most=1, what="a number from 0 to 1"),

@@ -226,7 +226,9 @@ class Platform:
     def _processes(self) -> dict[str, dict[str, str]]:
         """What runs beside the servers, with the variables that are this process' own."""
         controllers = self.settings.controllers
+        engines = ("engine", "engine-standby") if self.settings.standby else ()
         return {
+            **{name: self._as("engine") for name in engines},
             "api": self._as("api"),
             "projector": {},
             "relay": self._as("relay"),
@@ -247,7 +249,7 @@ class Platform:
     def _keep(self, name: str, overrides: Mapping[str, str]) -> None:
         settings = msgspec.structs.replace(
             self.settings,
-            engine="local",
+            engine="remote" if self.settings.standby else "local",
             postgres=self.postgres.service_without_password(),
             postgres_password_file=self.postgres.service_password_file,
             nats=self.nats.url,
