@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import psycopg
+import uvloop
 
 from bench.row import Row
 from bench.site import CAPACITY, a_vm
@@ -27,7 +28,7 @@ MANY_HOSTS, TARGET_MANY_RATIO = 10_000, 0.9
 
 def measure(conninfo: str, *, is_short: bool) -> list[Row]:
     hosts, provisionings = (100, 500) if is_short else (1_000, 20_000)
-    per_s, events_per_s, raw = asyncio.run(_measured(conninfo, hosts=hosts, provisionings=provisionings))
+    per_s, events_per_s, raw = uvloop.run(_measured(conninfo, hosts=hosts, provisionings=provisionings))
     ratio = events_per_s / raw
     return [
         Row("raw append of the same events", raw, "events/s", "the floor", True),
@@ -46,7 +47,7 @@ def measure(conninfo: str, *, is_short: bool) -> list[Row]:
 def measure_many(conninfo: str, few: Row, *, is_short: bool) -> list[Row]:
     """The same with many hosts, beside the figure with few."""
     hosts, provisionings = (500, 500) if is_short else (MANY_HOSTS, 10_000)
-    per_s, _, _ = asyncio.run(_measured(conninfo, hosts=hosts, provisionings=provisionings))
+    per_s, _, _ = uvloop.run(_measured(conninfo, hosts=hosts, provisionings=provisionings))
     ratio = per_s / few.figure
     target = f"≥ {TARGET_MANY_RATIO} × that"
     name = f"durable provisioning, {hosts:,} hosts"

@@ -1,7 +1,8 @@
 """The projector catching up from nothing, beside a fold of the same log that writes no rows."""
 
-import asyncio
 import time
+
+import uvloop
 
 from bench import engine
 from bench.row import Row
@@ -17,9 +18,9 @@ TARGET_PER_S = 30_000.0
 def measure(servers: Servers, *, is_short: bool) -> list[Row]:
     """Leaves a log of provisionings behind, for others to read."""
     written = engine.write_log(
-        servers.conninfo, hosts=100 if is_short else 1_000, provisionings=500 if is_short else 15_000
+        servers.conninfo, hosts=100 if is_short else 1_000, provisionings=500 if is_short else 10_000
     )
-    asyncio.run(written)
+    uvloop.run(written)
     reader = LogReader(servers.conninfo)
     try:
         baseline = _folded_per_s(reader)

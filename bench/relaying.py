@@ -1,13 +1,13 @@
 """The relay, beside nats-py's `publish_async` of the same messages into the same stream."""
 
-import asyncio
 import time
 
+import uvloop
 from nats.aio.client import Client
 
 from bench import row
 from bench.servers import Servers
-from eventlog.codec import Row, decode
+from eventlog.codec import decode
 from eventlog.read import LogReader
 from messaging import relay, subjects
 from messaging.connect import connected
@@ -15,12 +15,12 @@ from messaging.document import message
 from workers.settings import Settings
 
 TARGET_RATIO = 1.5
-PAGE_EVENTS = 5_000
+BASELINE_EVENTS = 20_000  # enough for a rate
 
 
 def measure(servers: Servers, *, is_short: bool) -> list[row.Row]:
     """Relays the log that is there."""
-    return asyncio.run(_measure(servers, rounds=1 if is_short else 3))
+    return uvloop.run(_measure(servers, rounds=1 if is_short else 3))
 
 
 async def _measure(servers: Servers, *, rounds: int) -> list[row.Row]:
@@ -55,9 +55,7 @@ async def _published_per_s(client: Client, reader: LogReader) -> float:
     """Publishing alone: the messages are made before."""
     stream = client.jetstream()
     await relay.make_streams(stream)
-    rows: list[Row] = []
-    while page := reader.page(len(rows), PAGE_EVENTS):
-        rows += page
+    rows = reader.page(0, BASELINE_EVENTS)
     log = decode(rows[0]).event.log
     messages = [(subjects.of_event(event), *message(event, log=log)) for event in rows]
     began = time.perf_counter()
