@@ -1,6 +1,7 @@
 """The process of the past: folds the log up to any position, for `as_of` and for verification.
 
-One fold goes forward with the questions; a question about what lies before it begins a new one.
+A few folds go forward with the questions, as they come in pairs: a moment before, a moment after. A question about what
+lies before all of them begins a new one.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ PAGE_EVENTS = 5_000
 COMPARISONS_MAX = 50
 WAIT_S = 0.1
 FOUND_MAX = 1_000
+FOLDS_KEPT = 3
 
 
 class PastService:
@@ -30,7 +32,7 @@ class PastService:
     def __init__(self, conninfo: str, reader: LogReader) -> None:
         self._conninfo = conninfo
         self._reader = reader
-        self._fleet = Fleet()
+        self._fleets: list[Fleet] = []  # the one that was asked last at the end
         self._turn = asyncio.Lock()
 
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -55,10 +57,19 @@ class PastService:
         return None if found is not None and kind == "token" and found["state"] == "revoked" else found
 
     def _folded_to(self, position: int) -> Fleet:
-        if position < self._fleet.position:
-            self._fleet = Fleet()
-        _fold(self._reader, self._fleet, position)
-        return self._fleet
+        fleet = max(
+            (fleet for fleet in self._fleets if fleet.position <= position),
+            key=lambda fleet: fleet.position,
+            default=None,
+        )
+        if fleet is None:
+            fleet = Fleet()
+            del self._fleets[: max(0, len(self._fleets) - FOLDS_KEPT + 1)]
+        else:
+            self._fleets.remove(fleet)
+        _fold(self._reader, fleet, position)
+        self._fleets.append(fleet)
+        return fleet
 
     async def _verify(self) -> dict[str, Any]:
         """Replays everything; the comparison waits for the read model to stand where the fold does."""

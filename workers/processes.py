@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 import uvloop
 from nats.aio.client import Client
+from prometheus_client import start_http_server
 
 from api.app import create_app
 from commands.tokens import hash_of
@@ -51,6 +52,8 @@ def run(name: str, settings: Settings) -> None:
         "controller": controller,
         "past": past_service,
     }
+    if settings.metrics_port and name != "api":
+        start_http_server(settings.metrics_port, settings.host)
     uvloop.run(_until_told_to_stop(processes[name](settings)))
 
 

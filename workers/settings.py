@@ -38,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Address that the API listens on."""
     port: int = 8420
     """Port that the API listens on; 0 takes any free one."""
+    metrics_port: int = 0
+    """Port on which a process other than the API serves its own `/metrics`; 0: it does not."""
     sample: bool = True
     """Whether an empty store gets the site of `examples/site.yaml`; 0 or 1."""
     sim_delay_ms: int = 50
@@ -207,6 +209,7 @@ READERS: dict[str, Callable[[str, str], object]] = {
     "data": _directory,
     "host": _text,
     "port": _number(int, least=0, most=65_535, what="a port, 0…65535 (0: any free one)"),
+    "metrics_port": _number(int, least=0, most=65_535, what="a port, 0…65535 (0: none)"),
     "sample": _flag,
     "standby": _flag,
     "sim_delay_ms": _number(int, least=0, most=3_600_000, what="milliseconds, 0…3600000"),

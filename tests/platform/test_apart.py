@@ -98,7 +98,8 @@ def test_a_standby_takes_over_from_a_killed_and_from_a_paused_leader(
     eventually(lambda: is_ready(port), within_s=60)
     client = Client(f"http://127.0.0.1:{port}", TOKEN)
     site = Site(client, hosts=1, cpu=10_000, quota_cpu=10_000)
-    second = start("engine", "engine")
+    metrics = embedded.free_port()
+    second = start("engine", "engine", BERTH_METRICS_PORT=str(metrics))
     eventually(lambda: _connections(database) == 2, within_s=60)
 
     acknowledged: list[str] = []
@@ -115,6 +116,10 @@ def test_a_standby_takes_over_from_a_killed_and_from_a_paused_leader(
             assert answer.status_code == 202, answer.text
             acknowledged.append(answer.json()["resource"]["name"])
     second.send_signal(signal.SIGCONT)
+    assert (
+        'berth_commands_total{command="vm.provision",outcome="accepted"} '
+        in httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
+    )
     assert client.post("/v1/vms", site.vm("last")).status_code == 202
     with psycopg.connect(database.service) as connection:
         rows = connection.execute(
