@@ -2,7 +2,7 @@
 
 Authorization ─► SHA-256 ─► table ── hit ──────────────────────────────► Actor      (no I/O)
                              └ miss ─► read model, at the log's end ─► kept, or 401
-live tail: token.created adds, token.revoked removes, so a revocation counts as soon as it is in the log
+live tail: token.created adds, token.revoked removes: at once where it was answered, elsewhere within a moment
 """
 
 import time
@@ -77,10 +77,14 @@ class Tokens:
                 self._unknown.pop(event.hash, None)
                 self._keep(event.hash, Known(event.name, event.role, event.tenant, event.expires_at))
             case TokenRevoked():
-                name = name_of(recorded.stream)
-                self._revoked.add(name)
-                if hash := self._hashes.pop(name, None):
-                    self._known.pop(hash, None)
+                self.revoke(name_of(recorded.stream))
+
+    def revoke(self, name: str) -> None:
+        """It is good for nothing from now on. Whoever answers a revocation says so before the answer leaves, as the
+        tail may see it later."""
+        self._revoked.add(name)
+        if hash := self._hashes.pop(name, None):
+            self._known.pop(hash, None)
 
     async def _find(self, hash: str) -> Known | None:
         now = time.monotonic()

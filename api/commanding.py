@@ -17,6 +17,7 @@ from api.reply import Answerable, Headers, Reply, json_reply
 from api.validation import errors_of
 from commands.model import Command
 from commands.operations import ReportOperation
+from commands.tokens import RevokeToken
 from commands.writer.deciding import ANY_VERSION
 from commands.writer.gateway import Answer, Envelope, Item
 from commands.writer.ids import uuid7
@@ -100,6 +101,8 @@ async def _handle(
         return problems.recorded(
             problem, command=answer.command, position=answer.position, headers=REPLAYED if answer.replayed else ()
         )
+    if isinstance(made, RevokeToken) and not dry_run:
+        call.context.tokens.revoke(made.token)
     headers_out = _headers(answer) if not dry_run else ((b"berth-position", b"%d" % answer.position),)
     return json_reply(receipt(answer), answer.status, headers_out)
 

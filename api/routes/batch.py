@@ -13,6 +13,7 @@ from api.reply import Answerable, Headers, json_reply
 from api.scope import Sight
 from commands.catalogue import BATCHABLE, COMMANDS
 from commands.operations import ReportOperation
+from commands.tokens import RevokeToken
 from commands.writer.deciding import ANY_VERSION
 from commands.writer.gateway import Answer, Envelope, Item
 from commands.writer.ids import uuid7
@@ -72,6 +73,10 @@ async def _handle(call: Call) -> Answerable:
         except Unavailable as error:
             return unavailable(error, envelope)
         answers = dict(zip(batch.items, given_back, strict=True))
+        for n, answer in answers.items():
+            made = batch.items[n].command
+            if isinstance(made, RevokeToken) and answer.problem is None and not dry_run:
+                call.context.tokens.revoke(made.token)
     sight = await call.sight()
     if mismatch := next((answer for answer in answers.values() if _is_of_another_request(answer)), None):
         # The key is the whole batch's, so nothing of another batch is done under it.
