@@ -66,6 +66,25 @@ def message_id(position: int, *, log: str) -> str:
 
 def _event(row: Row) -> _Event:
     state = _decode(row.state)
-    return _Event(
-        row.position, row.stream, row.version, row.topic, _time(state.at), state.actor, state.command, state.data
-    )
+    at = _time(state.at)
+    data = state.data if not row.stream.startswith("command/") else _audit_entry(row, state, at)
+    return _Event(row.position, row.stream, row.version, row.topic, at, state.actor, state.command, data)
+
+
+# What an event leaves out where there is none.
+_NONE: dict[str, Any] = {
+    "resource": None,
+    "token": None,
+    "source": None,
+    "reason": None,
+    "problem": None,
+    "positions": [],
+}
+
+
+def _audit_entry(row: Row, state: _State, at: str) -> msgspec.Raw:
+    """A command's event is the audit's entry, whole for whoever has the data alone."""
+    said: dict[str, Any] = msgspec.json.decode(state.data)
+    outcome = row.topic.removeprefix("command.")
+    known = {"position": row.position, "at": at, "actor": state.actor, "outcome": outcome, "token": state.actor}
+    return msgspec.Raw(_encode({**_NONE, **known, **said}))

@@ -49,8 +49,9 @@ JOIN quotas above ON above.tenant = up.key AND above.group = own.group WHERE own
 _PROGRESS = text("SELECT operation, step, attempt, percent, message FROM berth.progress WHERE operation = ANY(:keys)")
 
 # Per class, as classes are the operator's own. A class that a host uses and no longer has counts as used alone.
+# In numeric, since amounts times ratios, and their sums, may lie beyond a bigint.
 _SUMS = """
-SELECT name, class, sum(capacity)::bigint, sum(used)::bigint, sum(free)::bigint, sum(usable)::bigint, max(free)
+SELECT name, class, sum(capacity), sum(used), sum(free), sum(usable), max(free)
 FROM (
     SELECT name, class, capacity, used, usable,
         CASE WHEN capacity IS NULL THEN NULL WHEN is_free THEN greatest(0, usable - used) ELSE 0 END AS free
@@ -58,7 +59,8 @@ FROM (
         SELECT {name} AS name, class, hosts.state = 'available' AS is_free,
             (hosts.capacity ->> class)::bigint AS capacity,
             coalesce((hosts.used ->> class)::bigint, 0) AS used,
-            (hosts.capacity ->> class)::bigint * coalesce((groups.overcommit ->> class)::bigint, 1000) / 1000 AS usable
+            div((hosts.capacity ->> class)::numeric * coalesce((groups.overcommit ->> class)::bigint, 1000), 1000)
+                AS usable
         FROM {source} CROSS JOIN LATERAL jsonb_object_keys(hosts.capacity || hosts.used) AS class
         WHERE {where}
     ) AS amounts
@@ -133,14 +135,13 @@ async def sums_by(
     """Sums over the hosts that fulfil `where`, by the SQL expression `name`: both speak of hosts, groups and racks."""
     parts: defaultdict[str | None, tuple[Resources, ...]] = defaultdict(lambda: ({}, {}, {}, {}, {}))
     statement = text(_SUMS.format(name=name, source=_SOURCE, where=where))
-    for key, resource_class, has, *amounts in await connection.execute(statement, values):
-        used, free, usable, largest = amounts
+    for key, resource_class, has, used, free, usable, largest in await connection.execute(statement, values):
         capacities, uses, frees, usables, largests = parts[key]
         if has is not None or used:
-            uses[resource_class] = used
+            uses[resource_class] = int(used)
         if has is not None:
-            capacities[resource_class], frees[resource_class] = has, free
-            usables[resource_class], largests[resource_class] = usable, largest
+            capacities[resource_class], frees[resource_class] = int(has), int(free)
+            usables[resource_class], largests[resource_class] = int(usable), int(largest)
     counts = await connection.execute(text(_COUNTS.format(name=name, source=_SOURCE, where=where)), values)
     return {
         key: rows.in_order(Sums(count, capacities, uses, frees, usables, largests))

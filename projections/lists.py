@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     FromClause,
+    Numeric,
     Select,
     String,
     Text,
@@ -36,6 +37,7 @@ from projections.tables import LIVING, audit, groups, hosts, operations, quotas,
 Condition = ColumnElement[bool]
 Expression = ColumnElement[Any]
 
+BIGINT_MAX = 2**63 - 1
 _SUM = re.compile(r"^([a-z][a-z0-9_]{0,62})_(available|used|capacity)$")
 
 
@@ -104,13 +106,18 @@ def _host_sum(resource_class: str, what: str) -> Expression:
     if what != "available":
         return capacity if what == "capacity" else used
     ratio = func.coalesce(_amount(groups.c.overcommit, resource_class), 1000)
-    room = func.div(cast(capacity, BigInteger) * ratio, 1000)
-    return cast(case((hosts.c.state == "available", func.greatest(0, room - used)), else_=0), BigInteger)
+    room = func.div(cast(capacity, Numeric) * ratio, 1000)
+    return _as_bigint(case((hosts.c.state == "available", func.greatest(0, room - used)), else_=0))
+
+
+def _as_bigint(amount: Expression) -> Expression:
+    """To sort by: what lies beyond is as large as it gets."""
+    return cast(func.least(amount, BIGINT_MAX), BigInteger)
 
 
 def _group_sum(resource_class: str, what: str) -> Expression:
     total = select(func.coalesce(func.sum(_host_sum(resource_class, what)), 0)).where(hosts.c.group == groups.c.key)
-    return cast(total.correlate(groups).scalar_subquery(), BigInteger)
+    return _as_bigint(total.correlate(groups).scalar_subquery())
 
 
 def _quota_sum(resource_class: str, what: str) -> Expression:

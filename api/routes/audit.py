@@ -95,8 +95,6 @@ async def _one(call: Call) -> Answerable:
     problem = _instance(entry)
     return json_reply(
         {
-            **(problem or {}),  # `instance` leads here: who follows it finds the problem's own fields too
-            "command": entry["id"],
             "kind": entry["command"],
             "outcome": entry["outcome"],
             "position": entry["position"],
@@ -106,6 +104,8 @@ async def _one(call: Call) -> Answerable:
             "operation": entry.get("operation"),
             "problem": problem,
             "replayed": False,
+            **(problem or {}),  # `instance` leads here: who follows it finds the problem itself
+            "command": entry["id"],
         },
         headers=((b"berth-position", b"%d" % entry["position"]),),
     )

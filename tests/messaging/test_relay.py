@@ -73,7 +73,22 @@ def test_an_event_is_shown_as_the_contract_says() -> None:
         "at": "1970-01-01T00:00:00.000007Z",
         "actor": "ann",
         "command": "c-7",
-        "data": {"id": "c-7", "command": "host.cordon", "role": "operator", "request": {}},
+        "data": {
+            "id": "c-7",
+            "position": 7,
+            "at": "1970-01-01T00:00:00.000007Z",
+            "actor": "ann",
+            "role": "operator",
+            "token": "ann",
+            "source": None,
+            "command": "host.cordon",
+            "resource": None,
+            "reason": None,
+            "request": {},
+            "outcome": "accepted",
+            "problem": None,
+            "positions": [],
+        },
     }
     data, headers = message(row, log="5f0c")
     assert data == body(row)

@@ -406,3 +406,23 @@ async def test_a_long_list_inside_a_resource_says_that_it_was_cut(database: Any)
     assert found is not None
     assert len(found["children"]) == 1000
     assert found["children_truncated"] is True
+
+
+async def test_amounts_beyond_64_bits_are_summed_and_sorted(database: Any) -> None:
+    site = Site()
+    most, ratio = 2**53 - 1, 1000
+    site.given("group.create", name="std", overcommit={"cpu": ratio})
+    for n in range(3):
+        site.given("host.register", name=f"h{n}", group="std", capacity={"cpu": most - n})
+    write(database.service, site.rows)
+    catch_up(database.service, LogReader(database.service))
+    async with ReadModel(database.service) as model:
+        await model.wait_for(site.fleet.position)
+        group = await model.one("group", "std")
+        assert group == resource(site.fleet, "group/std")
+        assert group["available"]["cpu"] == sum((most - n) * ratio for n in range(3))
+        for kind in ("host", "group"):
+            falling = await everything(model, kind, sort="-cpu_available", limit=1)
+            assert [document["available"]["cpu"] for document in falling] == sorted(
+                (document["available"]["cpu"] for document in falling), reverse=True
+            )
