@@ -22,7 +22,7 @@ class Step(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """
 
     name: str
-    state: str = "pending"  # pending, started, succeeded, failed
+    state: str = "pending"  # pending, started, succeeded, failed, cancelled
     attempt: int = 1
     deadline: int = 0
     message: str | None = None
@@ -188,9 +188,9 @@ def evolve(operation: Operation, event: OperationEvent) -> Operation:
         case OperationSucceeded():
             return replace(operation, state="succeeded")
         case OperationFailed():
-            return replace(operation, state="failed", reason=event.reason)
+            return replace(operation, state="failed", reason=event.reason, steps=_without_current(operation))
         case OperationCancelled():
-            return replace(operation, state="cancelled", reason=event.reason)
+            return replace(operation, state="cancelled", reason=event.reason, steps=_without_current(operation))
         case _:
             assert_never(event)
 
@@ -267,6 +267,12 @@ def _with(operation: Operation, name: str, attempt: int, **changes: Any) -> tupl
     return tuple(
         replace(step, **changes) if step.name == name and step.attempt == attempt else step for step in operation.steps
     )
+
+
+def _without_current(operation: Operation) -> tuple[Step, ...]:
+    """A controller whose report is repeated late must not find that its step is under way."""
+    current = operation.current
+    return tuple(replace(step, state="cancelled") if step is current else step for step in operation.steps)
 
 
 def _turn_to_next(operation: Operation, deadline: int) -> Operation:

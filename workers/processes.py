@@ -152,7 +152,13 @@ async def dispatcher(settings: Settings) -> None:
 async def controller(settings: Settings) -> None:
     async with _nats(settings) as client:
         simulators = [
-            Simulator(client, name, delay_ms=settings.sim_delay_ms, fail_rate=settings.sim_fail_rate)
+            Simulator(
+                client,
+                name,
+                delay_ms=settings.sim_delay_ms,
+                fail_rate=settings.sim_fail_rate,
+                journal=settings.sim_journal,
+            )
             for name in settings.controllers
         ]
         await asyncio.gather(*(simulator.run() for simulator in simulators))

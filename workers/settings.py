@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a simulated controller takes for a step."""
     sim_fail_rate: float = 0.0
     """Which part of its steps a simulated controller lets fail, 0…1."""
+    sim_journal: Path | None = None
+    """File in which simulated controllers write down what they did, a line of JSON each."""
     postgres: str = "host=127.0.0.1 dbname=berth user=berth_service"
     """Where PostgreSQL is: a libpq connection string or URL, without a password."""
     postgres_password_file: Path | None = None
@@ -172,7 +174,7 @@ def _text(variable: str, value: str) -> str:
     return value.strip()
 
 
-def _directory(variable: str, value: str) -> Path:
+def _path(variable: str, value: str) -> Path:
     return Path(_text(variable, value)).expanduser()
 
 
@@ -206,7 +208,7 @@ def _names(variable: str, value: str) -> tuple[str, ...]:
 
 
 READERS: dict[str, Callable[[str, str], object]] = {
-    "data": _directory,
+    "data": _path,
     "host": _text,
     "port": _number(int, least=0, most=65_535, what="a port, 0…65535 (0: any free one)"),
     "metrics_port": _number(int, least=0, most=65_535, what="a port, 0…65535 (0: none)"),
@@ -215,6 +217,7 @@ READERS: dict[str, Callable[[str, str], object]] = {
     "sim_delay_ms": _number(int, least=0, most=3_600_000, what="milliseconds, 0…3600000"),
     "step_timeout_s": _number(int, least=1, most=604_800, what="seconds, 1…604800"),
     "sim_fail_rate": _number(float, least=0, most=1, what="a number from 0 to 1"),
+    "sim_journal": _path,
     "postgres": _conninfo,
     "postgres_password_file": _file,
     "service_password_file": _file,

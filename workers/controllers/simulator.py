@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -67,11 +68,14 @@ class Simulator:
     """One controller. `gone` are the uids that it confirmed to be deleted: none of them is created any more. (What it
     forgets of them in the end are the oldest, whose creations Berth no longer lets start.)"""
 
-    def __init__(self, client: Client, name: str, *, delay_ms: int, fail_rate: float) -> None:
+    def __init__(
+        self, client: Client, name: str, *, delay_ms: int, fail_rate: float, journal: Path | None = None
+    ) -> None:
         self._client = client
         self._name = name
         self._delay_s = delay_ms / 1000
         self._fail_rate = fail_rate
+        self._journal = journal
         self._slots = asyncio.Semaphore(UNDER_WAY_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: dict[tuple[str, str, int], Msg] = {}
@@ -139,15 +143,25 @@ class Simulator:
         action, uid = work.step.partition(".")[2], work.input["uid"]
         if action == "delete":
             self._forget(uid)
+            self._note(work)
             await self._report(work, "succeeded")
         elif action == "create" and uid in self.gone:
             await self._report(work, "failed", message="this incarnation was deleted before it was made")
         elif action in MAY_FAIL and _chance(work) < self._fail_rate:
             await self._report(work, "failed", message=f"simulated failure of {work.step}")
         elif action == "create":
+            self._note(work)
             await self._report(work, "succeeded", outputs={"addresses": [_address(uid)]})
         else:
+            self._note(work)
             await self._report(work, "succeeded")
+
+    def _note(self, work: Work) -> None:
+        """What was done is written down before it is reported: this is all that stands of the work."""
+        if self._journal is not None:
+            done = {"uid": work.input["uid"], "step": work.step, "operation": work.operation, "attempt": work.attempt}
+            with open(self._journal, "ab") as journal:
+                journal.write(msgspec.json.encode(done) + b"\n")
 
     def _forget(self, uid: str) -> None:
         self.gone[uid] = None

@@ -205,6 +205,20 @@ async def test_the_same_report_again_gets_the_first_answer_and_records_nothing(d
         assert client.engine.fleet.position == position
 
 
+async def test_a_repeated_start_of_cancelled_work_does_not_show_it_as_started(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        vm = await client.send("vm.provision", **a_vm("web-1"))
+        first = await client.report(vm.operation, "started")
+        await client.send("vm.delete", tenant="payments", vm="web-1")
+        again = await client.report(vm.operation, "started")
+        assert first.resource is not None
+        assert again.resource is not None
+        assert (again.replayed, again.resource["state"]) == (True, "cancelled")
+        assert [step["state"] for step in first.resource["steps"]] == ["started"]
+        assert [step["state"] for step in again.resource["steps"]] == ["cancelled"]
+
+
 async def test_a_late_report_on_what_is_over_is_refused_and_recorded(database: Database) -> None:
     async with an_engine(database.service) as client:
         await a_stocked_engine(client)
