@@ -295,7 +295,7 @@ def test_a_scoped_operator_commands_its_own_vms_and_nothing_else() -> None:
     site.given("vm.provision", actor=confined, **a_vm())
     site.refused("not_found", "vm.provision", actor=confined, **{**a_vm(), "tenant": "other"})
     site.refused("not_found", "host.cordon", actor=confined, host="h0")
-    site.refused("forbidden", "tenant.create", actor=confined, name="new")
+    site.refused("not_found", "tenant.create", actor=confined, name="new")
     site.refused("forbidden", "token.create", actor=type(ADMIN)("op", "operator"), name="t", role="viewer")
 
 
