@@ -129,7 +129,7 @@ def describe(session: Session, kind: str, name: str) -> None:
 def capacity(session: Session, /, by: str, **given: str | None) -> None:
     """Show used, capacity, available and the largest fit per class."""
     query = [("by", by), *((name, value) for name, value in given.items() if value is not None)]
-    rows = session.get("/v1/capacity", query).json()["items"]
+    rows = list(session.items("/v1/capacity", query))
     if session.is_structured:
         return output.data(rows, form=session.form, headers=session.headers)
     if session.form == "name":
