@@ -33,7 +33,8 @@ def lines(problem: dict[str, Any]) -> list[str]:
                 "say who you are: `berth login URL`, BERTH_TOKEN, or --token-file FILE",
             ]
         )
-    if command := problem.get("command"):
+    command = problem.get("command")
+    if command and problem.get("instance"):  # without it, it only has a number: nothing of it is kept
         shown += _indented([f"recorded as command {_text(command)}"])
     return shown
 

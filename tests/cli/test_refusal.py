@@ -100,3 +100,9 @@ def test_a_problem_of_several_groups_says_each_ones() -> None:
     }
     assert refusal.lines(problem)[1:] == ["  a: full", "  b: no_quota"]
     assert refusal.lines({"title": "No quota", "code": "no_quota", "groups": ["mem"]})[1:] == ["  has quota in: mem"]
+
+
+def test_only_what_was_recorded_is_said_to_be() -> None:
+    problem = {"title": "Conflict", "code": "conflict", "command": "c1"}
+    assert refusal.lines(problem) == ["berth: Conflict"]
+    assert refusal.lines({**problem, "instance": "/v1/commands/c1"})[-1] == "  recorded as command c1"
