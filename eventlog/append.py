@@ -8,6 +8,7 @@
 Lock and append share a connection, so a writer that lost its lock has lost its way into the log too.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -73,14 +74,15 @@ class Collision(Exception):
     """The log is not what this writer believed; nothing was appended.
 
     `reason` is `base` (nothing stands at the base), `position` (another event stands after it), or `key`: a (stream,
-    version) is taken though the positions are free, so a command's key was used before; `streams` names those.
+    version) is taken though the positions are free, so a command's key was used before, or twice in this very append;
+    `streams` names those.
     """
 
     def __init__(self, reason: Literal["base", "position", "key"], base: int, *, streams: Sequence[str] = ()) -> None:
         what = {
             "base": f"nothing stands at position {base}",
             "position": f"another event stands at position {base + 1}",
-            "key": f"these stand already: {', '.join(streams)}",
+            "key": f"these stand already, or come twice: {', '.join(streams)}",
         }
         super().__init__(what[reason])
         self.reason = reason
@@ -208,6 +210,9 @@ class LogConnection:
             raise OutcomeUnknown(str(error)) from error
         if standing and not standing[0][1]:
             return Collision("key", base, streams=[row[0] for row in standing])
+        counts = Counter((row.stream, row.version) for row in rows)
+        if twice := [stream for (stream, _), count in counts.items() if count > 1]:
+            return Collision("key", base, streams=twice)
         return Collision("position", base)
 
 

@@ -14,6 +14,7 @@ from domain.errors import Aborted, Internal, OperationFailed, Unavailable
 from domain.fleet import ENDS
 from domain.operation import Operation
 from domain.recorded import Recorded
+from domain.values import command_stream
 from eventlog.codec import Row
 
 COMMANDS_MAX = 256
@@ -37,8 +38,13 @@ class Ticket(msgspec.Struct, eq=False):
     wait_s: float
     future: "asyncio.Future[list[Answer]]"
     known: dict[str, Row]
-    is_alone: bool = False  # its batch was refused for its data: it gets one of its own
+    is_alone: bool = False  # its batch was refused for its data, or had its key twice: it gets one of its own
     is_refused: bool = False  # it was refused alone
+
+    @property
+    def streams(self) -> list[str]:
+        """The streams of its commands, one a key."""
+        return [command_stream(self.context.actor.name, item.key) for item in self.items]
 
 
 class Batch:

@@ -11,7 +11,7 @@ import asyncio
 import gc
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import psycopg
@@ -259,7 +259,7 @@ class Engine:
         in_flight: tuple[Batch, asyncio.Task[None]] | None = None
         batch: Batch | None = None
         while True:
-            if self._queue and (batch is None or not batch.is_full):
+            if self._queue and (batch is None or batch.takes(self._queue[0])):
                 batch = batch or Batch(self._decider)
                 self._decide_into(batch)
             if in_flight is not None and in_flight[1].done():
@@ -279,7 +279,7 @@ class Engine:
                 # Another was seen to lead. If that is so, nothing of ours is undecided or undone here.
                 self._is_displaced = False
                 await self._regain()
-            if self._queue and (batch is None or not batch.is_full):
+            if self._queue and (batch is None or batch.takes(self._queue[0])):
                 await asyncio.sleep(0)
                 continue
             await self._wake.wait()
@@ -326,10 +326,7 @@ class Engine:
             log.warning("append collided", base=batch.base, events=len(batch.rows), error=str(collision))
             self.is_leading = False
             self._take_back(batch, following)
-            # Keys that no look-up had found: they are known from here on, so the commands are repeats.
-            found = await self._look_ups.existing(collision.streams)
-            for ticket in self._queue:
-                ticket.known = {**ticket.known, **found}
+            await self._make_known(collision.streams)
             await self._regain()
             await self._take_over()
             self.is_leading = True
@@ -340,6 +337,16 @@ class Engine:
                 ticket.is_refused = ticket.is_alone
                 ticket.is_alone = True
         return False
+
+    async def _make_known(self, streams: Sequence[str]) -> None:
+        """Keys that no look-up had found: those that stand are known from here on, so their commands are repeats. Those
+        that don't had come twice: once the first of them stands, the second collides with it, and is a repeat."""
+        found = await self._look_ups.existing(streams)
+        twice = set(streams) - found.keys()
+        for ticket in self._queue:
+            ticket.known = {**ticket.known, **found}
+            if twice and not twice.isdisjoint(ticket.streams):
+                ticket.is_alone = True
 
     async def _find_out(self, batch: Batch) -> None:
         """Make a batch of unknown outcome stand, whatever came of the first try, or learn that another leads and it

@@ -158,6 +158,18 @@ async def test_the_same_key_at_the_same_time_is_done_once(database: Database) ->
     assert sum(row.topic == "vm.scheduled" for row in rows_of(database)) == 1
 
 
+async def test_a_key_that_is_the_id_of_another_command_at_the_same_time_is_that_commands(database: Database) -> None:
+    """Whoever got a 503 sends again with the id that it names; the first may be in the same batch."""
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        first = client.item("vm.provision", a_vm("web-1"))
+        again = client.item("vm.provision", a_vm("web-1"), key=first.id)
+        envelopes = [Envelope(ADMIN, (item,), time.time() + 5.0) for item in (first, again)]
+        ((one,), (other,)) = await asyncio.gather(*map(client.engine.submit, envelopes))
+    assert (one.status, one.replayed) == (202, False)
+    assert (other.command, other.position, other.replayed) == (first.id, one.position, True)
+
+
 async def test_waiting_answers_when_the_operation_has_ended(database: Database) -> None:
     async with an_engine(database.service) as client:
         await a_stocked_engine(client)
