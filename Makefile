@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test bench lint format secrets clean
+.PHONY: help setup up test soak bench lint format secrets clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ up: $(INSTALLED) ## start everything on 127.0.0.1:8420 with a sample site; Ctrl-
 
 test: $(INSTALLED) ## the whole test suite
 	@$(BIN)/python -m pytest -n 2
+
+soak: $(INSTALLED) ## kill anything at any time for MINUTES (default 30), and look at everything after each
+	@$(BIN)/python -m tests.survival --minutes $(or $(MINUTES),30)
 
 bench: $(INSTALLED) ## the benchmarks, as a table and bench/results/latest.json
 	@$(BIN)/python -m bench

@@ -89,10 +89,7 @@ def recorded(problem: dict[str, Any], *, command: str, position: int, headers: H
 
 def of_command(problem: dict[str, Any], *, command: str, position: int) -> dict[str, Any]:
     """The body of a command's refusal; where it is recorded, it says where to read of it again."""
-    body = {**problem, "command": command}
-    if position:
-        body["instance"] = f"/v1/commands/{command}"
-    return body
+    return {**problem, "command": command, "instance": f"/v1/commands/{command}"} if position else problem
 
 
 def fault(command: str | None) -> Reply:

@@ -331,8 +331,12 @@ class Unavailable(DomainError):
 
     @property
     def detail(self) -> str:
-        ask = f" Ask GET /v1/commands/{self.command} for its outcome, or" if self.command else " Please"
-        return f"The service can't answer just now.{ask} send the request again with the same Idempotency-Key."
+        if self.command is None:
+            return "The service can't answer just now. Please try again in a moment."
+        return (
+            f"The service can't answer just now. Ask GET /v1/commands/{self.command} for its outcome, or send the"
+            " request again with the same Idempotency-Key."
+        )
 
 
 @dataclass(eq=False)

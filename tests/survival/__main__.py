@@ -1,0 +1,76 @@
+"""`python -m tests.survival [--minutes N] [--fault NAME] [--seed N] [--to FILE]`: faults at random, until time is up.
+
+Prints a line for each trial and, at the end, the table of docs/reliability.md. A broken promise ends it with exit
+code 1 and the command that tries the same again.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from tests.survival.faults import FAULTS
+from tests.survival.place import Place
+from tests.survival.trial import Outcome, endure
+
+TRIALS_A_PLACE = 25  # a log that grows without end would make looking at all of it the longest part
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.survival", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=0.0, help="go on for as long (default: one round)")
+    parser.add_argument("--fault", choices=FAULTS, help="this one alone")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--to", type=Path, help="append each outcome to this file, as a line of JSON")
+    asked = parser.parse_args()
+    chance = random.Random(asked.seed)
+    ends_at = time.monotonic() + asked.minutes * 60
+    outcomes: list[Outcome] = []
+    waiting: list[str] = []
+    while True:
+        # Engines apart and the embedded one by turns: a kill of the API is a kill of the engine in the other.
+        standby = asked.fault is not None or len(outcomes) // TRIALS_A_PLACE % 2 == 0
+        with Place(BERTH_STANDBY=str(int(standby))) as place:
+            for _ in range(TRIALS_A_PLACE):
+                if not waiting:
+                    if outcomes and time.monotonic() > ends_at:
+                        print(table(outcomes))
+                        return 0
+                    waiting = [asked.fault] if asked.fault else chance.sample(list(FAULTS), len(FAULTS))
+                fault = waiting.pop()
+                if "standby" in fault and place.variables["BERTH_STANDBY"] == "0":
+                    continue
+                seed = asked.seed if asked.fault else chance.randrange(2**32)
+                try:
+                    outcomes.append(endure(place, fault, seed=seed))
+                except AssertionError as broken:
+                    print(f"BROKEN by {fault}: {broken}\npython -m tests.survival --fault '{fault}' --seed {seed}")
+                    return 1
+                print(json.dumps(msgspec.to_builtins(outcomes[-1])), flush=True)
+                if asked.to is not None:
+                    with open(asked.to, "a") as file:
+                        file.write(json.dumps(msgspec.to_builtins(outcomes[-1])) + "\n")
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    by_fault: defaultdict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        by_fault[outcome.fault].append(outcome)
+    lines = ["| fault | runs | answers | lost | doubled | silence p50 s | worst s |", "| --- " * 7 + "|"]
+    for fault, those in sorted(by_fault.items()):
+        silences = [outcome.silence_s for outcome in those]
+        answers = sum(outcome.acknowledged for outcome in those)
+        middle = statistics.median(silences)
+        lines.append(f"| {fault} | {len(those)} | {answers:,} | 0 | 0 | {middle:.2f} | {max(silences):.2f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""What must hold after anything: nothing acknowledged is lost, nothing is done twice, and everybody knows the same."""
+
+import asyncio
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import nats
+import nats.errors
+import psycopg
+
+from domain.command import CommandAccepted, CommandRejected
+from domain.fleet import Fleet
+from domain.invariants import violations
+from domain.recorded import LeaderTookOver, LogOpened, Recorded
+from eventlog.codec import Row, decode
+from messaging.document import body
+from tests.messaging.stage import messages
+from tests.survival.load import Acknowledged
+from tests.survival.place import Place, wait_until
+
+SETTLED_S_MAX = 90.0
+
+
+def check(place: Place, acknowledged: Sequence[Acknowledged]) -> int:
+    """Wait until all that was begun has ended, then look at everything; answers how many events there are."""
+    client = place.client()
+    wait_until(lambda: _runs_nothing(place), within_s=SETTLED_S_MAX)
+    rows = events(place)
+    fleet = _fold_whole_commands(rows)
+    _each_answer_stands_once(rows, acknowledged)
+    _controllers_did_nothing_twice(place, fleet)
+    found = client.post("/v1/verify", {}).json()
+    assert (found["violations"], found["differences"]) == ([], []), found
+    asyncio.run(_nats_holds_the_log(place, rows))
+    return len(rows)
+
+
+def events(place: Place) -> list[Row]:
+    with psycopg.connect(place.endpoints["postgres"]) as connection:
+        found = connection.cursor(binary=True).execute(
+            "SELECT originator_id, originator_version, notification_id, topic, state FROM berth.events"
+            " ORDER BY notification_id"
+        )
+        return [Row(*row) for row in found]
+
+
+def _runs_nothing(place: Place) -> bool:
+    client = place.client()
+    try:
+        running = client.get("/v1/operations", state="running", limit=1, min_position=client.end()).json()
+        stuck = client.get("/v1/operations", state="stuck", limit=1).json()
+    except (httpx.TransportError, KeyError):
+        return False
+    assert not stuck.get("items"), "an operation is stuck, though every controller answers"
+    return running.get("items") == []
+
+
+def _fold_whole_commands(rows: Sequence[Row]) -> Fleet:
+    """Positions have no gap, a command's events stand together and end with its own, accounts are right after each."""
+    fleet = Fleet()
+    of_command: list[Recorded] = []
+    for n, row in enumerate(rows, 1):
+        recorded = decode(row)
+        assert row.position == n, f"position {n} is missing"
+        fleet.fold(recorded)
+        if of_command and of_command[-1].command != recorded.command:
+            assert isinstance(of_command[-1].event, CommandAccepted | CommandRejected), f"half a command before {n}"
+            of_command = []
+        if isinstance(recorded.event, LogOpened | LeaderTookOver):
+            continue
+        of_command.append(recorded)
+        if isinstance(recorded.event, CommandAccepted | CommandRejected):
+            of_command = []
+            if n % 50 == 0:
+                assert violations(fleet) == []
+    assert not of_command, "the log ends with half a command"
+    assert violations(fleet) == []
+    return fleet
+
+
+def _each_answer_stands_once(rows: Sequence[Row], acknowledged: Sequence[Acknowledged]) -> None:
+    by_stream: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.stream.startswith("command/admin/"):
+            by_stream[row.stream].append(row)
+    for answer in acknowledged:
+        stands = by_stream[f"command/admin/{answer.key}"]
+        assert len(stands) == 1, f"{answer} stands {len(stands)} times"
+        recorded = decode(stands[0])
+        assert recorded.command == answer.command, answer
+        was_accepted = answer.status < 400 or answer.status == 424
+        assert isinstance(recorded.event, CommandAccepted) == was_accepted, answer
+        if not answer.waited:
+            assert stands[0].position == answer.position, answer
+
+
+def _controllers_did_nothing_twice(place: Place, fleet: Fleet) -> None:
+    """What stands at the controllers is what Berth believes; nothing was made anew after its deletion was confirmed.
+
+    A controller that was killed at work does that work again: the same uid, so the same thing.
+    """
+    standing: set[str] = set()
+    gone: set[str] = set()
+    for done in place.did():
+        match done["step"]:
+            case "vm.create":
+                assert done["uid"] not in gone, f"{done} was made after it was deleted"
+                standing.add(done["uid"])
+            case "vm.delete":
+                standing.discard(done["uid"])
+                gone.add(done["uid"])
+    vms = [entry.state for stream, entry in fleet.entries.items() if stream.startswith("vm/")]
+    assert standing == {vm.uid for vm in vms if vm.state != "failed"}
+    assert [name for name, n in Counter((vm.tenant, vm.name) for vm in vms).items() if n > 1] == []
+
+
+async def _nats_holds_the_log(place: Place, rows: Sequence[Row]) -> None:
+    given = json.loads(Path(place.endpoints["nats_credentials"]).read_text())
+    reader = await nats.connect(place.endpoints["nats"], user=given["user"], password=given["password"])
+    try:
+        async with asyncio.timeout(SETTLED_S_MAX):
+            while True:
+                try:
+                    if (await reader.jetstream().stream_info("BERTH_EVENTS")).state.last_seq >= len(rows):
+                        break
+                except nats.errors.Error:
+                    pass
+                await asyncio.sleep(0.05)
+        held = await messages(reader, "BERTH_EVENTS")
+        assert [found.seq for found in held] == [row.position for row in rows]
+        assert [found.data for found in held] == [body(row) for row in rows]
+        commands = [row for row in rows if row.topic.startswith("command.")]
+        async with asyncio.timeout(SETTLED_S_MAX):
+            while (await reader.jetstream().stream_info("BERTH_AUDIT")).state.messages < len(commands):
+                await asyncio.sleep(0.05)
+        audit = await messages(reader, "BERTH_AUDIT")
+        assert [found.data for found in audit] == [body(row) for row in commands]
+    finally:
+        await reader.close()

@@ -1,0 +1,40 @@
+"""One fault in the middle of load, and what came of it."""
+
+import random
+import time
+
+import msgspec
+
+from tests.survival import laws
+from tests.survival.faults import FAULTS
+from tests.survival.load import Load
+from tests.survival.place import Place
+
+BEFORE_S, AFTER_S = 1.0, 1.0
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """`silence_s` is the longest time in which nobody was answered: how long it took to recover, as clients saw it."""
+
+    fault: str
+    seed: int
+    acknowledged: int
+    repeats: int
+    silence_s: float
+    events: int
+
+
+def endure(place: Place, fault: str, *, seed: int) -> Outcome:
+    """Raises AssertionError when a promise was broken."""
+    chance = random.Random(f"{fault}/{seed}")
+    token = (place.data / "admin.token").read_text().strip()
+    load = Load(place.endpoints["http"], token, seed=seed)
+    with load:
+        time.sleep(BEFORE_S + chance.random())
+        struck_at = time.monotonic()
+        FAULTS[fault](place, chance)
+        time.sleep(AFTER_S + chance.random())
+    assert load.failures == []
+    silence_s = load.longest_silence_s(struck_at)
+    events = laws.check(place, load.acknowledged)
+    return Outcome(fault, seed, len(load.acknowledged), load.repeats, round(silence_s, 2), events)
