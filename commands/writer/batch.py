@@ -10,6 +10,7 @@ from prometheus_client import Counter, Histogram
 
 from commands.writer.deciding import Context, Decider
 from commands.writer.gateway import Answer, Item
+from commands.writer.receipts import Known
 from domain.errors import Aborted, Internal, OperationFailed, Unavailable
 from domain.fleet import ENDS
 from domain.operation import Operation
@@ -29,7 +30,7 @@ DECISION_SECONDS = Histogram(
 
 
 class Ticket(msgspec.Struct, eq=False):
-    """One unit of decision: a command, or all those of an atomic batch. `known` are rows that the log was found to
+    """One unit of decision: a command, or all those of an atomic batch. `known` is what the log was found to
     hold."""
 
     items: tuple[Item, ...]
@@ -37,7 +38,7 @@ class Ticket(msgspec.Struct, eq=False):
     expires_at: float
     wait_s: float
     future: "asyncio.Future[list[Answer]]"
-    known: dict[str, Row]
+    known: Known
     is_alone: bool = False  # its batch was refused for its data, or had its key twice: it gets one of its own
     is_refused: bool = False  # it was refused alone
 

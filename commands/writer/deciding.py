@@ -12,7 +12,7 @@ from commands.catalogue import ENGINE_ROLE, HANDLERS, SCOPED_KINDS, permits
 from commands.model import Command, Done
 from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Item
-from commands.writer.receipts import Receipt, Receipts, receipt_of
+from commands.writer.receipts import Known, Receipt, Receipts, receipt_of
 from domain.command import CommandAccepted, CommandRejected
 from domain.errors import (
     DomainError,
@@ -70,8 +70,8 @@ class Decider:
         """The time of the next command: now, but later than the one before, whatever the clock says."""
         return max(self._clock(), self.fleet.at + 1)
 
-    def repeat(self, item: Item, context: Context, known: dict[str, Row]) -> Answer | None:
-        """The first answer again, if the key was used; `known` are rows that the log was found to hold."""
+    def repeat(self, item: Item, context: Context, known: Known) -> Answer | None:
+        """The first answer again, if the key was used; `known` is what the log was found to hold."""
         if item.key == item.id and not known:  # made up for this very command, and not sent again
             return None
         actor = context.actor.name
@@ -84,13 +84,13 @@ class Decider:
                 return Answer(used.command, problem["status"], 0, problem=problem)
         return self._answer_again(receipt) if receipt is not None else None
 
-    def _receipt(self, stream: str, known: dict[str, Row]) -> Receipt | None:
+    def _receipt(self, stream: str, known: Known) -> Receipt | None:
         if (receipt := self.receipts.get(stream)) is not None:
             return receipt
         return receipt_of(decode(row)) if (row := known.get(stream)) is not None else None
 
     def decide(
-        self, tx: Transaction, item: Item, context: Context, *, at: int, known: dict[str, Row], rows: list[Row]
+        self, tx: Transaction, item: Item, context: Context, *, at: int, known: Known, rows: list[Row]
     ) -> Answer:
         """Decide, record, and answer. What is to be appended is added to `rows`; a dry run adds nothing."""
         actor, fleet = context.actor, self.fleet

@@ -10,7 +10,7 @@ from eventsourcing.persistence import PersistenceError
 
 from commands.operations import ReportOperation
 from commands.writer.gateway import Actor, Envelope, Item
-from commands.writer.receipts import Receipts
+from commands.writer.receipts import Known, Receipts
 from domain.errors import Unavailable
 from domain.fleet import Fleet
 from domain.values import command_stream
@@ -35,29 +35,33 @@ class LookUps:
         self._spawn = spawn
         self._asked: dict[str, asyncio.Future[Row | None]] = {}
 
-    async def known(self, envelope: Envelope) -> dict[str, Row]:
-        """The rows that the log holds of what the envelope speaks of, by stream.
+    async def known(self, envelope: Envelope) -> Known:
+        """What the log holds of what the envelope speaks of.
 
         Raises:
             Unavailable: the log could not be asked.
         """
         streams: list[str] = []
+        seen: dict[str, Row | None] = {}
         for item in envelope.items:
             may_stand = item.key != item.id or envelope.resent
             if may_stand and not self._is_settled_in_memory(item, envelope.actor):
                 streams.append(command_stream(envelope.actor.name, item.key))
             on = item.command.on()
-            if on.startswith("operation/") and on not in self._fleet.entries:
-                streams.append(on)
+            if on.startswith("operation/"):
+                if on in self._fleet.entries:
+                    seen[on] = None
+                else:
+                    streams.append(on)
         if not streams:
-            return {}
+            return seen
         if not self._asked:
             self._spawn(self._ask())
         loop = asyncio.get_running_loop()
         futures = [self._asked.setdefault(stream, loop.create_future()) for stream in streams]
         # They are shared: unlike gather, wait leaves them alone when this caller is cancelled.
         await asyncio.wait(futures)
-        return {row.stream: row for future in futures if (row := future.result()) is not None}
+        return seen | {row.stream: row for future in futures if (row := future.result()) is not None}
 
     def _is_settled_in_memory(self, item: Item, actor: Actor) -> bool:
         """Its receipt is in memory (so memory answers), or it can't be older than what memory holds completely."""

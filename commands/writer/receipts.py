@@ -5,12 +5,18 @@ A key's stream is `command/<actor>/<key>`, unique in the log for ever. Receipts 
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from domain.command import CommandAccepted, CommandEvent
 from domain.recorded import Recorded
+from eventlog.codec import Row
+
+# By stream, what the log is known to hold: its row, or None for what was in the fleet when that was asked. That may be
+# over by the time of the decision, and must not be taken for what never was.
+Known = Mapping[str, Row | None]
 
 RECEIPTS_MAX = 100_000
 RECEIPT_AGE_US_MAX = 3600 * 1_000_000

@@ -43,12 +43,17 @@ class LogWatch:
         self.take_overs = 0
         self._in_a_row = 0
         self._machines = machines
+        self._writer: object = None
+        self._keys: set[str] = set()
         self._ended: dict[str, Entry] = {}
         self._unit: list[Recorded] = []
         self._unsettled: list[str] = []  # operations that ended in the unit under way
 
-    def appended(self, rows: Sequence[Row]) -> None:
+    def appended(self, rows: Sequence[Row], *, writer: object) -> None:
         before = self.fleet.at
+        if writer is not self._writer and rows[0].topic not in ("log.opened", "leader.took_over"):
+            self.broken.append(f"{writer} writes at {rows[0].position}, and has not taken over from {self._writer}")
+        self._writer = writer
         for row in rows:
             if row.position != self.fleet.position + 1:
                 self.broken.append(f"position {row.position} follows {self.fleet.position}")
@@ -84,6 +89,9 @@ class LogWatch:
         self._in_a_row = 0
         if event.id in self.receipts:
             self.broken.append(f"command {event.id} stands twice, at {self.receipts[event.id][0]} and {position}")
+        if recorded.stream in self._keys:
+            self.broken.append(f"{recorded.stream} stands twice, again at {position}")
+        self._keys.add(recorded.stream)
         own = [one.position for one in self._unit if one.command == event.id]
         told = event.positions if isinstance(event, CommandAccepted) else []
         if own != told:
@@ -94,6 +102,8 @@ class LogWatch:
             if event.command in GROWTH:
                 self._check_growth([one for one in self._unit if one.command == event.id])
         on = event.resource
+        if isinstance(event, CommandRejected) and event.problem["code"] == "not_found" and on in self.last_rows:
+            self.broken.append(f"at {position}: {on} is said not to be there, but it was")
         shown = resource(self.fleet, on, self._ended.get(on)) if on is not None else None
         self.receipts[event.id] = (position, event, _encode(shown))
 

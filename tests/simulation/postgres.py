@@ -54,7 +54,7 @@ class Backend:
 
 
 class Server:
-    """`on_append` is told of each row that is committed, in order."""
+    """`on_append` is told of each append that is committed, and whose it was."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Server:
         chance: random.Random,
         faults: Faults,
         *,
-        on_append: Callable[[Sequence[Row]], None],
+        on_append: Callable[[Sequence[Row], Process], None],
     ) -> None:
         self.loop = loop
         self.chance = chance
@@ -190,7 +190,7 @@ class Server:
             self.rows.append(row)
             self.by_position[row.position] = row
             self.by_stream[row.stream].append(row)
-        self._on_append(rows)
+        self._on_append(rows, backend.process)
         for other in self.backends.values():
             if other.notified is not None:
                 other.notified.set()

@@ -8,12 +8,13 @@ import asyncio
 import hashlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from commands.writer.engine import Engine
+from eventlog.codec import Row
 from messaging import dispatch, gateway, relay, subjects
 from projections import projector
 from projections.rows import resource
@@ -317,10 +318,10 @@ class World:
             found.append(f"{subjects.EVENTS} has gaps")
         return found
 
-    def _note_append(self, rows: Any) -> None:
+    def _note_append(self, rows: Sequence[Row], writer: Process) -> None:
         for row in rows:
             self._history.update(f"{self.loop.steps} {row.position} {row.topic}".encode() + row.state)
-        self.log.appended(rows)
+        self.log.appended(rows, writer=writer)
 
     def _tell(self, what: str) -> None:
         if self._is_over:

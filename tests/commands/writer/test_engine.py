@@ -199,6 +199,20 @@ async def test_waiting_for_what_fails_answers_424_with_the_reason(database: Data
         assert (again.status, again.replayed) == (424, True)
 
 
+async def test_what_ends_while_it_is_asked_for_is_over_and_not_unknown(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        answer = await client.send("vm.provision", **a_vm("web-1"))
+        assert answer.operation is not None
+        await client.report(answer.operation, "started")
+        done, late = await asyncio.gather(
+            client.report(answer.operation, "succeeded"),
+            client.send("operation.cancel", operation=answer.operation),
+        )
+    assert done.problem is None
+    assert late.problem is not None and late.problem["code"] == "conflict"
+
+
 async def test_patience_that_ends_first_answers_202(database: Database) -> None:
     async with an_engine(database.service) as client:
         await a_stocked_engine(client)
