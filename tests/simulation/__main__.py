@@ -5,6 +5,7 @@ import argparse
 import sys
 import time
 
+from tests.simulation.canaries import CANARIES, find
 from tests.simulation.run import STEPS, fresh_seeds, replay_command, run, summary
 from tests.simulation.world import Report
 
@@ -15,7 +16,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=STEPS, help=f"with faults, of each seed (default {STEPS})")
     parser.add_argument("--minutes", type=float, default=1.0, help="how long to try new seeds (default 1)")
     parser.add_argument("--trace", action="store_true", help="print what happens as it happens")
+    parser.add_argument("--canaries", action="store_true", help="put bugs in on purpose, and see each one found")
     given = parser.parse_args()
+    if given.canaries:
+        return _find_canaries()
     if given.seed is not None:
         return _tell(run(given.seed, given.steps, listener=print if given.trace else None), given.steps)
     ends_at = time.monotonic() + given.minutes * 60
@@ -35,6 +39,18 @@ def main() -> int:
     for kind, count in sorted(faults.items(), key=lambda item: -item[1]):
         print(f"  {count:8,} {kind}")
     return 0
+
+
+def _find_canaries() -> int:
+    missed = 0
+    for canary in CANARIES:
+        found = find(canary)
+        missed += found is None
+        said = (
+            f"{found.steps:9,} steps  {found.law[:110]}" if found is not None else f"not found in {canary.steps_max:,}"
+        )
+        print(f"{canary.name:40} {said}", flush=True)
+    return min(1, missed)
 
 
 def _tell(report: Report, steps: int) -> int:

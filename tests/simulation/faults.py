@@ -6,7 +6,7 @@ import random
 OCCASIONS = {
     "statement lost": 0.002,  # the connection is cut before it arrives
     "answer lost": 0.002,  # it was executed, and nobody is told
-    "cut in commit": 0.01,  # the client is told so at once, the commit lands later or not at all
+    "cut in commit": 0.02,  # the client is told so at once, the commit lands later or not at all
     "slow commit": 0.02,
     "half open": 0.001,  # the client notices after seconds; the server does not, and holds the locks
     "connect refused": 0.01,
@@ -14,8 +14,10 @@ OCCASIONS = {
     "message lost": 0.005,
     "message late": 0.02,  # so that others overtake it
     "delivered twice": 0.02,
-    "chain cut": 0.005,  # a connection to NATS breaks between two messages
-    "work hangs": 0.02,  # past its deadline
+    "chain cut": 0.005,  # a connection to NATS breaks: some messages are lost, later ones sent when it is made again
+    "projection lost": 0.01,  # the connection is cut before the commit
+    "projection unanswered": 0.01,  # and after it
+    "work hangs": 0.05,  # past its deadline
     "work fails": 0.15,
     "request repeated": 0.1,  # the same key again, at once or much later
     "client gives up": 0.05,

@@ -67,6 +67,10 @@ class LogWatch:
             self._unit.append(recorded)
         self._end_unit()
 
+    def projected(self, position: int) -> None:
+        if position not in self.command_ends:
+            self.broken.append(f"a read model stands at {position}, which is within a command")
+
     def _fold(self, recorded: Recorded) -> None:
         entry = self.fleet.fold(recorded)
         event, stream = recorded.event, recorded.stream
@@ -149,10 +153,13 @@ class AnswerWatch:
         self._log = log
         self._of_key: dict[tuple[str, str], str] = {}
         self._never: set[str] = set()
+        self.is_deaf = False
         self.answered = 0
         self.repeated = 0
 
     def answers(self, envelope: Envelope, answers: list[Answer]) -> None:
+        if self.is_deaf:
+            return
         broken = self._log.broken
         if len(answers) != len(envelope.items):
             broken.append(f"{len(envelope.items)} commands got {len(answers)} answers")

@@ -25,6 +25,7 @@ LATENCY_S = 0.0005
 DUPLICATES_S = 120.0
 RECONNECT_S = 0.3
 LATE_S = 8.0
+LOST_MAX = 10
 
 Callback = Callable[["Message"], Awaitable[None]]
 
@@ -188,7 +189,7 @@ class Client:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._sent_at = 0.0
-        self._broken_until = 0.0
+        self._lost = 0
 
     def jetstream(self, timeout: float = 5.0) -> "JetStream":
         return JetStream(self, timeout)
@@ -225,11 +226,13 @@ class Client:
         return answer
 
     def send(self, subject: str, data: bytes, headers: dict[str, str], ack: "asyncio.Future[Any] | None") -> None:
-        """In order, unless the connection breaks: then nothing arrives until it is made again."""
+        """In order. If the connection breaks, what it had taken is lost, and what comes later waits for the next."""
         server, now = self.server, self.server.loop.time()
         if server.faults.happens("chain cut"):
-            self._broken_until = now + RECONNECT_S
-        if now < self._broken_until:
+            self._lost = server.chance.randint(1, LOST_MAX)
+            self._sent_at = max(self._sent_at, now + RECONNECT_S)
+        if self._lost:
+            self._lost -= 1
             return
         self._sent_at = max(self._sent_at + 1e-7, now + LATENCY_S * server.chance.uniform(0.2, 2.0))
 

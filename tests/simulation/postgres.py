@@ -54,7 +54,8 @@ class Backend:
 
 
 class Server:
-    """`on_append` is told of each append that is committed, and whose it was."""
+    """`on_append` is told of each append that is committed, and whose it was; `on_project` of a read model's new
+    position."""
 
     def __init__(
         self,
@@ -63,12 +64,14 @@ class Server:
         faults: Faults,
         *,
         on_append: Callable[[Sequence[Row], Process], None],
+        on_project: Callable[[int], None],
     ) -> None:
         self.loop = loop
         self.chance = chance
         self.faults = faults
         self.guards_base = True
         self.guards_key = True
+        self.keeps_rows_and_position_together = True
         self.is_up = True
         self.rows: list[Row] = []
         self.by_position: dict[int, Row] = {}
@@ -79,6 +82,7 @@ class Server:
         self._locks: dict[Key, int] = {}
         self._pids = itertools.count(101)
         self._on_append = on_append
+        self.on_project = on_project
         self._process = Process("postgres")
         self._ended = asyncio.Event()
 
@@ -527,7 +531,7 @@ class BlockingConnection:
         self._open = []
         try:
             yield
-            if self._server.faults.happens("answer lost"):
+            if self._server.faults.happens("projection unanswered"):
                 self._break()
         finally:
             self._open = None
@@ -557,11 +561,14 @@ class BlockingConnection:
         if model is None or model.progress[1] != base or self._open is None:
             self._open = []
             return [(0, None)]
-        if self._server.faults.happens("statement lost"):
-            self._break()
-        self._apply(self._open)
+        is_lost = self._server.faults.happens("projection lost")
+        if not is_lost or not self._server.keeps_rows_and_position_together:
+            self._apply(self._open)
         self._open = []
+        if is_lost:
+            self._break()
         model.progress = (log, position, at)
+        self._server.on_project(position)
         if self._server.chance.random() * KEEP_ONE_IN < 1:
             model.keep()
         return [(1, None)]

@@ -30,7 +30,7 @@ from tests.simulation.surroundings import simulated
 CELL = "main"
 AMBUSH_STEPS_MAX = 400
 SETTLE_S = 900.0
-SETTLE_STEPS_MAX = 3_000_000
+SETTLE_STEPS_MAX = 500_000
 TOLD_MAX = 200
 
 
@@ -63,7 +63,11 @@ class World:
         self.log = LogWatch(self.machines)
         self.answers = AnswerWatch(self.log)
         self.postgres = postgres.Server(
-            self.loop, random.Random(self.chance.getrandbits(64)), self.faults, on_append=self._note_append
+            self.loop,
+            random.Random(self.chance.getrandbits(64)),
+            self.faults,
+            on_append=self._note_append,
+            on_project=self.log.projected,
         )
         self.nats = nats_server.Server(self.loop, random.Random(self.chance.getrandbits(64)), self.faults)
         self.customers = Customers(
