@@ -211,7 +211,7 @@ def relaying_without_the_expected_sequence() -> Iterator[Alter]:
 
 
 class Canary(msgspec.Struct, frozen=True):
-    """`put_in` puts the bug in. It must be found within `steps_max` steps; `is_quick`: mostly within a second or two."""
+    """`put_in` puts the bug in. It must be found within `steps_max` steps; `is_quick`: mostly in a second or two."""
 
     put_in: Callable[[], AbstractContextManager[Alter]]
     steps_max: int = 1_000_000
