@@ -50,8 +50,11 @@ class NatsProcess:
 
     def user(self, name: str, **more: Any) -> Any:
         """A connection as `relay`, `controller-vm`, `reader`, …, for `async with`."""
-        settings = Settings(nats=self._server.url, nats_credentials=self._server.credentials[name])
-        return connected(**settings.nats_options())
+        return connected(**self.options(name))
+
+    def options(self, name: str) -> dict[str, Any]:
+        """Keyword arguments for `nats.connect` as that user."""
+        return Settings(nats=self._server.url, nats_credentials=self._server.credentials[name]).nats_options()
 
 
 async def until(condition: Callable[[], Any], *, within_s: float = 20.0) -> Any:
