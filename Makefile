@@ -43,8 +43,10 @@ format: $(INSTALLED) ## put the code into the project's format
 	@$(BIN)/ruff format .
 
 secrets: ## passwords and the first admin's token for docker compose, in deploy/secrets
-	@$(PYTHON) -c 'import pathlib, secrets; d = pathlib.Path("deploy/secrets"); \
+	@$(PYTHON) -c 'import json, pathlib, secrets; d = pathlib.Path("deploy/secrets"); \
 	d.mkdir(mode=0o700, parents=True, exist_ok=True); \
+	[(d / f"nats_{u}").exists() or (d / f"nats_{u}").write_text(json.dumps({"user": u, "password": secrets.token_urlsafe(24)})) \
+	for u in ("engine", "api", "past", "relay", "dispatcher", "reader", "controller-vm")]; \
 	[(d / n).exists() or (d / n).write_text(p + secrets.token_urlsafe(32)) for n, p in \
 	(("postgres_owner", ""), ("postgres_service", ""), ("admin_token", "berth_"))]'
 

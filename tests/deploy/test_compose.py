@@ -1,7 +1,10 @@
 """The compose file: valid, in step with the processes and NATS' users, and without a secret or an open port."""
 
+import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -38,21 +41,57 @@ def test_every_variable_is_a_setting() -> None:
     assert given <= known
 
 
-def test_every_process_has_a_user_of_its_own_on_nats() -> None:
-    files = [file for service in OURS.values() if (file := service["environment"].get("BERTH_NATS_CREDENTIALS"))]
-    users = [file.removeprefix("/var/lib/berth/nats/").removesuffix(".json") for file in files]
-    assert len(users) == len(set(users))
-    assert set(users) == set(nats_config.users(["vm"])) - {"reader"}
+NATS_USERS = set(nats_config.users(["vm"]))
+
+
+def test_every_process_has_a_user_of_its_own_on_nats_and_sees_no_others_password() -> None:
+    held: dict[str, str] = {}
+    for name, service in OURS.items():
+        users = [secret.removeprefix("nats_") for secret in secrets_of(service) if secret.startswith("nats_")]
+        if name == "prepare":  # makes the server's configuration
+            assert set(users) == NATS_USERS
+            assert all(mount == f"/var/lib/berth/nats/{user}.json" for user, mount in nats_mounts(service).items())
+        elif users:
+            (held[name],) = users
+            assert service["environment"]["BERTH_NATS_CREDENTIALS"] == f"/run/secrets/nats_{users[0]}"
+    assert len(set(held.values())) == len(held)
+    assert set(held.values()) == NATS_USERS - {"reader"}
+    sharing = [
+        name for name, service in SERVICES.items() if any("nats-config" in v for v in service.get("volumes", []))
+    ]
+    assert sorted(sharing) == ["nats", "prepare"]
 
 
 def test_secrets_are_files_that_are_mounted_where_they_are_named() -> None:
     for name, service in SERVICES.items():
         environment = service.get("environment", {})
-        mounted = {f"/run/secrets/{secret}" for secret in service.get("secrets", [])}
-        named = {value for variable, value in environment.items() if variable.endswith(("PASSWORD_FILE", "TOKEN_FILE"))}
+        mounted = {f"/run/secrets/{secret}" for secret in service.get("secrets", []) if isinstance(secret, str)}
+        kinds = ("PASSWORD_FILE", "TOKEN_FILE", "CREDENTIALS")
+        named = {value for variable, value in environment.items() if variable.endswith(kinds)}
         assert named == mounted, name
         plain = [variable for variable in environment if variable.endswith(("PASSWORD", "TOKEN"))]
         assert not plain, name
+
+
+def test_make_secrets_makes_every_secret_once(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    subprocess.run(["make", "secrets"], cwd=tmp_path, check=True, capture_output=True)
+    made = {f"deploy/secrets/{file.name}": file.read_text() for file in (tmp_path / "deploy" / "secrets").iterdir()}
+    assert set(made) == {secret["file"] for secret in COMPOSE["secrets"].values()}
+    subprocess.run(["make", "secrets"], cwd=tmp_path, check=True, capture_output=True)
+    assert all((tmp_path / name).read_text() == text for name, text in made.items())
+    for user in NATS_USERS:
+        assert json.loads(made[f"deploy/secrets/nats_{user}"])["user"] == user
+
+
+def secrets_of(service: dict[str, Any]) -> list[str]:
+    return [secret if isinstance(secret, str) else secret["source"] for secret in service.get("secrets", [])]
+
+
+def nats_mounts(service: dict[str, Any]) -> dict[str, str]:
+    """Where secrets are mounted by another name, by NATS' user."""
+    mounted = [secret for secret in service["secrets"] if isinstance(secret, dict)]
+    return {secret["source"].removeprefix("nats_"): secret["target"] for secret in mounted}
 
 
 def test_ports_are_published_on_this_machine_alone() -> None:
