@@ -9,7 +9,10 @@ import httpx
 import msgspec
 import pytest
 
-from tests.api.served import Api
+from api.endpoint import Endpoint
+from tests.api.served import ADMIN, Api
+from tests.api.test_access import GUARDED, ask
+from tests.api.test_access import named as named_route
 from tests.api.test_live import events_of
 
 
@@ -217,6 +220,62 @@ def test_tenants_above_are_one_without_a_name(api: Api, site: Site) -> None:
     (shortfall,) = response.json()["shortfalls"]
     assert (shortfall["tenant"], shortfall["limit"], shortfall["used"]) == (None, None, None)
     assert (shortfall["requested"], shortfall["short"]) == (7, 4)
+
+
+@pytest.fixture(scope="module")
+def confined(api: Api, site: Site) -> dict[str, str]:
+    """A token of each role that can be confined to a tenant, for `own`."""
+    return {role: api.token(role, tenant=site.name("own")) for role in ("viewer", "auditor", "operator")}
+
+
+@pytest.fixture(scope="module")
+def others(api: Api, site: Site) -> dict[str, str]:
+    """What another tenant has, by the name that a path or a body has for it."""
+    n = site.name
+    vm = f"vm/{n('other')}/web-1"
+    (scheduled,) = api.get("/v1/events", params={"stream": vm, "topic": "vm.scheduled"}).json()["items"]
+    return {
+        "tenant": n("other"), "vm": "web-1", "group": n("dark"), "host": n("dark-0"), "rack": n("rack"),
+        "operation": api.get(f"/v1/{vm.replace('vm/', 'vms/', 1)}").json()["operation"],
+        "command": scheduled["command"], "token": api.get("/v1/whoami").json()["name"], "kind": "tenant",
+    }  # fmt: skip
+
+
+def asked_of(endpoint: Endpoint, site: Site, others: dict[str, str]) -> dict[str, str]:
+    return {**others, "name": others["tenant"] if "kind" in endpoint.path_fields else site.name("new")}
+
+
+@pytest.mark.parametrize("endpoint", [e for e in GUARDED if e.method == "GET" and e.path_fields], ids=named_route)
+def test_what_others_have_is_there_for_who_may_see_it(
+    api: Api, site: Site, others: dict[str, str], endpoint: Endpoint
+) -> None:
+    """Or else the next test would find nothing that is hidden."""
+    response = ask(api, endpoint, token=ADMIN, names=asked_of(endpoint, site, others))
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize("role", ["viewer", "auditor", "operator"])
+@pytest.mark.parametrize("endpoint", GUARDED, ids=named_route)
+def test_no_route_shows_or_does_anything_of_others(
+    api: Api, site: Site, confined: dict[str, str], others: dict[str, str], endpoint: Endpoint, role: str
+) -> None:
+    """Every route, asked for what another tenant has, by name: for who is confined it is not there."""
+    names = asked_of(endpoint, site, others)
+    response = ask(api, endpoint, token=confined[role], names=names)
+    if endpoint.answer_type == "text/event-stream":
+        assert response.status_code == 200  # what it tells is another test's
+        return
+    told = response.text
+    for name in names.values():
+        told = told.replace(name, "")
+    assert not [secret for secret in site.secrets if secret in told], told
+    if endpoint.body == "Batch":
+        statuses = {result["status"] for result in response.json()["results"]}
+        assert statuses <= {403, 404}, response.text
+    elif endpoint.path_fields or endpoint.model is not None:
+        assert response.status_code in (403, 404), response.text
+    else:
+        assert response.status_code in (200, 403), response.text
 
 
 def test_what_is_not_its_own_is_not_changed(api: Api, site: Site) -> None:
