@@ -167,6 +167,7 @@ def assert_clean(run: Run, places: dict[str, bytes]) -> None:
 def test_no_answer_tells_a_secret(lived: Run) -> None:
     # Of an answer that makes a token, only the repeats are here: the first is the one place that tells it.
     assert any("again" in what for what in lived.told)
+    assert b"berth_relay_lag_events" in lived.told["answer to /metrics"]
     assert_clean(lived, lived.told)
 
 
