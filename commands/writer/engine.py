@@ -10,7 +10,6 @@ through their journals, what stands in the log is folded, and their commands are
 import asyncio
 import gc
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -23,9 +22,10 @@ from commands.tokens import InstallToken
 from commands.writer import deadlines, ids
 from commands.writer.batch import Batch, Ticket
 from commands.writer.deciding import Context, Decider, ResourceOf
-from commands.writer.gateway import Answer, Envelope, Item
+from commands.writer.gateway import Actor, Answer, Envelope, Item
 from commands.writer.leader import Leader
 from commands.writer.lookups import LookUps
+from commands.writer.queue import Queue
 from commands.writer.repeats import Repeats
 from commands.writer.waiting import Waiting
 from domain.command import CommandAccepted, CommandRejected
@@ -37,7 +37,6 @@ from eventlog.codec import Row, decode, encode
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 
-QUEUE_COMMANDS_MAX = 20_000
 FOLD_PAGE_EVENTS = 5_000
 RETRY_S = 0.2
 ANSWER_GRACE_S = 1.0
@@ -88,8 +87,7 @@ class Engine:
         self._report_progress = report_progress
         self._admin_token_hash = admin_token_hash
         self._expiry_grace_s = expiry_grace_s
-        self._queue: deque[Ticket] = deque()
-        self._queued_commands = 0
+        self._queue = Queue()
         self._wake = asyncio.Event()
         self._is_displaced = False
         self._ready = asyncio.Event()
@@ -153,11 +151,9 @@ class Engine:
     def _step_down(self) -> None:
         """What is still queued is undecided for certain; what waits for an operation's end gets its first answer."""
         self.is_leading = False
-        for ticket in self._queue:
+        for ticket in self._queue.take_all():
             if not ticket.future.done():
                 ticket.future.set_exception(Unavailable(ticket.items[0].id))
-        self._queue.clear()
-        self._queued_commands = 0
         self._waiting.give_up()
 
     def _note_displaced(self) -> None:
@@ -215,13 +211,17 @@ class Engine:
 
     # ── taking in ──
 
+    def is_full_for(self, actor: Actor) -> bool:
+        """Whether `submit` would refuse the actor's command for want of room: asked before work is spent on it."""
+        return self._queue.is_full_for(actor)
+
     async def submit(self, envelope: Envelope) -> list[Answer]:
         first = envelope.items[0]
-        is_full = self._queued_commands + len(envelope.items) > QUEUE_COMMANDS_MAX
-        if not self.is_leading or is_full:
+        if not self.is_leading:
             raise Unavailable()
         if isinstance(first.command, ReportOperation) and first.command.outcome == "progress":
             return [self._progress(first.command, item=first)]
+        self._queue.admit(envelope)
         try:
             async with asyncio.timeout(envelope.expires_at - time.time() + envelope.wait_s + ANSWER_GRACE_S):
                 answers = await self._answers(envelope)
@@ -230,15 +230,18 @@ class Engine:
         return [await self._repeats.complete(answer, wait_s=envelope.wait_s) for answer in answers]
 
     async def _answers(self, envelope: Envelope) -> list[Answer]:
-        known = await self._look_ups.known(envelope)
+        try:
+            known = await self._look_ups.known(envelope)
+        except BaseException:
+            self._queue.let_go(envelope)
+            raise
         context = Context(envelope.actor, envelope.reason, envelope.batch, envelope.dry_run)
         units = [envelope.items] if envelope.atomic else [(item,) for item in envelope.items]
         loop = asyncio.get_running_loop()
         tickets = [
             Ticket(unit, context, envelope.expires_at, envelope.wait_s, loop.create_future(), known) for unit in units
         ]
-        self._queue.extend(tickets)
-        self._queued_commands += len(envelope.items)
+        self._queue.put(tickets)
         self._wake.set()
         return [answer for ticket in tickets for answer in await ticket.future]
 
@@ -259,7 +262,7 @@ class Engine:
         in_flight: tuple[Batch, asyncio.Task[None]] | None = None
         batch: Batch | None = None
         while True:
-            if self._queue and (batch is None or batch.takes(self._queue[0])):
+            if self._queue and (batch is None or batch.takes(self._queue.first())):
                 batch = batch or Batch(self._decider)
                 self._decide_into(batch)
             if in_flight is not None and in_flight[1].done():
@@ -279,7 +282,7 @@ class Engine:
                 # Another was seen to lead. If that is so, nothing of ours is undecided or undone here.
                 self._is_displaced = False
                 await self._regain()
-            if self._queue and (batch is None or batch.takes(self._queue[0])):
+            if self._queue and (batch is None or batch.takes(self._queue.first())):
                 await asyncio.sleep(0)
                 continue
             await self._wake.wait()
@@ -287,9 +290,8 @@ class Engine:
 
     def _decide_into(self, batch: Batch) -> None:
         now = time.time()
-        while self._queue and batch.takes(self._queue[0]):
-            ticket = self._queue.popleft()
-            self._queued_commands -= len(ticket.items)
+        while self._queue and batch.takes(self._queue.first()):
+            ticket = self._queue.take()
             if ticket.future.done():  # nobody waits any more
                 continue
             if ticket.expires_at < now:
@@ -371,8 +373,7 @@ class Engine:
         for undone in (following, batch):
             if undone is not None:
                 tickets = undone.take_back() + tickets
-        self._queue.extendleft(reversed(tickets))
-        self._queued_commands += sum(len(ticket.items) for ticket in tickets)
+        self._queue.put_back(tickets)
 
     def _release(self, batch: Batch) -> None:
         """The batch is committed, and so is all before it: its answers may leave."""

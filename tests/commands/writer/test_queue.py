@@ -1,0 +1,137 @@
+"""What waits before the engine: who is admitted, and whose turn it is."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from commands.catalogue import COMMANDS
+from commands.writer import ids
+from commands.writer.batch import Ticket
+from commands.writer.deciding import Context
+from commands.writer.gateway import Actor, Envelope, Item
+from commands.writer.queue import CLIENT_COMMANDS_MAX, REPORT_COMMANDS_MAX, Queue
+from domain.errors import Unavailable
+from tests.commands.writer.test_engine import ADMIN, VM_CONTROLLER, Client, a_stocked_engine, an_engine
+from tests.conftest import Database
+
+
+def an_envelope(actor: Actor, *, commands: int = 1) -> Envelope:
+    items = []
+    for _ in range(commands):
+        id = ids.uuid7()
+        body: dict[str, Any] = {"name": "a"}
+        items.append(Item(id, COMMANDS["tenant.create"].model_validate(body), body, id))
+    return Envelope(actor, tuple(items), time.time() + 30.0)
+
+
+def put(queue: Queue, actor: Actor, *, tickets: int) -> None:
+    loop = asyncio.get_running_loop()
+    for _ in range(tickets):
+        envelope = an_envelope(actor)
+        queue.admit(envelope)
+        queue.put(
+            [
+                Ticket(
+                    envelope.items,
+                    Context(actor, None, None, False),
+                    envelope.expires_at,
+                    0.0,
+                    loop.create_future(),
+                    {},
+                )
+            ]
+        )
+
+
+def turns(queue: Queue) -> str:
+    """Who is taken, in order, until nobody waits."""
+    found = ""
+    while queue:
+        ticket = queue.first()
+        assert queue.take() is ticket
+        found += "r" if ticket.context.actor.role == "controller" else "c"
+    return found
+
+
+def test_a_batch_of_a_thousand_is_admitted_by_an_empty_queue_and_nothing_beyond_the_bound() -> None:
+    queue = Queue()
+    for _ in range(CLIENT_COMMANDS_MAX // 1000):
+        queue.admit(an_envelope(ADMIN, commands=1000))
+    assert queue.is_full_for(ADMIN)
+    with pytest.raises(Unavailable):
+        queue.admit(an_envelope(ADMIN))
+
+
+def test_controllers_have_room_of_their_own() -> None:
+    queue = Queue()
+    queue.admit(an_envelope(ADMIN, commands=CLIENT_COMMANDS_MAX))
+    queue.admit(an_envelope(VM_CONTROLLER, commands=REPORT_COMMANDS_MAX))
+    with pytest.raises(Unavailable):
+        queue.admit(an_envelope(VM_CONTROLLER))
+
+
+def test_a_place_that_is_not_used_is_given_back() -> None:
+    queue = Queue()
+    envelope = an_envelope(ADMIN, commands=CLIENT_COMMANDS_MAX)
+    queue.admit(envelope)
+    queue.let_go(envelope)
+    queue.admit(envelope)
+
+
+async def test_reports_go_first_but_every_fourth_turn_is_a_clients() -> None:
+    queue = Queue()
+    put(queue, ADMIN, tickets=3)
+    put(queue, VM_CONTROLLER, tickets=7)
+    assert turns(queue) == "rrrcrrrcrc"
+    put(queue, ADMIN, tickets=2)
+    assert turns(queue) == "cc"
+
+
+async def test_what_is_put_back_is_taken_again_in_its_order() -> None:
+    queue = Queue()
+    put(queue, ADMIN, tickets=4)
+    put(queue, VM_CONTROLLER, tickets=1)
+    taken = [queue.take() for _ in range(3)]
+    queue.put_back(taken)
+    assert [queue.take() for _ in range(3)] == taken
+    assert len(queue.take_all()) == 2
+    assert not queue
+    queue.admit(an_envelope(ADMIN, commands=CLIENT_COMMANDS_MAX))
+
+
+async def test_a_flood_of_clients_is_refused_beyond_the_bound_and_delays_no_report(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        vm = {"tenant": "payments", "group": "std", "resources": {"cpu": 1}}
+        operation = (await client.send("vm.provision", name="first", **vm)).operation
+        flood = [
+            asyncio.create_task(client.send("tenant.update", tenant="acme", description=f"{n}"))
+            for n in range(CLIENT_COMMANDS_MAX + 500)
+        ]
+        await asyncio.sleep(0)
+        assert client.engine.is_full_for(ADMIN)
+        assert not client.engine.is_full_for(VM_CONTROLLER)
+        report = await client.report(operation, "started")
+        assert report.problem is None
+        assert sum(not task.done() for task in flood) > CLIENT_COMMANDS_MAX // 4
+        answers = await asyncio.gather(*flood, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, Unavailable)]
+        assert len(refused) == 500
+        assert all(answer.command is None for answer in refused)
+        assert not client.engine.is_full_for(ADMIN)
+
+
+async def test_a_look_up_that_fails_keeps_no_place(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with an_engine(database.service) as client:
+
+        async def fails(envelope: Envelope) -> None:
+            raise Unavailable()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(client.engine._look_ups, "known", fails)
+            for _ in range(CLIENT_COMMANDS_MAX + 1):
+                with pytest.raises(Unavailable):
+                    await client.send("tenant.create", name="a")
+        assert (await Client(client.engine).send("tenant.create", name="a")).problem is None
