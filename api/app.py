@@ -15,10 +15,11 @@ from starlette.routing import Route
 
 from api import openapi
 from api.auth import Tokens
-from api.context import Context, IsReady, LogChanges, Past, RelayLag
+from api.context import Context, IsFullFor, IsReady, LogChanges, Past, RelayLag
 from api.endpoint import Call, Endpoint, Path
 from api.live import Tail
 from api.problems import NoSuchRoute
+from api.rate import RateLimit
 from api.reply import Answerable, encode
 from api.routes import (
     audit,
@@ -71,11 +72,15 @@ def create_app(
     past: Past,
     is_ready: IsReady,
     relay_lag: RelayLag | None = None,
+    is_full_for: IsFullFor = lambda actor: False,
+    rate_limit_per_s: float = 0.0,
 ) -> FastAPI:
     """The app. The caller opens and closes what it gives; the app's lifespan runs the live tail alone.
 
     `log_changes` gives a fresh iterator that yields when something was appended; `is_ready` tells whether commands are
-    decided and reads have caught up; `relay_lag` how many events NATS still lacks.
+    decided and reads have caught up; `relay_lag` how many events NATS still lacks; `is_full_for` that there is no room
+    for an actor's command before the engine (one that is elsewhere says so when it is asked). `rate_limit_per_s` is how
+    many requests a token may send; 0: as many as it likes.
     """
 
     async def look_up(hash: str, at_end: bool) -> tuple[TokenRow | None, bool]:
@@ -90,7 +95,8 @@ def create_app(
 
     known = Tokens(look_up)
     tail = Tail(log_reader, log_changes, on_event=known.note)
-    context = Context(gateway, read_model, log_reader, past, known, tail, is_ready, relay_lag)
+    limit = RateLimit(rate_limit_per_s)
+    context = Context(gateway, read_model, log_reader, past, known, tail, is_ready, relay_lag, is_full_for, limit)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -7,7 +7,8 @@ import msgspec
 
 from api.auth import Tokens
 from api.live import Tail
-from commands.writer.gateway import Gateway
+from api.rate import RateLimit
+from commands.writer.gateway import Actor, Gateway
 from eventlog.read import LogReader
 from projections.queries import ReadModel
 
@@ -27,6 +28,7 @@ class Past(Protocol):
 LogChanges = Callable[[], AsyncIterator[None]]
 IsReady = Callable[[], Awaitable[bool]]
 RelayLag = Callable[[], Awaitable[int]]
+IsFullFor = Callable[[Actor], bool]
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -38,3 +40,5 @@ class Context(msgspec.Struct, frozen=True):
     tail: Tail
     is_ready: IsReady
     relay_lag: RelayLag | None
+    is_full_for: IsFullFor
+    rate_limit: RateLimit

@@ -28,6 +28,7 @@ from api.reply import Answerable
 from api.scope import Sight, sight_of
 from commands.model import Command
 from commands.writer.gateway import Actor
+from commands.writer.ids import uuid7
 from domain.errors import DomainError, NotFound, Unavailable
 from domain.values import NAME_PATTERN
 
@@ -95,6 +96,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     refusals: tuple[int, ...] = ()
 
     @property
+    def is_command(self) -> bool:
+        return self.model is not None or self.body == "Batch"
+
+    @property
     def path_fields(self) -> tuple[str, ...]:
         return tuple(re.findall(r"{(\w+)", self.path))
 
@@ -128,7 +133,12 @@ class Path:
                 raise MethodNotAllowed(method, sorted({*self._endpoints, "OPTIONS"} - {"OPTIONS"}))
             if endpoint.roles is not None:
                 await call.authenticate()
+                self._context.rate_limit.take(call.actor.name)
                 must_be_one_of(endpoint.roles, call.actor, permission=endpoint.permission)
+                if endpoint.is_command and self._context.is_full_for(call.actor):
+                    # Before its body is read: what is refused must cost little, or what is admitted gets slower.
+                    call.command = uuid7()
+                    raise Unavailable(call.command)
             if call.path:
                 _must_be_names(call.path)
             reply = await endpoint.handle(call)

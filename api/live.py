@@ -2,12 +2,14 @@
 
     log ─► Tail ─► on_event (tokens)  ─► bounded queue of each subscriber ─► its SSE stream
 
-A subscriber that is too slow is dropped; it comes back with `Last-Event-ID` and reads from the log what it missed.
+A subscriber that is too slow is dropped, and what waited for it with it; it comes back with `Last-Event-ID` and reads
+from the log what it missed.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import structlog
 from eventsourcing.persistence import PersistenceError
@@ -19,6 +21,9 @@ from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 
 QUEUE_EVENTS_MAX = 4_096
+# All queues hold the newest events, and the same ones: together they hold no more than the longest of them.
+QUEUE_BYTES_MAX = 32 * 1024 * 1024
+LISTENERS_MAX = 1_000
 PAGE_EVENTS = 1_000
 RETRY_S = 0.2
 # Under load there is an append every few milliseconds; reading each by itself would cost more than it gives.
@@ -30,18 +35,33 @@ Event = tuple[Row, Recorded]
 
 
 class Subscription:
-    """What came after `position`, in order; `is_dropped` when it was not taken away fast enough."""
+    """What came and was not taken yet, in order. When it grows too much, `dropped` is set, and nothing is kept."""
 
-    def __init__(self, position: int) -> None:
-        self.position = position
-        self.queue: asyncio.Queue[Event] = asyncio.Queue(QUEUE_EVENTS_MAX)
-        self.is_dropped = False
+    def __init__(self, dropped: asyncio.Event) -> None:
+        self.dropped = dropped
+        self._events: deque[Event] = deque()
+        self._bytes = 0
+        self._came = asyncio.Event()
 
     def offer(self, event: Event) -> None:
-        try:
-            self.queue.put_nowait(event)
-        except asyncio.QueueFull:
-            self.is_dropped = True
+        self._events.append(event)
+        self._bytes += len(event[0].state)
+        if len(self._events) > QUEUE_EVENTS_MAX or self._bytes > QUEUE_BYTES_MAX:
+            # Whoever listens may be held up in writing for long, and can't let go by itself meanwhile.
+            self._events.clear()
+            self.dropped.set()
+        self._came.set()
+
+    async def next(self) -> Event | None:
+        """The next one, or None if it was dropped."""
+        while not self.dropped.is_set():
+            if self._events:
+                event = self._events.popleft()
+                self._bytes -= len(event[0].state)
+                return event
+            self._came.clear()
+            await self._came.wait()
+        return None
 
 
 class Tail:
@@ -54,6 +74,7 @@ class Tail:
         self._changes = changes
         self._on_event = on_event
         self._subscriptions: set[Subscription] = set()
+        self._listeners = 0
         self._task: asyncio.Task[None] | None = None
         self.began_at = 0
         self.position = 0
@@ -72,30 +93,42 @@ class Tail:
             await end_tasks(self._task)
         self._task = None
 
-    async def read(self, after: int) -> AsyncIterator[Event | None]:
+    @property
+    def is_full(self) -> bool:
+        return self._listeners >= LISTENERS_MAX
+
+    async def read(self, after: int, *, dropped: asyncio.Event) -> AsyncGenerator[Event | None, None]:
         """Everything after a position: from the log until nothing is missing, then live.
 
         None comes when nothing came for a second, so that the reader can look whether it should go on. Ends when the
-        reader was too slow.
+        reader was too slow; `dropped` is set at the moment when that is known.
         """
+        self._listeners += 1
+        try:
+            async with contextlib.aclosing(self._read(after, dropped)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._listeners -= 1
+
+    async def _read(self, after: int, dropped: asyncio.Event) -> AsyncGenerator[Event | None, None]:
         while after < self.position:
             for row in await asyncio.to_thread(self._reader.page, after, PAGE_EVENTS):
                 after = row.position
                 yield row, decode(row)
         # No await between this and the comparison above: nothing is handed out in between.
-        subscription = Subscription(after)
+        subscription = Subscription(dropped)
         self._subscriptions.add(subscription)
         try:
-            while not subscription.is_dropped:
+            while not dropped.is_set():
                 try:
                     async with asyncio.timeout(1.0):
-                        event = await subscription.queue.get()
+                        event = await subscription.next()
                 except TimeoutError:
                     yield None
                     continue
-                if event[0].position > after:
+                if event is not None and event[0].position > after:
                     yield event
-            log.warning("slow listener dropped", position=after)
         finally:
             self._subscriptions.discard(subscription)
 
@@ -120,6 +153,7 @@ class Tail:
                     event = row, decode(row)
                     for subscription in self._subscriptions:
                         subscription.offer(event)
+                    self._subscriptions = {one for one in self._subscriptions if not one.dropped.is_set()}
 
 
 def _tell_end(task: asyncio.Task[None]) -> None:

@@ -166,6 +166,7 @@ def _responses(endpoint: Endpoint) -> Document:
                 for name in ("Berth-Position", "ETag", "Location", "Berth-Replayed")
             }
         responses[str(status)] = found
-    for status in (*endpoint.refusals, 405):
+    limited = (429,) if endpoint.roles is not None else ()
+    for status in (*endpoint.refusals, *limited, 405):
         responses[str(status)] = {"$ref": "#/components/responses/Problem"}
     return responses

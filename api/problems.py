@@ -1,5 +1,6 @@
 """The one place where refusals become RFC 9457 problems: the domain's family, and those that only HTTP knows."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,24 @@ class UnsupportedMediaType(DomainError):
         return f"Send the body as {' or '.join(self.accepted)}, and say so in Content-Type."
 
 
+@dataclass(eq=False)
+class RateLimited(DomainError):
+    """`after_s` is when the next request will be let through; it goes into Retry-After."""
+
+    code = "rate_limited"
+    status = 429
+    title = "Too many requests"
+    limit_per_s: float
+    after_s: float
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"This token may send {self.limit_per_s:g} requests a second; wait as long as Retry-After says. Many"
+            " commands can be sent in one request, to /v1/commands."
+        )
+
+
 def reply(problem: dict[str, Any], headers: Headers = ()) -> Reply:
     return Reply(problem["status"], encode(problem), PROBLEM, headers)
 
@@ -73,6 +92,8 @@ def refusal(error: DomainError) -> Reply:
             return reply(problem, ((b"www-authenticate", b"Bearer"),))
         case MethodNotAllowed():
             return reply(problem, ((b"allow", ", ".join(error.allowed).encode()),))
+        case RateLimited():
+            return reply(problem, ((b"retry-after", b"%d" % math.ceil(error.after_s)),))
         case Unavailable():
             if problem["command"] is None:
                 del problem["command"]

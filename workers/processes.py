@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from prometheus_client import start_http_server
 
 from api.app import create_app
+from api.connection import Connection
 from commands.tokens import hash_of
 from commands.writer.engine import Engine
 from commands.writer.gateway import Gateway
@@ -88,13 +89,15 @@ async def api(settings: Settings) -> None:
             past=past.RemotePast(client, settings.cell),
             is_ready=is_ready,
             relay_lag=relay_lag,
+            is_full_for=here.is_full_for if here is not None else lambda actor: False,
+            rate_limit_per_s=settings.rate_limit,
         )
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http="httptools",
+                http=Connection,
                 log_config=None,
                 access_log=False,
                 backlog=BACKLOG,

@@ -60,6 +60,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """File (mode 0600) with `{"user", "password"}` for NATS; none: without a user."""
     engine: str = "local"
     """Where commands are decided: `local`, in the API's own process; `remote`, by an engine reached over NATS."""
+    rate_limit: float = 0.0
+    """How many requests a second each API process takes from one token, in bursts of a second's worth; 0: no limit."""
     standby: bool = False
     """Whether the supervisor runs two engines beside the API, one that leads and one that stands by; 0 or 1."""
     cell: str = "main"
@@ -216,6 +218,7 @@ READERS: dict[str, Callable[[str, str], object]] = {
     "standby": _flag,
     "sim_delay_ms": _number(int, least=0, most=3_600_000, what="milliseconds, 0…3600000"),
     "step_timeout_s": _number(int, least=1, most=604_800, what="seconds, 1…604800"),
+    "rate_limit": _number(float, least=0, most=1e6, what="requests per second, 0…1000000 (0: no limit)"),
     "sim_fail_rate": _number(float, least=0, most=1, what="a number from 0 to 1"),
     "sim_journal": _path,
     "postgres": _conninfo,

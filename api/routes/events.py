@@ -1,9 +1,12 @@
 """The log itself: in pages, live, and a resource's history."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
+
+import structlog
 
 from api import scope
 from api.auth import ADMIN, VIEWER, must_be_one_of
@@ -29,7 +32,7 @@ from api.parameters import (
 )
 from api.reading import SCHEMA_OF, at_least, missing, page_reply
 from api.reply import Answerable, encode
-from domain.errors import NotFound, Validation
+from domain.errors import NotFound, Unavailable, Validation
 from eventlog.codec import Row
 from eventlog.tasks import end_tasks
 from projections.history import history
@@ -37,6 +40,9 @@ from projections.history import history
 PAGE_EVENTS = 4_000
 SCANNED_EVENTS_MAX = 100_000  # a page of a rare topic ends here, with a cursor to go on from
 COMMENT_EVERY_S = 14.0  # looked at each second, so that no 15 s pass without one
+END_S_MAX = 1.0
+
+log = structlog.get_logger()
 
 AFTER = Parameter("after", "Only events after this position or time", moment, MOMENT)
 UNTIL = Parameter("until", "Only events up to this position or time", moment, MOMENT)
@@ -150,7 +156,10 @@ def _cursor(given: str) -> int:
 
 
 class EventStream:
-    """Server-sent events until the client goes, its token ends, or it is too slow."""
+    """Server-sent events until the client goes, its token ends, or it is too slow.
+
+    One that is too slow has the ids of what it got, and comes back with the last of them.
+    """
 
     status = 200
 
@@ -158,6 +167,8 @@ class EventStream:
         self._call = call
         self._view = view
         self._after = after
+        self._written = after
+        self._dropped = asyncio.Event()
 
     async def send(self, receive: Any, send: Any) -> None:
         headers = [
@@ -171,12 +182,19 @@ class EventStream:
             return
         gone = asyncio.create_task(_disconnected(receive))
         writing = asyncio.create_task(self._write(send))
+        dropped = asyncio.create_task(self._dropped.wait())
         try:
-            await asyncio.wait((gone, writing), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((gone, writing, dropped), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await end_tasks(gone, writing)
+            await end_tasks(gone, writing, dropped)
         if not writing.cancelled() and (failed := writing.exception()) is not None and not isinstance(failed, OSError):
             raise failed
+        if self._dropped.is_set():
+            log.warning("slow listener dropped", actor=self._call.actor.name, position=self._written)
+        with contextlib.suppress(TimeoutError):
+            # One that is slow sees an end; one that takes nothing would be waited for in vain, and is cut off.
+            async with asyncio.timeout(END_S_MAX):
+                await send({"type": "http.response.body", "body": b""})
 
     async def _write(self, send: Any) -> None:
         loop = asyncio.get_running_loop()
@@ -187,20 +205,22 @@ class EventStream:
         await write(b"retry: 1000\n: from %d\n\n" % self._after)
         commented_at = loop.time()
         context = self._call.context
-        async for event in context.tail.read(self._after):
-            if not context.tokens.still_good(self._call.token):
-                break
-            if event is not None:
-                row, _ = event
-                if self._view.sight is not None and row.topic in CHANGES_SIGHT:
-                    await context.read_model.wait_for(row.position)
-                    self._view.sight = await self._call.sight()
-                if (document := await self._view.shown(row)) is not None:
-                    await write(frame(row, document))
-            if loop.time() - commented_at >= COMMENT_EVERY_S:
-                await write(b": still here\n\n")
-                commented_at = loop.time()
-        await send({"type": "http.response.body", "body": b""})
+        async with contextlib.aclosing(context.tail.read(self._after, dropped=self._dropped)) as events:
+            async for event in events:
+                if not context.tokens.still_good(self._call.token):
+                    return
+                if event is not None and (document := await self._shown(event[0])) is not None:
+                    await write(frame(event[0], document))
+                    self._written = event[0].position
+                if loop.time() - commented_at >= COMMENT_EVERY_S:
+                    await write(b": still here\n\n")
+                    commented_at = loop.time()
+
+    async def _shown(self, row: Row) -> dict[str, Any] | None:
+        if self._view.sight is not None and row.topic in CHANGES_SIGHT:
+            await self._call.context.read_model.wait_for(row.position)
+            self._view.sight = await self._call.sight()
+        return await self._view.shown(row)
 
 
 def frame(row: Row, document: dict[str, Any]) -> bytes:
@@ -213,6 +233,8 @@ async def _disconnected(receive: Any) -> None:
 
 
 async def _stream(call: Call) -> Answerable:
+    if call.context.tail.is_full:
+        raise Unavailable()
     query = call.query()
     after = query.get("after")
     if (raw := call.headers.get(b"last-event-id")) is not None:

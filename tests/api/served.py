@@ -11,6 +11,7 @@ import httpx
 import uvicorn
 
 from api.app import create_app
+from api.connection import Connection
 from commands.tokens import hash_of
 from commands.writer.engine import Engine
 from commands.writer.ids import uuid7
@@ -84,7 +85,7 @@ class Api:
 
 
 @contextlib.contextmanager
-def served(conninfo: str) -> Iterator[str]:
+def served(conninfo: str, *, rate_limit_per_s: float = 0.0) -> Iterator[str]:
     """The URL, while it is served on the log of `conninfo`."""
     listening = socket.create_server(("127.0.0.1", 0))
     ready, stop = threading.Event(), asyncio.Event()
@@ -108,8 +109,12 @@ def served(conninfo: str) -> Iterator[str]:
                 log_changes=lambda: log_changes(conninfo),
                 past=Past(conninfo, reader),
                 is_ready=is_ready,
+                is_full_for=engine.is_full_for,
+                rate_limit_per_s=rate_limit_per_s,
             )
-            config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+            config = uvicorn.Config(
+                app, http=Connection, log_level="warning", access_log=False, timeout_graceful_shutdown=1
+            )
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve(sockets=[listening]))
             while not server.started:
