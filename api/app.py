@@ -15,7 +15,8 @@ from starlette.routing import Route
 
 from api import openapi
 from api.auth import Tokens
-from api.context import Context, IsFullFor, IsReady, LogChanges, Past, RelayLag
+from api.context import Context, IsReady, LogChanges, Past, RelayLag, RoomFor
+from api.door import Door
 from api.endpoint import Call, Endpoint, Path
 from api.live import Tail
 from api.problems import NoSuchRoute
@@ -72,15 +73,15 @@ def create_app(
     past: Past,
     is_ready: IsReady,
     relay_lag: RelayLag | None = None,
-    is_full_for: IsFullFor = lambda actor: False,
+    room_for: RoomFor = lambda actor: 1,
     rate_limit_per_s: float = 0.0,
 ) -> FastAPI:
     """The app. The caller opens and closes what it gives; the app's lifespan runs the live tail alone.
 
     `log_changes` gives a fresh iterator that yields when something was appended; `is_ready` tells whether commands are
-    decided and reads have caught up; `relay_lag` how many events NATS still lacks; `is_full_for` that there is no room
-    for an actor's command before the engine (one that is elsewhere says so when it is asked). `rate_limit_per_s` is how
-    many requests a token may send; 0: as many as it likes.
+    decided and reads have caught up; `relay_lag` how many events NATS still lacks; `room_for` how many commands of an
+    actor would be taken now (an engine that is elsewhere says so when it is asked). `rate_limit_per_s` is how many
+    requests a token may send; 0: as many as it likes.
     """
 
     async def look_up(hash: str, at_end: bool) -> tuple[TokenRow | None, bool]:
@@ -95,13 +96,14 @@ def create_app(
 
     known = Tokens(look_up)
     tail = Tail(log_reader, log_changes, on_event=known.note)
+    door = Door(known, room_for, not_commands=_writes_that_are_no_commands())
     limit = RateLimit(rate_limit_per_s)
-    context = Context(gateway, read_model, log_reader, past, known, tail, is_ready, relay_lag, is_full_for, limit)
+    context = Context(gateway, read_model, log_reader, past, known, tail, is_ready, relay_lag, room_for, limit)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await tail.start()
-        yield
+        yield {"door": door}
         await tail.stop()
 
     # What FastAPI would tell OpenTelemetry is looked up anew for every request, whether anybody listens or not.
@@ -122,6 +124,10 @@ def _by_path(context: Context, endpoints: Sequence[Endpoint]) -> list[Path]:
     for endpoint in endpoints:
         found.setdefault(endpoint.path, []).append(endpoint)
     return [Path(context, same) for same in found.values()]
+
+
+def _writes_that_are_no_commands() -> frozenset[bytes]:
+    return frozenset(one.path.encode() for one in ENDPOINTS if one.method != "GET" and not one.is_command)
 
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

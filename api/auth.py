@@ -65,6 +65,14 @@ class Tokens:
             raise Unauthenticated
         return known, hash
 
+    def known(self, authorization: bytes | None) -> Known | None:
+        """Who it is, if that is in memory."""
+        try:
+            known = self._known.get(_hash_in(authorization))
+        except Unauthenticated:
+            return None
+        return known if known is not None and _is_current(known) else None
+
     def still_good(self, hash: str) -> bool:
         """For what lasts longer than a request."""
         known = self._known.get(hash)

@@ -28,7 +28,7 @@ class Past(Protocol):
 LogChanges = Callable[[], AsyncIterator[None]]
 IsReady = Callable[[], Awaitable[bool]]
 RelayLag = Callable[[], Awaitable[int]]
-IsFullFor = Callable[[Actor], bool]
+RoomFor = Callable[[Actor], int]
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -40,5 +40,5 @@ class Context(msgspec.Struct, frozen=True):
     tail: Tail
     is_ready: IsReady
     relay_lag: RelayLag | None
-    is_full_for: IsFullFor
+    room_for: RoomFor
     rate_limit: RateLimit

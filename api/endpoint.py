@@ -135,7 +135,7 @@ class Path:
                 await call.authenticate()
                 self._context.rate_limit.take(call.actor.name)
                 must_be_one_of(endpoint.roles, call.actor, permission=endpoint.permission)
-                if endpoint.is_command and self._context.is_full_for(call.actor):
+                if endpoint.is_command and self._context.room_for(call.actor) <= 0:
                     # Before its body is read: what is refused must cost little, or what is admitted gets slower.
                     call.command = uuid7()
                     raise Unavailable(call.command)

@@ -37,12 +37,12 @@ ITEMS_MAX = 1_000
 
 def measure(servers: Servers, *, is_short: bool) -> list[Row]:
     rounds, requests = (1, 300) if is_short else (3, 5_000)
-    with an_api(servers) as (port, token), a_noop(servers) as noop_port:
-        _stock(port, token, hosts=100 if is_short else HOSTS)
+    with an_api(servers) as (port, token, _), a_noop(servers) as noop_port:
+        stock(port, token, hosts=100 if is_short else HOSTS)
         numbers = iter(range(10**9))
         figures, baselines = [], []
         for round in range(rounds + 1):
-            sent = [_post(a_vm(next(numbers)), token) for _ in range(requests if round else 200)]
+            sent = [post(a_vm(next(numbers)), token) for _ in range(requests if round else 200)]
             noop, berth = (load.run(at, sent, connections=CONNECTIONS) for at in (noop_port, port))
             if round:  # the first warms both up
                 baselines.append(noop)
@@ -65,8 +65,8 @@ def measure(servers: Servers, *, is_short: bool) -> list[Row]:
 
 
 @contextmanager
-def an_api(servers: Servers) -> Iterator[tuple[int, str]]:
-    """One API process with the engine in it: its port, and the admin's token, which it already knows."""
+def an_api(servers: Servers) -> Iterator[tuple[int, str, int]]:
+    """One API process with the engine in it: its port, the admin's token, which it already knows, and its id."""
     port, token = free_port(), f"berth_{secrets.token_urlsafe(32)}"
     token_file = servers.data / "admin.token"
     token_file.write_text(token)
@@ -79,7 +79,7 @@ def an_api(servers: Servers) -> Iterator[tuple[int, str]]:
         nats_credentials=servers.nats.credentials["api"],
         admin_token_file=token_file,
     )
-    with _process(["-m", "workers", "api"], servers.data / "api.log", **settings.environment()):
+    with _process(["-m", "workers", "api"], servers.data / "api.log", **settings.environment()) as pid:
         _await(port, "/healthz", token)
         # Tokens are looked up in the read model once; from then on the process has them in memory.
         reader = LogReader(servers.conninfo)
@@ -90,7 +90,7 @@ def an_api(servers: Servers) -> Iterator[tuple[int, str]]:
         _await(port, "/v1/whoami", token)
         projector.close()
         reader.close()
-        yield port, token
+        yield port, token, pid
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def a_noop(servers: Servers) -> Iterator[int]:
 
 
 @contextmanager
-def _process(arguments: list[str], log: Path, **variables: str) -> Iterator[None]:
+def _process(arguments: list[str], log: Path, **variables: str) -> Iterator[int]:
     with open(log, "ab") as output:
         process = child.spawn(
             [sys.executable, *arguments],
@@ -112,7 +112,7 @@ def _process(arguments: list[str], log: Path, **variables: str) -> Iterator[None
             directory=ROOT,
         )
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait()
@@ -140,7 +140,7 @@ def _ask(port: int, method: str, path: str, token: str, body: Any = None) -> tup
     return answer.status, content
 
 
-def _stock(port: int, token: str, *, hosts: int) -> None:
+def stock(port: int, token: str, *, hosts: int) -> None:
     commands = [{"command": kind, **body} for kind, body in engine.site(hosts)]
     for start in range(0, len(commands), ITEMS_MAX):
         body = {"commands": commands[start : start + ITEMS_MAX], "atomic": False}
@@ -150,7 +150,7 @@ def _stock(port: int, token: str, *, hosts: int) -> None:
         assert not refused, refused[0]
 
 
-def _post(body: dict[str, Any], token: str) -> bytes:
+def post(body: dict[str, Any], token: str) -> bytes:
     content = msgspec.json.encode(body)
     return (
         f"POST /v1/vms HTTP/1.1\r\nHost: berth\r\nAuthorization: Bearer {token}\r\n"

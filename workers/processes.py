@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from prometheus_client import start_http_server
 
 from api.app import create_app
-from api.connection import Connection
+from api.connection import Connection, listening
 from commands.tokens import hash_of
 from commands.writer.engine import Engine
 from commands.writer.gateway import Gateway
@@ -89,7 +89,7 @@ async def api(settings: Settings) -> None:
             past=past.RemotePast(client, settings.cell),
             is_ready=is_ready,
             relay_lag=relay_lag,
-            is_full_for=here.is_full_for if here is not None else lambda actor: False,
+            room_for=here.room_for if here is not None else lambda actor: 1,
             rate_limit_per_s=settings.rate_limit,
         )
         server = uvicorn.Server(
@@ -105,7 +105,7 @@ async def api(settings: Settings) -> None:
                 server_header=False,
             )
         )
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve(sockets=listening(server.config)))
         if here is not None:
             # Without its engine the process is of no use; the supervisor starts it again.
             failing = asyncio.create_task(here.ended())

@@ -211,9 +211,9 @@ class Engine:
 
     # ── taking in ──
 
-    def is_full_for(self, actor: Actor) -> bool:
-        """Whether `submit` would refuse the actor's command for want of room: asked before work is spent on it."""
-        return self._queue.is_full_for(actor)
+    def room_for(self, actor: Actor) -> int:
+        """How many commands of the actor `submit` would take now: asked before work is spent on them."""
+        return self._queue.room_for(actor)
 
     async def submit(self, envelope: Envelope) -> list[Answer]:
         first = envelope.items[0]

@@ -48,10 +48,10 @@ class Queue:
         yield from self._reports.tickets
         yield from self._clients.tickets
 
-    def is_full_for(self, actor: Actor) -> bool:
-        """Whether not even one command more would be admitted."""
+    def room_for(self, actor: Actor) -> int:
+        """How many commands of the actor would be admitted now; below 0 when some were put back."""
         line = self._line(actor)
-        return line.taken >= line.most
+        return line.most - line.taken
 
     def admit(self, envelope: Envelope) -> None:
         """Take places for its commands; `put` or `let_go` comes next.

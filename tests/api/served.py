@@ -109,7 +109,7 @@ def served(conninfo: str, *, rate_limit_per_s: float = 0.0) -> Iterator[str]:
                 log_changes=lambda: log_changes(conninfo),
                 past=Past(conninfo, reader),
                 is_ready=is_ready,
-                is_full_for=engine.is_full_for,
+                room_for=engine.room_for,
                 rate_limit_per_s=rate_limit_per_s,
             )
             config = uvicorn.Config(

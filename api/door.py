@@ -1,0 +1,78 @@
+"""Commands for which there is no room, answered by the connection itself: no task, no routing, no line in the log each.
+
+What is refused must cost next to nothing, or those who are refused take the time of those who were admitted: through
+`Path` a refusal costs a quarter of a command, and at twice the capacity a third of the goodput.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from api import problems
+from api.auth import Tokens
+from api.metrics import HTTP_REQUESTS
+from api.reply import PROBLEM, encode
+from commands.writer.gateway import Actor
+from commands.writer.ids import uuid7
+from domain.errors import Unavailable
+
+WRITES = frozenset({b"POST", b"PUT", b"PATCH", b"DELETE"})
+TOLD_EVERY_S = 1.0
+
+log = structlog.get_logger()
+
+
+class Door:
+    """Tells a connection what to answer before anything is done for a request.
+
+    `room_for` is how many commands of an actor there is room for; `not_commands` are paths of writes that are none.
+    """
+
+    def __init__(self, tokens: Tokens, room_for: Callable[[Actor], int], *, not_commands: frozenset[bytes]) -> None:
+        self._tokens = tokens
+        self._room_for = room_for
+        self._not_commands = not_commands
+        self._let_in = 0  # in this round of the event loop: they are handed in when all that came was read
+        self._refused: Counter[bytes] = Counter()
+        self._answer = b""  # of this second: nothing comes of any of these commands, so one id serves them all
+
+    def refusal(self, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+        """The end of the answer's head and its body; None: let it in, which leads to every other answer."""
+        if method not in WRITES or url.partition(b"?")[0] in self._not_commands:
+            return None
+        known = self._tokens.known(next((value for name, value in headers if name == b"authorization"), None))
+        if known is None:
+            return None
+        if self._let_in < self._room_for(Actor(known.name, known.role)):
+            if self._let_in == 0:
+                asyncio.get_running_loop().call_soon(self._round_ended)
+            self._let_in += 1
+            return None
+        self._refused[method] += 1
+        if not self._answer:
+            self._answer = _answer(id := uuid7())
+            asyncio.get_running_loop().call_later(TOLD_EVERY_S, self._tell, id)
+        return self._answer
+
+    def _round_ended(self) -> None:
+        self._let_in = 0
+
+    def _tell(self, id: str) -> None:
+        """Once a second, as counting and telling each by itself would cost more than answering it does."""
+        log.warning("commands refused, the queue is full", command=id, refused=self._refused.total())
+        for method, refused in self._refused.items():
+            HTTP_REQUESTS.labels(method.decode(), "*", 503).inc(refused)
+        self._refused.clear()
+        self._answer = b""
+
+
+def _answer(id: str) -> bytes:
+    body = encode(Unavailable(id).problem())
+    return b"content-type: %s\r\ncontent-length: %d\r\nretry-after: %d\r\nx-content-type-options: nosniff\r\n\r\n%s" % (
+        PROBLEM,
+        len(body),
+        problems.RETRY_S,
+        body,
+    )
