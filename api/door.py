@@ -1,7 +1,7 @@
 """Commands for which there is no room, answered by the connection itself: no task, no routing, no line in the log each.
 
 What is refused must cost next to nothing, or those who are refused take the time of those who were admitted: through
-`Path` a refusal costs a quarter of a command, and at twice the capacity a third of the goodput.
+`Path` a refusal was measured to cost a quarter of a command, here a tenth.
 """
 
 import asyncio
