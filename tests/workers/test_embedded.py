@@ -244,8 +244,6 @@ async def test_a_controller_works_off_its_queue(nats_server: NatsServer) -> None
 
     controller = await nats.connect(**nats_server.options("controller-vm"))
     queue = controller.jetstream()
-    # The owner makes it, and so may the controller itself, with its own filter alone.
-    await queue.add_consumer("BERTH_WORK", mine)
     work = await queue.pull_subscribe_bind("vm", stream="BERTH_WORK")
     [message] = await work.fetch(1, timeout=5)
     await message.in_progress()
