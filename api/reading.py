@@ -32,8 +32,8 @@ from api.parameters import (
 from api.reply import CSV, Answerable, Reply, json_reply
 from api.schemas import SCHEMAS
 from domain.errors import NotFound, Validation
+from projections.documents import Document
 from projections.lists import sort_of
-from projections.rows import Document
 
 PLACE_FILTERS = tuple(filter_by(name) for name in ("region", "dc", "room", "rack"))
 SUBTREE = filter_by("subtree", "Only those of this tenant and all below it")

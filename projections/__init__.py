@@ -3,7 +3,7 @@
     log ─► projector ─► changes ─► tables (row = f(one state), rows.py) ─► queries ─► api
               │ fold                                  lists: which rows, in which order │
               └ schema: one a definition, dropped when unread        facts: joined for a page ┘
-                                                                       rows.present_…: one form
+                                                                       documents.py: one form
 
 `rows.resource` gives the same JSON straight from a fleet: for answers to commands, and for the past.
 """

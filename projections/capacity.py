@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Forbidden
 from domain.values import COUNTS, Resources, ordered
-from projections import rows
+from projections import documents
+from projections.documents import Sums
 from projections.facts import sums_by
-from projections.rows import Sums
 
 Row = dict[str, Any]
 
@@ -101,7 +101,7 @@ async def capacity(
     if by in _NAMES and given.keys() <= _NAMES_WHERE[by].keys():
         query = text(_NAMES[by].format(where=_all(_NAMES_WHERE[by][name] for name in given)))
         for (name,) in await connection.execute(query, given):
-            sums.setdefault(name, rows.NOTHING)
+            sums.setdefault(name, documents.NOTHING)
     found = [_row(name, sums[name]) for name in sorted(sums, key=lambda name: (name is None, name or ""))]
     if by == "group":
         await _add_promises(connection, found, sums)
@@ -178,7 +178,7 @@ async def _by_tenant(connection: AsyncConnection, given: Mapping[str, Any], scop
         _add(capacities, limits)
         _add(uses, {**dict.fromkeys(limits, 0), **used})
         _add(frees, free)
-        for name, amount in sums.get(group, rows.NOTHING).largest.items():
+        for name, amount in sums.get(group, documents.NOTHING).largest.items():
             largest[name] = max(largest.get(name, 0), min(amount, free.get(name, amount)))
     columns = ("capacity", "used", "available", "largest_fit")
     return [

@@ -8,8 +8,8 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.values import Resources
-from projections import rows
-from projections.rows import Document, Place, Sums
+from projections import documents
+from projections.documents import Document, Place, Sums
 
 Rows = Sequence[Row[*tuple[Any, ...]]]
 
@@ -74,19 +74,19 @@ _SOURCE = "hosts JOIN groups ON groups.key = hosts.group LEFT JOIN racks ON rack
 async def present(connection: AsyncConnection, kind: str, found: Rows) -> list[Document]:
     """The resources of a page; each row is key, document, and the columns of the kind's listing."""
     keys = [row[0] for row in found]
-    documents: list[Document] = [row[1] for row in found]
+    page: list[Document] = [row[1] for row in found]
     if not keys:
-        return documents
+        return page
     match kind:
         case "vm":
-            for row, document in zip(found, documents, strict=True):
+            for row, document in zip(found, page, strict=True):
                 group, rack, region, dc, room = row[2:7]
-                rows.present_vm(document, place=Place(group, rack, region, dc, room))
+                documents.present_vm(document, place=Place(group, rack, region, dc, room))
         case "host":
             names = await _lists(connection, _VMS, keys)
-            for row, document in zip(found, documents, strict=True):
+            for row, document in zip(found, page, strict=True):
                 region, dc, room, overcommit = row[2:6]
-                rows.present_host(
+                documents.present_host(
                     document,
                     place=Place(document["group"], document["rack"], region, dc, room),
                     overcommit=overcommit,
@@ -96,25 +96,25 @@ async def present(connection: AsyncConnection, kind: str, found: Rows) -> list[D
         case "tenant":
             paths: dict[str, list[str]] = dict((await connection.execute(_PATHS, {"keys": keys})).all())
             children = await _lists(connection, _CHILDREN, keys)
-            for key, document in zip(keys, documents, strict=True):
-                rows.present_tenant(document, path=paths[key], children=children[key])
+            for key, document in zip(keys, page, strict=True):
+                documents.present_tenant(document, path=paths[key], children=children[key])
         case "group":
             sums = await sums_by(connection, "hosts.group", where="hosts.group = ANY(:keys)", values={"keys": keys})
-            for key, document in zip(keys, documents, strict=True):
-                rows.present_group(document, sums=sums.get(key, rows.NOTHING))
+            for key, document in zip(keys, page, strict=True):
+                documents.present_group(document, sums=sums.get(key, documents.NOTHING))
         case "quota":
             above: defaultdict[str, list[tuple[Resources, Resources]]] = defaultdict(list)
             for key, limits, used in await connection.execute(_ABOVE, {"keys": keys}):
                 above[key].append((limits, used))
-            for key, document in zip(keys, documents, strict=True):
-                rows.present_quota(document, above=above[key])
+            for key, document in zip(keys, page, strict=True):
+                documents.present_quota(document, above=above[key])
         case "rack":
             counts: dict[str, int] = dict((await connection.execute(_HOSTS, {"keys": keys})).all())
-            for key, document in zip(keys, documents, strict=True):
-                rows.present_rack(document, hosts=counts.get(key, 0))
+            for key, document in zip(keys, page, strict=True):
+                documents.present_rack(document, hosts=counts.get(key, 0))
         case "operation":
-            await _add_progress(connection, documents)
-    return documents
+            await _add_progress(connection, page)
+    return page
 
 
 def confine(kind: str, document: Document, *, scope: str) -> Document:
@@ -144,7 +144,7 @@ async def sums_by(
             usables[resource_class], largests[resource_class] = int(usable), int(largest)
     counts = await connection.execute(text(_COUNTS.format(name=name, source=_SOURCE, where=where)), values)
     return {
-        key: rows.in_order(Sums(count, capacities, uses, frees, usables, largests))
+        key: documents.in_order(Sums(count, capacities, uses, frees, usables, largests))
         for key, count in counts
         for capacities, uses, frees, usables, largests in [parts[key]]
     }
@@ -152,18 +152,18 @@ async def sums_by(
 
 async def _lists(connection: AsyncConnection, statement: Any, keys: list[str]) -> defaultdict[str, list[str]]:
     found: defaultdict[str, list[str]] = defaultdict(list)
-    values = {"keys": keys, "most": rows.INNER_LIST_MAX + 1}
+    values = {"keys": keys, "most": documents.INNER_LIST_MAX + 1}
     for key, name in await connection.execute(statement, values):
         found[key].append(name)
     return found
 
 
-async def _add_progress(connection: AsyncConnection, documents: list[Document]) -> None:
-    running = {document["id"]: document for document in documents if document["state"] == "running"}
+async def _add_progress(connection: AsyncConnection, page: list[Document]) -> None:
+    running = {document["id"]: document for document in page if document["state"] == "running"}
     if not running:
         return
     told: defaultdict[str, dict[tuple[str, int], tuple[int | None, str | None]]] = defaultdict(dict)
     for id, step, attempt, percent, message in await connection.execute(_PROGRESS, {"keys": list(running)}):
         told[id][step, attempt] = (percent, message)
     for id, progress in told.items():
-        rows.present_operation(running[id], progress=progress)
+        documents.present_operation(running[id], progress=progress)

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from domain.errors import Unavailable
 from eventlog.tasks import end_tasks
 from projections import capacity, cursors, facts, lists, schema
-from projections.rows import Document
+from projections.documents import Document
 from projections.tables import CHANNEL, LIVING, SCHEMA, audit, progress, tokens
 
 WAIT_S_MAX = 5.0

@@ -14,6 +14,7 @@ from sqlalchemy.schema import SchemaItem
 _PACKAGES = Path(__file__).resolve().parent.parent
 _SOURCES = [
     *sorted((_PACKAGES / "domain").rglob("*.py")),
+    _PACKAGES / "projections" / "documents.py",
     _PACKAGES / "projections" / "rows.py",
     _PACKAGES / "projections" / "tables.py",
 ]

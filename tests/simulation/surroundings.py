@@ -18,7 +18,7 @@ import messaging.gateway
 import messaging.relay
 from commands.writer import batch, engine, ids, leader, receipts
 from projections import projector
-from tests.simulation import postgres
+from tests.simulation import connections, postgres
 from tests.simulation.loop import PROCESS, STARTED_AT_S, SimulatedLoop
 
 PACKAGES = ("domain", "eventlog", "commands", "projections", "messaging", "workers")
@@ -91,13 +91,13 @@ def simulated(
     """Everything that is read while this is open comes from the simulation."""
     clock = Clock(loop, chance)
 
-    async def connect(conninfo: str, *, application_name: str = "", **_: Any) -> postgres.Connection:
-        await asyncio.sleep(postgres.LATENCY_S)
-        return postgres.Connection(server, server.open_backend(application_name))
+    async def connect(conninfo: str, *, application_name: str = "", **_: Any) -> connections.Connection:
+        await asyncio.sleep(connections.LATENCY_S)
+        return connections.Connection(server, server.open_backend(application_name))
 
-    def connect_blocking(conninfo: str, **_: Any) -> postgres.BlockingConnection:
-        loop.block(postgres.LATENCY_S)
-        return postgres.BlockingConnection(server, server.open_backend(""))
+    def connect_blocking(conninfo: str, **_: Any) -> connections.BlockingConnection:
+        loop.block(connections.LATENCY_S)
+        return connections.BlockingConnection(server, server.open_backend(""))
 
     changes: list[tuple[Any, str, Any]] = [
         (module, "time", clock) for module in _modules() if getattr(module, "time", None) is sys.modules["time"]
@@ -106,7 +106,7 @@ def simulated(
         (psycopg.AsyncConnection, "connect", connect),
         (psycopg, "connect", connect_blocking),
         (ids, "secrets", Secrets(chance)),
-        (engine, "LogReader", lambda conninfo: postgres.SimulatedReader(server)),
+        (engine, "LogReader", lambda conninfo: connections.SimulatedReader(server)),
         (engine, "gc", Collector()),
         (projector, "gc", Collector()),
         (projector, "ThreadPoolExecutor", InlineExecutor),

@@ -19,7 +19,7 @@ from messaging import dispatch, gateway, relay, subjects
 from projections import projector
 from projections.rows import resource
 from projections.tables import SCHEMA
-from tests.simulation import nats_server, postgres
+from tests.simulation import connections, nats_server, postgres
 from tests.simulation.controllers import Controller, Machines
 from tests.simulation.customers import Customers
 from tests.simulation.faults import RATES, Faults
@@ -199,14 +199,14 @@ class World:
 
     async def _relay(self, name: str) -> None:
         client: Any = nats_server.Client(self.nats)
-        await relay.run(client, postgres.SimulatedReader(self.postgres), name)
+        await relay.run(client, connections.SimulatedReader(self.postgres), name)
 
     async def _dispatcher(self, name: str) -> None:
         client: Any = nats_server.Client(self.nats)
-        await dispatch.run(client, postgres.SimulatedReader(self.postgres), name, controllers=("vm",))
+        await dispatch.run(client, connections.SimulatedReader(self.postgres), name, controllers=("vm",))
 
     async def _projector(self, name: str) -> None:
-        await projector.run(name, postgres.SimulatedReader(self.postgres))
+        await projector.run(name, connections.SimulatedReader(self.postgres))
 
     async def _controller(self, name: str) -> None:
         controller = Controller(
