@@ -3,7 +3,7 @@
 from typing import Annotated, Any, ClassVar
 
 from msgspec.structs import replace
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from commands import claims, finding
 from commands.groups import must_stand_in_region
@@ -19,12 +19,21 @@ from domain.values import Bmc, Resources, host_stream, ordered
 Unit = Annotated[int, Field(ge=1, le=100)]
 
 
+def _without_user(address: str) -> str:
+    if "@" in address:
+        raise ValueError("must not name a user or a password: it is kept for ever; credential refers to them")
+    return address
+
+
+Address = Annotated[Line, AfterValidator(_without_user)]
+
+
 class BmcField(BaseModel):
     """How to reach the management controller; `credential` is a reference, never a secret."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    address: Line
+    address: Address
     protocol: Line | None = None
     credential: Line | None = None
 
@@ -34,7 +43,7 @@ class BmcPatch(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    address: Line = ""
+    address: Address = ""
     protocol: Line | None = None
     credential: Line | None = None
 

@@ -60,6 +60,10 @@ async def serve_past(client: Client, cell: str, handler: Handler) -> None:
         except (Unavailable, psycopg.Error, PersistenceError) as error:
             log.warning("past not told", error=str(error).strip())
             told = {"unavailable": True}
+        except Exception:
+            # A bug of ours: whoever asked need not wait until its patience is over.
+            log.exception("past not told")
+            told = {"unavailable": True}
         await message.respond(msgspec.json.encode(told))
 
     await client.subscribe(subjects.of_past(cell), queue="past", cb=answer)

@@ -294,16 +294,17 @@ class Platform:
 
     def _load_sample(self) -> None:
         """What `berth apply -f examples/site.yaml` does, as the first admin, if nothing is there yet."""
-        token = (self.data / "admin.token").read_text().strip()
+        token_file = self.data / "admin.token"
+        token = token_file.read_text().strip()
         if not SAMPLE.exists() or not _is_empty(self.settings.host, self.settings.port, token):
             return
         print("Loading the sample site …", flush=True)
         with open(self._log_file("sample"), "ab") as stream:
             loading = child.spawn(
-                [sys.executable, "-m", "cli.main", "apply", "-f", SAMPLE],
+                [sys.executable, "-m", "cli.main", "apply", "-f", SAMPLE, "--token-file", token_file],
                 log=stream,
                 signal_at_our_death=signal.SIGTERM,
-                environment={**os.environ, "BERTH_URL": self.url, "BERTH_TOKEN": token},
+                environment={**os.environ, "BERTH_URL": self.url},
                 directory=ROOT,
             )
         while loading.poll() is None and not self.wakeups.is_stopping:

@@ -58,3 +58,13 @@ def test_a_conflict_names_what_is_in_the_way() -> None:
     assert (problem["name"], problem["used_by"]) == ("r1", ["host/h0"])
     problem = site.refused("already_exists", "rack.create", name="r1", region="north", dc="dc1")
     assert (problem["name"], problem["used_by"]) == ("r1", ["rack/r1"])
+
+
+def test_a_password_in_the_address_of_a_bmc_is_refused_before_it_is_kept() -> None:
+    bmc = {"address": "https://root:pw@10.0.0.1"}
+    for kind, body in (
+        ("host.register", {"name": "h9", "group": "std", "capacity": {"cpu": 1}}),
+        ("host.update", {"host": "h0"}),
+    ):
+        with pytest.raises(ValidationError, match="kept for ever"):
+            COMMANDS[kind].model_validate({**body, "bmc": bmc})

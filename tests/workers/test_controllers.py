@@ -208,6 +208,14 @@ async def test_work_that_was_sent_twice_is_done_once(reader: LogReader, nats_pro
         assert sorted(berth.outcomes()) == ["progress", "started", "succeeded"]
 
 
+async def test_what_is_no_work_is_put_aside(reader: LogReader, nats_process: NatsProcess) -> None:
+    async with a_queue(nats_process, reader) as (work, controller, berth):
+        await work.jetstream().publish("berth.work.vm.create", b"junk")
+        async with simulated(controller):
+            await until(lambda: is_empty(work))
+        assert berth.reports == []
+
+
 async def test_it_tells_half_way_of_what_takes_long(reader: LogReader, nats_process: NatsProcess) -> None:
     async with a_queue(nats_process, reader) as (work, controller, berth):
         async with simulated(controller, delay_ms=250):

@@ -129,6 +129,9 @@ class Simulator:
             finally:
                 del self._under_way[work.key]
             await message.ack()
+        except msgspec.DecodeError as error:
+            log.error("this is no work", controller=self._name, error=str(error))
+            await message.term()  # it would come again for ever
         except nats.errors.Error as error:
             log.warning("work left to redelivery", controller=self._name, error=str(error))
         finally:
