@@ -198,10 +198,15 @@ class Engine:
         return self.fleet.position
 
     async def _install_admin_token(self) -> None:
-        if self._admin_token_hash is not None:
+        while self._admin_token_hash is not None and self.is_leading:
             command = InstallToken(name="admin", hash=self._admin_token_hash)
             item = Item(id := ids.uuid7(), command, {"name": "admin"}, id)
-            await self.submit(Envelope(deadlines.BERTH, (item,), time.time() + 30))
+            try:
+                await self.submit(Envelope(deadlines.BERTH, (item,), time.time() + 30))
+                break
+            except Unavailable as refusal:
+                log.warning("admin token not installed yet", error=str(refusal))
+                await asyncio.sleep(RETRY_S)
         self._ready.set()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
