@@ -125,23 +125,34 @@ def test_a_token_that_asks_too_often_is_told_when_to_come_again(database: Databa
         assert api.get("/healthz", token=None).status_code == 200
 
 
+LISTENS_S, ENDED_S_MAX = 0.3, 60.0
+
+
 class NotReading:
     """A client of the event stream that takes nothing until it is told to."""
 
     def __init__(self, api: Api, path: str) -> None:
         address = httpx.URL(api.url)
+        self.found = b""
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.settimeout(30)
         self.socket.connect((address.host, address.port or 80))
         self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: berth\r\nAuthorization: Bearer {ADMIN}\r\n\r\n".encode())
 
+    def begins(self) -> None:
+        """Wait until it is served, and listens."""
+        while b": from" not in self.found:
+            self.found += self.socket.recv(1)
+        time.sleep(LISTENS_S)
+
     def everything(self) -> bytes:
         """What comes until the connection ends."""
-        found = b""
+        found, deadline = self.found, time.monotonic() + ENDED_S_MAX
         try:
             while chunk := self.socket.recv(1 << 16):
                 found += chunk
+                assert time.monotonic() < deadline, "the connection was not ended"
         except ConnectionResetError:
             pass
         return found
@@ -168,6 +179,7 @@ def test_a_listener_that_does_not_read_is_dropped_and_goes_on_from_its_last_id(
     monkeypatch.setattr("api.live.PAGE_EVENTS", 50)
     start = api.done("POST", "/v1/racks", {"name": named, "region": "r", "dc": "d"})["position"]
     slow = NotReading(api, f"/v1/events/stream?after={start}")
+    slow.begins()  # else it catches up from the log, at its own pace, and nothing waits for it
     read = iter(events_of(api, f"/v1/events/stream?after={start}"))
     seen: list[int] = []
     reading = threading.Thread(target=lambda: seen.extend(int(next(read)["id"]) for _ in range(2 * 2001)))
