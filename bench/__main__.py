@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import decision, engine, fold, memory, over_http, projecting, relaying, servers
+from bench import decision, engine, fold, memory, over_http, projecting, relaying, servers, whole
 from bench.row import Row
 from workers.__main__ import log_to_stderr
 
@@ -54,6 +54,7 @@ def measurements(*, is_short: bool) -> Iterator[list[Row]]:
         yield relaying.measure(running, is_short=is_short)
     with servers.running() as running:
         yield over_http.measure(running, is_short=is_short)
+    yield whole.measure(is_short=is_short)
 
 
 def show(rows: list[Row], machine: str) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -56,29 +58,37 @@ def measure_many(conninfo: str, few: Row, *, is_short: bool) -> list[Row]:
 
 async def _measured(conninfo: str, *, hosts: int, provisionings: int) -> tuple[float, float, float]:
     """Provisionings and their events per second, and the raw append of those events."""
-    engine = Engine(conninfo, resource=resource)
-    await engine.start()
-    await engine.ready()
-    await _stock(engine, hosts)
-    await _provision(engine, range(100))
-    first = engine.fleet.position
-    began = time.perf_counter()
-    await _provision(engine, range(100, 100 + provisionings))
-    spent_s = time.perf_counter() - began
-    events = engine.fleet.position - first
-    await engine.stop()
+    async with stocked(conninfo, hosts=hosts) as engine:
+        await provision(engine, range(100))
+        first = engine.fleet.position
+        began = time.perf_counter()
+        await provision(engine, range(100, 100 + provisionings))
+        spent_s = time.perf_counter() - began
+        events = engine.fleet.position - first
     raw = await _raw_append_per_s(conninfo, events=min(events, 100_000), after=first)
     return provisionings / spent_s, events / spent_s, raw
 
 
 async def write_log(conninfo: str, *, hosts: int, provisionings: int) -> None:
     """A site and provisionings on it, as the log of a platform has them."""
+    async with stocked(conninfo, hosts=hosts) as engine:
+        await provision(engine, range(provisionings))
+
+
+@asynccontextmanager
+async def stocked(conninfo: str, *, hosts: int) -> AsyncIterator[Engine]:
+    """An engine that leads, on a site of its own."""
     engine = Engine(conninfo, resource=resource)
     await engine.start()
-    await engine.ready()
-    await _stock(engine, hosts)
-    await _provision(engine, range(provisionings))
-    await engine.stop()
+    try:
+        await engine.ready()
+        commands = site(hosts)
+        for start in range(0, len(commands), STOCK_COMMANDS):
+            for answer in await engine.submit(_envelope(commands[start : start + STOCK_COMMANDS])):
+                assert answer.problem is None, answer.problem
+        yield engine
+    finally:
+        await engine.stop()
 
 
 def site(hosts: int) -> list[tuple[str, dict[str, Any]]]:
@@ -95,14 +105,7 @@ def site(hosts: int) -> list[tuple[str, dict[str, Any]]]:
     return bodies
 
 
-async def _stock(engine: Engine, hosts: int) -> None:
-    commands = site(hosts)
-    for start in range(0, len(commands), STOCK_COMMANDS):
-        for answer in await engine.submit(_envelope(commands[start : start + STOCK_COMMANDS])):
-            assert answer.problem is None, answer.problem
-
-
-async def _provision(engine: Engine, numbers: range) -> None:
+async def provision(engine: Engine, numbers: range) -> None:
     """A fixed number of requests always under way, as from that many clients."""
     left = iter(numbers)
 

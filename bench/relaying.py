@@ -24,11 +24,10 @@ def measure(servers: Servers, *, is_short: bool) -> list[row.Row]:
 
 
 async def _measure(servers: Servers, *, rounds: int) -> list[row.Row]:
-    settings = Settings(nats=servers.nats.url, nats_credentials=servers.nats.credentials["relay"])
     reader = LogReader(servers.conninfo)
     figures, baselines = [], []
     try:
-        async with connected(**settings.nats_options()) as client:
+        async with connected(**_settings(servers).nats_options()) as client:
             for _ in range(rounds):
                 baselines.append(await _published_per_s(client, reader))
                 await relay.rebuild(client)
@@ -40,6 +39,24 @@ async def _measure(servers: Servers, *, rounds: int) -> list[row.Row]:
     ratio = figure / baseline
     target = f"≥ {TARGET_RATIO} × publish_async"
     return [row.Row("relay", figure, "events/s", target, ratio >= TARGET_RATIO, baseline, ratio)]
+
+
+def relayed(servers: Servers) -> float:
+    """The relay alone: events a second, from nothing to the log's end."""
+    return uvloop.run(_relayed(servers))
+
+
+async def _relayed(servers: Servers) -> float:
+    reader = LogReader(servers.conninfo)
+    try:
+        async with connected(**_settings(servers).nats_options()) as client:
+            return await _relayed_per_s(client, reader)
+    finally:
+        reader.close()
+
+
+def _settings(servers: Servers) -> Settings:
+    return Settings(nats=servers.nats.url, nats_credentials=servers.nats.credentials["relay"])
 
 
 async def _relayed_per_s(client: Client, reader: LogReader) -> float:
