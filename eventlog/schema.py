@@ -4,7 +4,7 @@ import psycopg
 from eventsourcing.postgres import PostgresDatastore
 from psycopg.sql import SQL, Identifier, Literal
 
-from eventlog.table import EVENTS_TABLE, HEARTBEAT_TABLE, SCHEMA, Datastore, EventRecorder
+from eventlog.table import CHECKPOINTS_TABLE, EVENTS_TABLE, HEARTBEAT_TABLE, SCHEMA, Datastore, EventRecorder
 
 _PREPARE_LOCK = 0x62657274685F64  # "berth_d", beside the leader's
 _PROGRESS_TABLE = Identifier(SCHEMA, "progress")
@@ -43,6 +43,23 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {heartbeat} (
 )
 """
 
+# A cache, but one that a crash of the server should not cost: starts are slow without. Parts are compressed already.
+_CHECKPOINTS = """
+CREATE TABLE IF NOT EXISTS {checkpoints} (
+    definition text NOT NULL,
+    log text NOT NULL,
+    position bigint NOT NULL,
+    at bigint NOT NULL,
+    entries bigint NOT NULL,
+    part int NOT NULL,
+    parts int NOT NULL,
+    digest bytea NOT NULL,
+    data bytea STORAGE EXTERNAL NOT NULL,
+    made_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (definition, log, position, part)
+)
+"""
+
 _GRANTS = """
 REVOKE ALL ON SCHEMA {schema} FROM PUBLIC, {service};
 REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM PUBLIC, {service};
@@ -52,6 +69,7 @@ GRANT USAGE ON SCHEMA {schema} TO {service};
 GRANT SELECT, INSERT ON {events} TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {progress} TO {service};
 GRANT SELECT, INSERT, UPDATE ON {heartbeat} TO {service};
+GRANT SELECT, INSERT, DELETE ON {checkpoints} TO {service};
 """
 
 
@@ -74,6 +92,7 @@ def prepare(owner: str, *, service_role: str, service_password: str) -> None:
         _make_events(connection, Datastore(owner))
         connection.execute(SQL(_PROGRESS).format(progress=_PROGRESS_TABLE))
         connection.execute(SQL(_HEARTBEAT).format(heartbeat=HEARTBEAT_TABLE))
+        connection.execute(SQL(_CHECKPOINTS).format(checkpoints=CHECKPOINTS_TABLE))
         connection.execute(
             SQL(_GRANTS).format(
                 schema=Identifier(SCHEMA),
@@ -82,6 +101,7 @@ def prepare(owner: str, *, service_role: str, service_password: str) -> None:
                 events=EVENTS_TABLE,
                 progress=_PROGRESS_TABLE,
                 heartbeat=HEARTBEAT_TABLE,
+                checkpoints=CHECKPOINTS_TABLE,
             )
         )
 
