@@ -14,10 +14,10 @@ import gc
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 from types import GenericAlias
 from typing import Any, get_args
 
@@ -257,26 +257,28 @@ class Checkpointer:
         self._conninfo = conninfo
         self._events_between = events_between
         self._last: int | None = None  # position of the newest that stands or is being written
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
-        self._writing: Future[None] | None = None
+        self._writing: Thread | None = None
 
     def note(self, fleet: Fleet) -> None:
         """To be called at ends of commands, by the one who folds. Cost when one is due: a copy of a dictionary.
 
         Raises psycopg.Error if the database can't be reached.
         """
-        if self._writing is not None and not self._writing.done():
+        if self._writing is not None and self._writing.is_alive():
             return
         if self._last is None:
             self._last = max((head.position for head in kept(self._conninfo)), default=0)
             POSITION.set(self._last)
         if fleet.position - self._last >= max(self._events_between, len(fleet.entries)):
             self._last = fleet.position
-            self._writing = self._writer.submit(self._write, snapshot(fleet))
+            # A process that ends does not wait for it: then it was not written.
+            self._writing = Thread(target=self._write, args=(snapshot(fleet),), name="checkpoint", daemon=True)
+            self._writing.start()
 
-    def close(self) -> None:
+    def settle(self) -> None:
         """Wait until what is being written stands."""
-        self._writer.shutdown()
+        if self._writing is not None:
+            self._writing.join()
 
     def _write(self, taken: Snapshot) -> None:
         try:

@@ -1,6 +1,7 @@
 """Log → read model: fold a page, write the rows that it changed and the new position in one transaction, tell readers.
 
     log ── page ──► changes.fold ──► changes.write + position ──► NOTIFY
+                         └── now and then ──► a checkpoint of the fleet
 
 Rows and position are committed together, so a page counts exactly once, however often the projector is killed. A commit
 may be lost in a crash (`synchronous_commit` is off), but never one without the other.
@@ -21,6 +22,8 @@ from psycopg.types.numeric import Int8BinaryDumper
 
 from domain.fleet import Fleet
 from domain.recorded import Recorded
+from eventlog import checkpoints
+from eventlog.checkpoints import EVENTS_BETWEEN_MIN, Checkpointer
 from eventlog.codec import Row, decode
 from eventlog.read import LogReader, log_changes
 from projections import changes, schema
@@ -50,11 +53,14 @@ class Projector:
     One at a time projects each schema: `open` waits for the lock that another holds.
     """
 
-    def __init__(self, conninfo: str, reader: LogReader, *, in_schema: str = SCHEMA) -> None:
+    def __init__(
+        self, conninfo: str, reader: LogReader, *, in_schema: str = SCHEMA, checkpointer: Checkpointer | None = None
+    ) -> None:
         self.schema = in_schema
         self.fleet = Fleet()
         self._conninfo = conninfo
         self._reader = reader
+        self._checkpointer = checkpointer
         self._connection: psycopg.Connection[Any] | None = None
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="projector-reads")
         self._ahead: tuple[int, Future[list[Row]]] | None = None  # the page after a position, read while one is written
@@ -69,7 +75,7 @@ class Projector:
     def open(self) -> None:
         """Take the lock, make what is missing, and bring fleet and tables to one position.
 
-        Cost: a fold of the whole log up to the tables' position, unless the fleet stands there already.
+        Cost: a fold from the last checkpoint before the tables' position, unless the fleet stands there already.
         """
         self.close()
         connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=2, application_name="projector")
@@ -96,6 +102,8 @@ class Projector:
             if events:
                 self._unwritten = changes.fold(self.fleet, events)
                 self._write()
+                if self._checkpointer is not None:
+                    self._checkpointer.note(self.fleet)
             if is_end:
                 self._must_stand()
                 return total + len(events)
@@ -137,6 +145,8 @@ class Projector:
         if self._unwritten is None and stands_there and position:
             return
         self.fleet, self._rest, self._unwritten = Fleet(), [], None
+        if position:
+            checkpoints.restore(self._conninfo, self.fleet, until=position)
         while self.fleet.position < position:
             limit = min(REFOLD_PAGE_EVENTS, position - self.fleet.position)
             page = self._reader.page(self.fleet.position, limit)
@@ -222,13 +232,16 @@ def catch_up(conninfo: str, reader: LogReader, *, in_schema: str = SCHEMA, until
         projector.close()
 
 
-async def run(conninfo: str, reader: LogReader) -> None:
+async def run(conninfo: str, reader: LogReader, *, checkpoint_events: int = EVENTS_BETWEEN_MIN) -> None:
     """Project for ever: woken by appends, and again after any fault of the database. To stop it, cancel it.
+
+    It has the fleet at ends of commands, and nobody waits for it at once: so it writes the checkpoints, too.
 
     Raises:
         UnknownTopic: the log holds an event of a newer version.
     """
-    projector = Projector(conninfo, reader)
+    checkpointer = Checkpointer(conninfo, events_between=checkpoint_events)
+    projector = Projector(conninfo, reader, checkpointer=checkpointer)
     is_open = False
     async with contextlib.aclosing(log_changes(conninfo)) as appended:
         async for _ in appended:

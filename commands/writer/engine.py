@@ -32,6 +32,7 @@ from domain.command import CommandAccepted, CommandRejected
 from domain.errors import Unavailable
 from domain.fleet import Fleet
 from domain.recorded import LeaderTookOver, LogOpened, Recorded
+from eventlog import checkpoints
 from eventlog.append import Collision, DataRefused, OutcomeUnknown
 from eventlog.codec import Row, decode, encode
 from eventlog.read import LogReader
@@ -78,6 +79,7 @@ class Engine:
         self.fleet = Fleet()
         self.is_leading = False
         self.failure: BaseException | None = None
+        self._conninfo = conninfo
         self._leader = Leader(conninfo, on_displaced=self._note_displaced)
         self._reader = LogReader(conninfo)
         self._decider = Decider(self.fleet, resource=resource, step_timeout_s=step_timeout_s)
@@ -118,6 +120,7 @@ class Engine:
 
     async def _run(self) -> None:
         try:
+            await self._restore()
             while True:
                 await self._leader.stand_by(self._fold, self.fleet.position)
                 try:
@@ -135,6 +138,17 @@ class Engine:
             self.is_leading = False
             self._ready.set()
             self._ended.set()
+
+    async def _restore(self) -> None:
+        """Begin with the newest checkpoint, if there is one; the rest is folded by whoever stands by or takes over."""
+        while True:
+            try:
+                if await asyncio.to_thread(checkpoints.restore, self._conninfo, self.fleet):
+                    self._decider.receipts.begin_after(self.fleet.at)
+                return
+            except psycopg.Error as error:
+                log.warning("database not reached", error=str(error).strip())
+                await asyncio.sleep(RETRY_S)
 
     async def _lead(self) -> None:
         # The fleet lives as long as the process: the collector need not walk it again and again.

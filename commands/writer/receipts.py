@@ -70,6 +70,10 @@ class Receipts:
             self._by_stream[recorded.stream] = receipt_of(recorded)
             self._forget_old(recorded.at)
 
+    def begin_after(self, at: int) -> None:
+        """What was decided up to `at` is not here, as the fleet comes from a checkpoint: those keys are looked up."""
+        self.horizon = max(self.horizon, at)
+
     def forget(self, stream: str) -> None:
         """Its command was undone."""
         self._by_stream.pop(stream, None)

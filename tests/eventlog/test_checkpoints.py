@@ -286,14 +286,12 @@ def test_one_is_written_when_as_many_events_have_passed_as_there_are_members(dat
             if fleet.position - last >= max(40, len(fleet.entries)):
                 due.append(last := fleet.position)
             checkpointer.note(fleet)
-            if checkpointer._writing is not None:
-                checkpointer._writing.result()
-    checkpointer.close()
+            checkpointer.settle()
     assert len(due) > 5
     assert positions(database) == sorted(chosen(due))
     again = Checkpointer(database.service, events_between=40)
     again.note(fleet)  # another process goes on with what stands
-    again.close()
+    again.settle()
     assert positions(database) == sorted(chosen(due))
 
 
@@ -309,7 +307,7 @@ def test_whoever_folds_goes_on_while_one_is_written(
         checkpointer.note(fleet)
         folded(site.rows[end:], fleet)
         checkpointer.note(fleet)
-    checkpointer.close()
+    checkpointer.settle()
     found = restored(database)
     assert found is not None
     assert contents(found) == contents(folded(site.rows[:end]))

@@ -12,6 +12,8 @@ from psycopg.sql import SQL, Identifier
 
 from domain.errors import Unavailable
 from domain.fleet import Fleet
+from eventlog import checkpoints
+from eventlog.checkpoints import Checkpointer
 from eventlog.codec import Row, UnknownTopic, decode
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
@@ -21,6 +23,7 @@ from projections.differences import Ledger, differences
 from projections.projector import Displaced, Projector, catch_up, run, standing
 from projections.queries import ReadModel
 from projections.tables import LIVING, SCHEMA, audit
+from tests.checkpointing import MARK, marked
 from tests.deciding import Site
 from tests.projections.logs import a_site, live, write
 
@@ -220,6 +223,82 @@ def test_two_at_once_break_nothing(database: Any, reader: LogReader, site: Site)
     assert failures == []
     catch_up(database.service, reader)
     assert differences(database.service, site.fleet) == []
+
+
+def folded(site: Site, position: int) -> Fleet:
+    fleet = Fleet()
+    for row in site.rows[:position]:
+        fleet.fold(decode(row))
+    return fleet
+
+
+def ends(site: Site) -> list[int]:
+    return [row.position for row in site.rows if row.topic.startswith("command.")]
+
+
+def test_it_writes_checkpoints_of_the_fleet_at_ends_of_commands(database: Any, reader: LogReader, site: Site) -> None:
+    write(database.service, site.rows)
+    checkpointer = Checkpointer(database.service, events_between=100)
+    projector = Projector(database.service, reader, checkpointer=checkpointer)
+    projector.open()
+    projector.catch_up()
+    projector.close()
+    checkpointer.settle()
+    heads = checkpoints.kept(database.service)
+    assert heads
+    for head in heads:
+        assert head.position in ends(site)
+        taken = checkpoints.load_at(database.service, head)
+        assert taken.entries == folded(site, head.position).entries
+    catch_up(database.service, reader, in_schema=OTHER)  # one that was given no checkpointer writes none
+    assert checkpoints.kept(database.service) == heads
+
+
+def test_it_goes_on_from_the_last_checkpoint_before_its_tables(database: Any, reader: LogReader, site: Site) -> None:
+    write(database.service, site.rows)
+    until, before, after = (ends(site)[n] for n in (200, 150, 250))
+    catch_up(database.service, reader, until=until)
+    expected = contents(database.service)
+    checkpoints.write(database.service, marked(folded(site, before)))
+    checkpoints.write(database.service, marked(folded(site, after)))
+    projector = Projector(database.service, reader)
+    projector.open()
+    assert projector.position == until
+    assert projector.fleet.entries == {**folded(site, until).entries, MARK: projector.fleet.entries[MARK]}
+    assert contents(database.service) == expected
+    del projector.fleet.entries[MARK]
+    projector.catch_up()
+    assert differences(database.service, projector.fleet) == []
+    projector.close()
+    assert contents(database.service)["audit"][-1]["position"] == site.fleet.position
+
+
+def test_a_new_read_model_is_folded_from_the_beginning(database: Any, reader: LogReader, site: Site) -> None:
+    """Its ledgers must hold all that ever was."""
+    write(database.service, site.rows)
+    checkpoints.write(database.service, marked(folded(site, ends(site)[200])))
+    projector = Projector(database.service, reader)
+    projector.open()
+    projector.catch_up()
+    ledger, fleet = Ledger(), Fleet()
+    for row in site.rows:
+        recorded = decode(row)
+        ledger.note(recorded, fleet.fold(recorded), fleet)
+    assert differences(database.service, fleet, ledger=ledger) == []
+    projector.close()
+
+
+def test_a_checkpoint_of_a_longer_log_is_dropped_with_its_tables(database: Any, reader: LogReader, site: Site) -> None:
+    """A backup from before was restored: neither counts."""
+    end = ends(site)[200]
+    write(database.service, site.rows[:end])
+    catch_up(database.service, reader)
+    with psycopg.connect(database.service) as connection:
+        connection.execute(schema.USE, (SCHEMA,))
+        connection.execute("UPDATE progress SET position = %s", (ends(site)[300],))
+    checkpoints.write(database.service, marked(folded(site, ends(site)[250])))
+    assert catch_up(database.service, reader) == end
+    assert differences(database.service, folded(site, end)) == []
 
 
 def test_an_unknown_topic_stops_it(database: Any, reader: LogReader, site: Site) -> None:

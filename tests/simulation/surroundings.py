@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -17,8 +18,10 @@ import messaging.dispatch
 import messaging.gateway
 import messaging.relay
 from commands.writer import batch, engine, ids, leader, receipts
+from eventlog import checkpoints
 from projections import projector
 from tests.simulation import connections, postgres
+from tests.simulation.checkpoints import Checkpoints
 from tests.simulation.loop import PROCESS, STARTED_AT_S, SimulatedLoop
 
 PACKAGES = ("domain", "eventlog", "commands", "projections", "messaging", "workers")
@@ -84,6 +87,17 @@ class InlineExecutor:
         return future
 
 
+class InlineThread:
+    def __init__(self, *, target: Callable[..., Any], args: tuple[Any, ...], **_: Any) -> None:
+        self._work = partial(target, *args)
+
+    def start(self) -> None:
+        self._work()
+
+    def is_alive(self) -> bool:
+        return False
+
+
 @contextlib.contextmanager
 def simulated(
     loop: SimulatedLoop, chance: random.Random, server: postgres.Server, *, tell: Callable[[str], None]
@@ -99,6 +113,7 @@ def simulated(
         loop.block(connections.LATENCY_S)
         return connections.BlockingConnection(server, server.open_backend(""))
 
+    kept = Checkpoints(server)
     changes: list[tuple[Any, str, Any]] = [
         (module, "time", clock) for module in _modules() if getattr(module, "time", None) is sys.modules["time"]
     ]
@@ -110,6 +125,8 @@ def simulated(
         (engine, "gc", Collector()),
         (projector, "gc", Collector()),
         (projector, "ThreadPoolExecutor", InlineExecutor),
+        (checkpoints, "Thread", InlineThread),
+        *((checkpoints, name, getattr(kept, name)) for name in ("restore", "kept", "write")),
         # Small ones, so that what comes rarely comes often.
         (engine, "FOLD_PAGE_EVENTS", chance.choice([3, 50, 5_000])),
         (leader, "PAGE_EVENTS", chance.choice([3, 50, 5_000])),

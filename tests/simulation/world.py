@@ -86,6 +86,7 @@ class World:
         self._live: dict[str, Process] = {}
         self._step_timeout_s = self.chance.choice([5, 20, 60])
         self._grace_s = self.chance.choice([0.5, 5.0, 30.0])
+        self._checkpoint_events = self.chance.choice([20, 200, 10**9])
         self._delay_ms = self.chance.choice([0, 50, 300, 4_000])
         self._fail_rate = self.chance.uniform(0.0, 2 * self.faults.weights["work fails"])
         self._programs: dict[str, Callable[[str], Awaitable[None]]] = {
@@ -206,7 +207,8 @@ class World:
         await dispatch.run(client, connections.SimulatedReader(self.postgres), name, controllers=("vm",))
 
     async def _projector(self, name: str) -> None:
-        await projector.run(name, connections.SimulatedReader(self.postgres))
+        reader = connections.SimulatedReader(self.postgres)
+        await projector.run(name, reader, checkpoint_events=self._checkpoint_events)
 
     async def _controller(self, name: str) -> None:
         controller = Controller(
