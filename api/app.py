@@ -5,6 +5,7 @@ that `Path` carries out without its dependency injection.
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -73,15 +74,15 @@ def create_app(
     past: Past,
     is_ready: IsReady,
     relay_lag: RelayLag | None = None,
-    room_for: RoomFor = lambda actor: 1,
+    room_for: RoomFor = lambda actor: sys.maxsize,
     rate_limit_per_s: float = 0.0,
 ) -> FastAPI:
     """The app. The caller opens and closes what it gives; the app's lifespan runs the live tail alone.
 
     `log_changes` gives a fresh iterator that yields when something was appended; `is_ready` tells whether commands are
     decided and reads have caught up; `relay_lag` how many events NATS still lacks; `room_for` how many commands of an
-    actor would be taken now (an engine that is elsewhere says so when it is asked). `rate_limit_per_s` is how many
-    requests a token may send; 0: as many as it likes.
+    actor would be taken now (an engine that is elsewhere says so when it is asked, so nobody is kept out before).
+    `rate_limit_per_s` is how many requests a token may send; 0: as many as it likes.
     """
 
     async def look_up(hash: str, at_end: bool) -> tuple[TokenRow | None, bool]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -89,7 +90,7 @@ async def api(settings: Settings) -> None:
             past=past.RemotePast(client, settings.cell),
             is_ready=is_ready,
             relay_lag=relay_lag,
-            room_for=here.room_for if here is not None else lambda actor: 1,
+            room_for=here.room_for if here is not None else lambda actor: sys.maxsize,
             rate_limit_per_s=settings.rate_limit,
         )
         server = uvicorn.Server(

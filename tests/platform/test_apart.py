@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,19 @@ def test_two_apis_and_one_engine_answer_as_one(start: Start, eventually: Callabl
     assert (again.json()["replayed"], again.json()["command"]) == (True, first.json()["command"])
     shown = other.get(f"/v1/vms/{site.tenant}/web-1", min_position=int(first.headers["Berth-Position"]))
     assert shown.json() == first.json()["resource"]
+
+
+def test_those_who_come_at_once_are_all_let_in(start: Start, eventually: Callable[..., Any]) -> None:
+    """An API process does not know how much room an engine elsewhere has, so it keeps nobody out."""
+    port = embedded.free_port()
+    start("engine", "engine")
+    start("api", "api", BERTH_PORT=str(port))
+    start("projector", None)
+    eventually(lambda: is_ready(port), within_s=60)
+    client = Client(f"http://127.0.0.1:{port}", TOKEN)
+    with ThreadPoolExecutor(16) as crowd:
+        made = crowd.map(lambda n: client.post("/v1/tenants", {"name": f"t{n}"}).status_code, range(160))
+        assert set(made) == {201}
 
 
 def test_a_standby_takes_over_from_a_killed_and_from_a_paused_leader(
