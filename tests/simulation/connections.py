@@ -5,7 +5,7 @@ It understands the very statements that the code sends, and no others.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -144,7 +144,10 @@ class OpenCursor:
         return await self._cursor.fetchall()
 
 
-async def _as_backend(server: Server, backend: Backend, work: Awaitable[Cursor]) -> Cursor:
+async def _as_backend(server: Server, backend: Backend, work: Coroutine[Any, Any, Cursor]) -> Cursor:
+    if not backend.is_alive:  # the server was restarted just now: else it took locks that nobody gives back
+        work.close()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
     backend.busy += 1
     try:
         return await work
