@@ -63,13 +63,18 @@ def table(outcomes: Sequence[Outcome]) -> str:
     by_fault: defaultdict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         by_fault[outcome.fault].append(outcome)
-    lines = ["| fault | runs | answers | lost | doubled | silence p50 s | worst s |", "| --- " * 7 + "|"]
+    titles = ("fault", "runs", "answers", "lost", "doubled", "silence p50 s", "worst s", "caught up p50 s", "worst s")
+    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     for fault, those in sorted(by_fault.items()):
-        silences = [outcome.silence_s for outcome in those]
         answers = sum(outcome.acknowledged for outcome in those)
-        middle = statistics.median(silences)
-        lines.append(f"| {fault} | {len(those)} | {answers:,} | 0 | 0 | {middle:.2f} | {max(silences):.2f} |")
+        silence = _middle_and_worst([outcome.silence_s for outcome in those])
+        caught_up = _middle_and_worst([outcome.caught_up_s for outcome in those])
+        lines.append(f"| {fault} | {len(those)} | {answers:,} | 0 | 0 | {silence} | {caught_up} |")
     return "\n".join(lines)
+
+
+def _middle_and_worst(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds):.2f} | {max(seconds):.2f}"
 
 
 if __name__ == "__main__":

@@ -76,6 +76,17 @@ async def _delete_streams(place: Place) -> None:
             await client.jetstream().delete_stream(name)
 
 
+async def _purge_work(place: Place) -> None:
+    settings = Settings(nats=place.endpoints["nats"], nats_credentials=place.data / "nats" / "dispatcher.json")
+    async with connected(**settings.nats_options()) as client:
+        await client.jetstream().purge_stream(subjects.WORK)
+
+
+def work_purged(place: Place, chance: random.Random) -> None:
+    """By one who has the dispatcher's password. The streams of events let nobody purge them."""
+    asyncio.run(_purge_work(place))
+
+
 def streams_deleted(place: Place, chance: random.Random) -> None:
     """By a foreigner who got hold of the relay's password: nobody else may."""
     asyncio.run(_delete_streams(place))
@@ -129,6 +140,7 @@ FAULTS: dict[str, Fault] = {
     "NATS unreachable for a minute": nats_down_for_a_minute,
     "NATS wiped": nats_wiped,
     "streams deleted": streams_deleted,
+    "work purged": work_purged,
     "read model dropped": read_model_dropped,
     "database connections cut": connections_cut,
 }

@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import math
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import nats
@@ -16,9 +19,11 @@ from domain.command import CommandAccepted, CommandRejected
 from domain.fleet import Fleet
 from domain.invariants import violations
 from domain.recorded import LeaderTookOver, LogOpened, Recorded
+from domain.values import from_rfc3339
 from eventlog.codec import Row, decode
 from messaging.document import body
 from tests.messaging.stage import messages
+from tests.platform.client import Client
 from tests.survival.load import Acknowledged
 from tests.survival.place import Place, wait_until
 
@@ -30,8 +35,8 @@ def check(place: Place, acknowledged: Sequence[Acknowledged]) -> int:
     client = place.client()
     wait_until(lambda: _runs_nothing(place), within_s=SETTLED_S_MAX)
     rows = events(place)
-    fleet = _fold_whole_commands(rows)
-    _each_answer_stands_once(rows, acknowledged)
+    fleet = fold_whole_commands(rows)
+    each_answer_stands_once(rows, acknowledged)
     _controllers_did_nothing_twice(place, fleet)
     found = client.post("/v1/verify", {}).json()
     while "code" in found:  # the process that verifies was killed too
@@ -41,6 +46,41 @@ def check(place: Place, acknowledged: Sequence[Acknowledged]) -> int:
     assert (found["violations"], found["differences"]) == ([], []), found
     asyncio.run(_nats_holds_the_log(place, rows))
     return len(rows)
+
+
+def await_caught_up(place: Place) -> None:
+    """Wait until the read model and NATS hold all that the log holds now, and no operation runs that runs now, whatever
+    comes meanwhile."""
+    client = place.client()
+    (last,) = wait_until(lambda: _asked(client, "/v1/events", sort="-position", limit=1))
+    end = last["position"]
+
+    def has_caught_up() -> bool:
+        running = _asked(client, "/v1/operations", state="running", limit=1000, min_position=end)
+        newest = _asked(client, "/v1/events", sort="-position", limit=1)
+        if running is None or newest is None:
+            return False
+        is_over = all(from_rfc3339(one["started_at"]) > from_rfc3339(last["at"]) for one in running)
+        return is_over and _relay_lag_events(client) <= newest[0]["position"] - end
+
+    wait_until(has_caught_up, within_s=SETTLED_S_MAX)
+
+
+def _asked(client: Client, path: str, **query: Any) -> list[dict[str, Any]] | None:
+    """The items of a list; None while there is nobody to answer."""
+    try:
+        answer = client.get(path, **query)
+    except httpx.TransportError:
+        return None
+    return list(answer.json()["items"]) if answer.status_code == 200 else None
+
+
+def _relay_lag_events(client: Client) -> float:
+    try:
+        lag = re.search(r"^berth_relay_lag_events (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    except httpx.TransportError:
+        lag = None
+    return float(lag[1]) if lag is not None else math.inf
 
 
 def events(place: Place) -> list[Row]:
@@ -54,16 +94,15 @@ def events(place: Place) -> list[Row]:
 
 def _runs_nothing(place: Place) -> bool:
     client = place.client()
-    try:
-        running = client.get("/v1/operations", state="running", limit=1, min_position=client.end()).json()
-        stuck = client.get("/v1/operations", state="stuck", limit=1).json()
-    except (httpx.TransportError, KeyError):
+    last = _asked(client, "/v1/events", sort="-position", limit=1)
+    if not last:
         return False
-    assert not stuck.get("items"), "an operation is stuck, though every controller answers"
-    return running.get("items") == []
+    running = _asked(client, "/v1/operations", state="running", limit=1, min_position=last[0]["position"])
+    assert not _asked(client, "/v1/operations", state="stuck", limit=1), "stuck, though every controller answers"
+    return running == []
 
 
-def _fold_whole_commands(rows: Sequence[Row]) -> Fleet:
+def fold_whole_commands(rows: Sequence[Row]) -> Fleet:
     """Positions have no gap, a command's events stand together and end with its own, accounts are right after each."""
     fleet = Fleet()
     of_command: list[Recorded] = []
@@ -86,7 +125,7 @@ def _fold_whole_commands(rows: Sequence[Row]) -> Fleet:
     return fleet
 
 
-def _each_answer_stands_once(rows: Sequence[Row], acknowledged: Sequence[Acknowledged]) -> None:
+def each_answer_stands_once(rows: Sequence[Row], acknowledged: Sequence[Acknowledged]) -> None:
     by_stream: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row.stream.startswith("command/admin/"):
