@@ -171,6 +171,22 @@ async def test_two_relays_at_once_still_give_each_event_its_position(
     assert await held(nats_process) == [body(row) for row in reader.page(0, 2000)]
 
 
+async def test_a_relay_that_slept_while_another_went_on_publishes_nothing_twice(
+    database: Database, reader: LogReader, nats_process: NatsProcess
+) -> None:
+    await (await an_open_log(database.service, rows_after(1, 20))).close()
+    async with a_relay(nats_process, reader) as slept, a_relay(nats_process, reader) as awake:
+        await slept.open()
+        await awake.open()
+        await awake.catch_up()
+        await asyncio.sleep(relay.DUPLICATES_S + 0.5)  # so that the server has forgotten the messages' ids
+        with pytest.raises(nats.errors.Error, match="wrong last sequence"):
+            await slept.catch_up()
+        await slept.open()
+        assert await slept.catch_up() == 0
+    assert await held(nats_process) == [body(row) for row in reader.page(0, 100)]
+
+
 async def test_a_server_killed_again_and_again_loses_and_doubles_nothing(
     database: Database, reader: LogReader, nats_process: NatsProcess
 ) -> None:

@@ -17,8 +17,9 @@ from eventlog.checkpoints import Checkpointer
 from eventlog.codec import Row, UnknownTopic, decode
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
+from projections import changes, schema
 from projections import projector as projecting
-from projections import schema
+from projections.changes import Changes
 from projections.differences import Ledger, differences
 from projections.projector import Displaced, Projector, catch_up, run, standing
 from projections.queries import ReadModel
@@ -172,6 +173,48 @@ def test_a_connection_lost_in_a_commit_leaves_neither_gap_nor_double(
     projector.close()
     assert differences(database.service, site.fleet) == []
     assert len(contents(database.service)["audit"]) == sum(row.topic.startswith("command.") for row in site.rows)
+
+
+def test_killed_between_its_rows_and_its_position_it_leaves_neither(
+    database: Any, reader: LogReader, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(database.service, site.rows)
+    projector = Projector(database.service, reader)
+    projector.open()
+    projector.catch_up(pages_max=3)
+    before = contents(database.service)
+    write_rows = changes.write
+
+    def write_and_end(cursor: psycopg.Cursor[Any], written: Changes) -> None:
+        write_rows(cursor, written)
+        with psycopg.connect(database.service, autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(%s, 5000)", (cursor.connection.info.backend_pid,))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(changes, "write", write_and_end)
+        with pytest.raises(psycopg.OperationalError):
+            projector.catch_up()
+    assert contents(database.service) == before
+    projector.open()
+    projector.catch_up()
+    projector.close()
+    assert differences(database.service, site.fleet) == []
+
+
+def test_tables_that_another_has_moved_on_are_left_as_they_are(database: Any, reader: LogReader, site: Site) -> None:
+    write(database.service, site.rows)
+    late = Projector(database.service, reader)
+    late.open()
+    late.catch_up(pages_max=3)
+    with psycopg.connect(database.service) as connection:
+        connection.execute(schema.USE, (SCHEMA,))
+        connection.execute("UPDATE progress SET position = %s", (site.fleet.position,))
+    before = contents(database.service)
+    with pytest.raises(Displaced):
+        late.catch_up(pages_max=1)
+    late.close()
+    assert contents(database.service) == before
+    assert standing(database.service)[0] == site.fleet.position
 
 
 @pytest.mark.parametrize("wipe", ["DROP SCHEMA {} CASCADE", "DELETE FROM {}.progress", "DROP TABLE {}.progress"])

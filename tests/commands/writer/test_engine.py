@@ -313,6 +313,30 @@ async def test_a_connection_cut_in_the_commit_answers_every_command_once_and_tru
     assert violations(folded(rows)) == []
 
 
+async def test_no_answer_leaves_before_what_it_was_decided_upon_is_committed(database: Database) -> None:
+    server = conninfo_to_dict(database.service)
+    with Proxy(str(server["host"]), int(str(server["port"]))) as proxy:
+        async with an_engine(make_conninfo(database.service, host="127.0.0.1", port=proxy.port)) as client:
+            await a_stocked_engine(client)
+            proxy.hold_answers()
+            item = client.item("vm.provision", a_vm("web-1"))
+            first = asyncio.create_task(client.engine.submit(Envelope(ADMIN, (item,), time.time() + 30.0)))
+            await _until_a_vm_stands(database)
+            # Each would tell of what is not known to stand: a repeat, a dry run, a refusal.
+            asked = [
+                asyncio.create_task(client.send("vm.provision", key=item.key, **a_vm("web-1"))),
+                asyncio.create_task(client.send("vm.delete", dry_run=True, tenant="payments", vm="web-1")),
+                asyncio.create_task(client.send("vm.provision", **a_vm("web-1"))),
+            ]
+            done, _ = await asyncio.wait(asked, timeout=0.5)
+            assert not done
+            proxy.release()
+            ((placed,), repeated, tried, refused) = await asyncio.gather(first, *asked)
+    assert (placed.status, repeated.position, repeated.replayed) == (202, placed.position, True)
+    assert tried.position == placed.position
+    assert refused.position > placed.position
+
+
 async def test_a_foreign_event_in_its_place_makes_the_writer_fold_it_and_decide_again(database: Database) -> None:
     async with an_engine(database.service) as client:
         await a_stocked_engine(client)
