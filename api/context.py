@@ -20,8 +20,8 @@ class Past(Protocol):
         """The resource as it was at the end of the command at `as_of`, or None."""
         ...
 
-    async def verify(self) -> dict[str, Any]:
-        """{`position`, `events`, `violations`, `differences`}."""
+    async def verify(self, *, full: bool = False) -> dict[str, Any]:
+        """{`position`, `events`, `violations`, `differences`}; `full`: those of the checkpoints too."""
         ...
 
 

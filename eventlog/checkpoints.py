@@ -190,10 +190,25 @@ def kept(conninfo: str) -> list[Head]:
         return heads(connection)
 
 
-def load_at(conninfo: str, head: Head) -> Snapshot:
-    """As `load`, on a connection of its own."""
+def differences(conninfo: str, head: Head, fleet: Fleet) -> list[str]:
+    """What the checkpoint holds otherwise than the fleet that was folded up to its position; a sentence for each. None
+    of one that is gone meanwhile. Blocking."""
+    what = f"the checkpoint at position {head.position}"
     with _reading(conninfo) as connection:
-        return load(connection, head)
+        if head not in heads(connection):
+            return []
+        try:
+            held = load(connection, head).entries
+        except Unsound as reason:
+            return [f"{what} is damaged: {reason}."]
+    found = [f"{what} has {stream}, which was not there." for stream in sorted(held.keys() - fleet.entries.keys())]
+    found += [f"{what} does not have {stream}." for stream in sorted(fleet.entries.keys() - held.keys())]
+    # What they hold is not told: tokens are among them.
+    return found + [
+        f"{what} has {stream} otherwise than it was."
+        for stream, entry in fleet.entries.items()
+        if stream in held and held[stream] != entry
+    ]
 
 
 def heads(connection: Connection) -> list[Head]:

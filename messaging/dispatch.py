@@ -20,8 +20,9 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
 
 from domain.fleet import Fleet
-from domain.operation import Step
+from domain.operation import Operation, Step
 from domain.values import to_rfc3339
+from eventlog import checkpoints
 from eventlog.codec import decode
 from eventlog.read import LogReader, log_changes
 from messaging import subjects
@@ -62,6 +63,13 @@ class Dispatcher:
         self.position = 0
         self.sent: dict[str, Sent] = {}
         self.due: dict[str, None] = {}
+
+    async def restore(self, conninfo: str) -> None:
+        """Begin with the operations of the newest checkpoint, if there is one. Until then nothing may be followed."""
+        assert not self.position, "it has followed already"
+        if await asyncio.to_thread(checkpoints.restore, conninfo, self._fleet, only=Operation):
+            self.position = self._fleet.position
+            self.due = dict.fromkeys(self._fleet.outstanding)
 
     async def open(self) -> None:
         """Make the stream and the controllers' consumers where they are missing. A new stream gets all that is
@@ -175,6 +183,8 @@ async def run(client: Client, reader: LogReader, conninfo: str, *, controllers: 
     async with contextlib.aclosing(log_changes(conninfo)) as changes:
         async for _ in changes:
             try:
+                if not dispatcher.position:
+                    await dispatcher.restore(conninfo)
                 if looked_at <= time.monotonic() - LOOK_S:
                     await dispatcher.open()
                     looked_at = time.monotonic()

@@ -36,9 +36,9 @@ class RemotePast:
         found: dict[str, Any] | None = answer["resource"]
         return found
 
-    async def verify(self) -> dict[str, Any]:
-        """{`position`, `events`, `violations`, `differences`}."""
-        return await self._ask({"do": "verify"}, VERIFY_PATIENCE_S)
+    async def verify(self, *, full: bool = False) -> dict[str, Any]:
+        """{`position`, `events`, `violations`, `differences`}; `full`: those of the checkpoints too."""
+        return await self._ask({"do": "verify", "full": full}, VERIFY_PATIENCE_S)
 
     async def _ask(self, request: dict[str, Any], patience_s: float) -> dict[str, Any]:
         try:

@@ -1,10 +1,12 @@
 """The process of the past: folds the log up to any position, for `as_of` and for verification.
 
 A few folds go forward with the questions, as they come in pairs: a moment before, a moment after. A question about what
-lies before all of them begins a new one.
+lies before all of them, or far behind, begins a new one at the last checkpoint before it.
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,6 +15,8 @@ from domain.errors import Unavailable
 from domain.fleet import Fleet
 from domain.invariants import violations
 from domain.values import kind_of
+from eventlog import checkpoints
+from eventlog.checkpoints import Head
 from eventlog.codec import Row, UnknownTopic, decode
 from eventlog.read import LogReader
 from projections.differences import Ledger, differences
@@ -42,7 +46,7 @@ class PastService:
                     shown = await asyncio.to_thread(self._shown, request["stream"], request["as_of"])
                     return {"resource": shown, "position": request["as_of"]}
                 case "verify":
-                    return await self._verify()
+                    return await self._verify(full=bool(request.get("full")))
                 case unknown:
                     raise AssertionError(f"{unknown} is nothing that can be asked of the past")
 
@@ -62,8 +66,9 @@ class PastService:
             key=lambda fleet: fleet.position,
             default=None,
         )
-        if fleet is None:
+        if fleet is None or self._is_far(fleet, position):
             fleet = Fleet()
+            checkpoints.restore(self._conninfo, fleet, until=position)
             del self._fleets[: max(0, len(self._fleets) - FOLDS_KEPT + 1)]
         else:
             self._fleets.remove(fleet)
@@ -71,14 +76,23 @@ class PastService:
         self._fleets.append(fleet)
         return fleet
 
-    async def _verify(self) -> dict[str, Any]:
-        """Replays everything; the comparison waits for the read model to stand where the fold does."""
-        replay = Replay(self._reader)
+    def _is_far(self, fleet: Fleet, position: int) -> bool:
+        """Whether it takes longer to fold on than to restore a checkpoint: an entry costs about as much as an event."""
+        if position - fleet.position <= PAGE_EVENTS:
+            return False
+        heads = [head for head in checkpoints.kept(self._conninfo) if head.position <= position]
+        return bool(heads) and heads[-1].position - fleet.position > heads[-1].entries
+
+    async def _verify(self, *, full: bool) -> dict[str, Any]:
+        """Replays everything; the comparison waits for the read model to stand where the fold does. In full, each
+        checkpoint is compared with the replay on its way."""
+        heads = await asyncio.to_thread(checkpoints.kept, self._conninfo) if full else []
+        replay = Replay(self._reader, heads, differences=partial(checkpoints.differences, self._conninfo))
         for _ in range(COMPARISONS_MAX):
             await asyncio.to_thread(replay.go_on)
             fleet = replay.fleet
             try:
-                differing = []
+                differing: list[str] = []
                 if not replay.is_stopped:
                     differing = await asyncio.to_thread(differences, self._conninfo, fleet, ledger=replay.ledger)
             except LookupError:
@@ -89,7 +103,7 @@ class PastService:
                 "position": fleet.position,
                 "events": fleet.position,
                 "violations": replay.found[:FOUND_MAX],
-                "differences": differing[:FOUND_MAX],
+                "differences": [*replay.differing, *differing][:FOUND_MAX],
             }
         raise Unavailable(None)
 
@@ -99,15 +113,25 @@ class Replay:
     itself in `found`. It stops for good at an event that can't be understood.
 
     The accounts are looked at on the way too, at ends of commands, each time when as many events have passed as the
-    fleet has members: often in a small one, and never dearer than the fold.
+    fleet has members: often in a small one, and never dearer than the fold. What `differences` says of the checkpoints
+    on the way is in `differing`.
     """
 
-    def __init__(self, reader: LogReader) -> None:
+    def __init__(
+        self,
+        reader: LogReader,
+        heads: Sequence[Head] = (),
+        *,
+        differences: Callable[[Head, Fleet], list[str]],
+    ) -> None:
         self.fleet = Fleet()
         self.ledger = Ledger()
         self.found: list[str] = []
+        self.differing: list[str] = []
         self.is_stopped = False
         self._reader = reader
+        self._heads = {head.position: head for head in heads}
+        self._differences = differences
         self._looks_at = 0
 
     def go_on(self) -> None:
@@ -117,6 +141,8 @@ class Replay:
                 if not self._fold(row):
                     self.is_stopped = True
                     break
+                if row.position in self._heads:
+                    self.differing += self._differences(self._heads[row.position], self.fleet)
         self._look()
 
     def _look(self) -> None:

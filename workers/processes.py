@@ -130,7 +130,7 @@ async def engine(settings: Settings) -> None:
 async def project(settings: Settings) -> None:
     conninfo = settings.conninfo()
     with _reader(conninfo) as reader:
-        await projector.run(conninfo, reader)
+        await projector.run(conninfo, reader, checkpoint_events=settings.checkpoint_events)
 
 
 async def relay_events(settings: Settings) -> None:

@@ -15,6 +15,8 @@ import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from eventlog.checkpoints import EVENTS_BETWEEN_MIN
+
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 ENGINES = ("local", "remote")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -72,6 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The least that is logged: debug, info, warning or error."""
     step_timeout_s: int = 600
     """How long a controller has for one attempt of a step before its compensation begins."""
+    checkpoint_events: int = EVENTS_BETWEEN_MIN
+    """How many events pass at least between two checkpoints of the fleet, from which processes start."""
     controllers: tuple[str, ...] = ("vm",)
     """The simulated controllers that are run, separated by commas; empty: none."""
 
@@ -218,6 +222,7 @@ READERS: dict[str, Callable[[str, str], object]] = {
     "standby": _flag,
     "sim_delay_ms": _number(int, least=0, most=3_600_000, what="milliseconds, 0…3600000"),
     "step_timeout_s": _number(int, least=1, most=604_800, what="seconds, 1…604800"),
+    "checkpoint_events": _number(int, least=1, most=10**12, what="a number of events, 1 or more"),
     "rate_limit": _number(float, least=0, most=1e6, what="requests per second, 0…1000000 (0: no limit)"),
     "sim_fail_rate": _number(float, least=0, most=1, what="a number from 0 to 1"),
     "sim_journal": _path,

@@ -11,6 +11,7 @@ from api.parameters import (
     AS_OF,
     COUNT,
     CURSOR,
+    FULL,
     LIMIT_MAX,
     MIN_POSITION,
     ROWS_LIMIT,
@@ -89,11 +90,11 @@ async def _explain(call: Call) -> Answerable:
 
 
 async def _verify(call: Call) -> Answerable:
-    call.query()
+    query = call.query()
     await read(call.receive, call.headers, limit=COMMAND_BYTES_MAX)
     if call.actor.tenant is not None:
         must_be_one_of(frozenset(), call.actor, permission="verify")
-    return json_reply(await call.context.past.verify())
+    return json_reply(await call.context.past.verify(full=query.get("full", False)))
 
 
 async def _whoami(call: Call) -> Answerable:
@@ -132,6 +133,7 @@ ENDPOINTS = (
         handle=_verify,
         roles=AUDITOR,
         permission="verify",
+        parameters=declared(FULL),
         answer="Verification",
         refusals=(401, 403, 413, 422, 503),
     ),

@@ -12,20 +12,22 @@ TIMEOUT_S = 600.0  # the whole log is replayed
 SHOWN_MAX = 50
 
 
-def ask(connection: Connection) -> dict[str, Any]:
+def ask(connection: Connection, *, full: bool = False) -> dict[str, Any]:
     """The verification's result: `position`, `events`, `violations`, `differences`."""
-    result: dict[str, Any] = connection.request("POST", "/v1/verify", timeout_s=TIMEOUT_S).json()
+    path = "/v1/verify?full=true" if full else "/v1/verify"
+    result: dict[str, Any] = connection.request("POST", path, timeout_s=TIMEOUT_S).json()
     return result
 
 
 @click.command()
+@click.option("--full", is_flag=True, help="Compare every checkpoint with the replay, too.")
 @options.read
 @click.pass_context
-def verify(ctx: click.Context) -> None:
+def verify(ctx: click.Context, full: bool) -> None:
     """Replay the log, check what must never break, compare the read models with the fold. Exit 1 if any is wrong."""
     session = ctx.find_object(Session)
     assert session is not None
-    result = ask(session.connection)
+    result = ask(session.connection, full=full)
     found = [*result["violations"], *result["differences"]]
     if session.is_structured:
         output.data(result, form=session.form)

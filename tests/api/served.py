@@ -36,8 +36,8 @@ class Past:
         found: dict[str, Any] | None = answer["resource"]
         return found
 
-    async def verify(self) -> dict[str, Any]:
-        return await self._served.answer({"do": "verify"})
+    async def verify(self, *, full: bool = False) -> dict[str, Any]:
+        return await self._served.answer({"do": "verify", "full": full})
 
 
 class Api:

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from domain.fleet import Fleet
+from eventlog import checkpoints
 from eventlog.codec import Row, decode
 from eventlog.read import LogReader
 from projections.rows import resource
+from tests.checkpointing import MARK, marked
 from tests.projections.logs import a_site, live, write
 from workers.past import PastService
 
@@ -44,6 +46,42 @@ async def test_it_is_as_it_was_in_whatever_order_one_asks(
         for stream, expected in zip(("host/h1", "group/std"), told[position], strict=True):
             answer = await past.answer({"do": "resource", "stream": stream, "as_of": position})
             assert answer["resource"] == expected
+    reader.close()
+
+
+async def test_a_moment_is_folded_from_the_last_checkpoint_before_it(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.past.PAGE_EVENTS", 10)
+    site = a_site()
+    live(site, seed=4, commands=400)
+    write(database.service, site.rows)
+    ends = [row.position for row in site.rows if row.topic.startswith("command.")]
+    kept = ends[len(ends) // 3], ends[-5]
+    fleet = Fleet()
+    told = {}
+    for row in site.rows:
+        fleet.fold(decode(row))
+        told[row.position] = resource(fleet, "group/std")
+        if row.position in kept:
+            checkpoints.write(database.service, marked(fleet))
+    reader = Counting(database.service)
+    past = PastService(database.service, reader)
+
+    async def asked(position: int) -> tuple[int, bool]:
+        """How many rows were read for it, and whether it comes from a checkpoint."""
+        before = reader.read
+        answer = await past.answer({"do": "resource", "stream": "group/std", "as_of": position})
+        assert answer["resource"] == told[position]
+        mark = await past.answer({"do": "resource", "stream": MARK, "as_of": position})
+        return reader.read - before, mark["resource"] is not None
+
+    assert await asked(ends[10]) == (ends[10], False)
+    assert await asked(ends[-3]) == (ends[-3] - kept[1], True)
+    # Neither the fold before it nor the one behind it is near.
+    assert await asked(kept[0] + 3) == (3, True)
+    # Some steps further it is the fold itself that is near.
+    assert await asked(kept[0] + 30) == (27, True)
     reader.close()
 
 

@@ -6,11 +6,15 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from eventlog.codec import Row
+from domain.fleet import Fleet
+from eventlog import checkpoints
+from eventlog.checkpoints import snapshot
+from eventlog.codec import Row, decode
 from eventlog.read import LogReader
 from projections import schema
 from projections.projector import catch_up
 from projections.tables import SCHEMA
+from tests.checkpointing import MARK, marked
 from tests.deciding import Site
 from tests.deciding import a_site as small_site
 from tests.projections.logs import a_site, live, write
@@ -48,6 +52,43 @@ async def test_all_is_well_with_what_berth_wrote(database: Any, site: Site) -> N
         connection.execute("DELETE FROM audit WHERE position = (SELECT max(position) FROM audit)")
     (difference,) = (await PastService(database.service, reader).answer({"do": "verify"}))["differences"]
     assert "audit's entry" in difference
+    reader.close()
+
+
+async def test_every_checkpoint_is_compared_with_the_replay_when_it_is_asked_in_full(
+    database: Any, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "PART_ENTRIES", 10)
+    write(database.service, site.rows)
+    reader = LogReader(database.service)
+    catch_up(database.service, reader)
+    ends = [row.position for row in site.rows if row.topic.startswith("command.")]
+    sound, lacking, wrong, more, damaged = ends[40:90:10]
+    fleet = Fleet()
+    for row in site.rows:
+        fleet.fold(decode(row))
+        if row.position not in (sound, lacking, wrong, more, damaged):
+            continue
+        taken = marked(fleet) if row.position == more else snapshot(fleet)
+        entries = dict(taken.entries)
+        if row.position == lacking:
+            del entries["tenant/acme"]
+        if row.position == wrong:
+            tenant = entries["tenant/acme"]
+            entries["tenant/acme"] = replace(tenant, state=replace(tenant.state, state="suspended"))
+        checkpoints.write(database.service, replace(taken, entries=entries))
+    with psycopg.connect(database.owner) as owner:
+        owner.execute("UPDATE berth.checkpoints SET data = 'x' WHERE position = %s AND part = 1", (damaged,))
+    past = PastService(database.service, reader)
+    found = await past.answer({"do": "verify", "full": True})
+    assert (found["position"], found["violations"]) == (site.fleet.position, [])
+    assert found["differences"] == [
+        f"the checkpoint at position {lacking} does not have tenant/acme.",
+        f"the checkpoint at position {wrong} has tenant/acme otherwise than it was.",
+        f"the checkpoint at position {more} has {MARK}, which was not there.",
+        f"the checkpoint at position {damaged} is damaged: part 1 is not what was written.",
+    ]
+    assert (await past.answer({"do": "verify"}))["differences"] == []
     reader.close()
 
 

@@ -12,10 +12,12 @@ from nats.aio.client import Client
 from commands.writer.engine import Engine
 from commands.writer.gateway import Actor, Answer
 from domain.values import from_rfc3339
+from eventlog import checkpoints
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 from messaging import dispatch, subjects
 from messaging.dispatch import Dispatcher
+from tests.checkpointing import marked
 from tests.conftest import Database
 from tests.messaging.stage import NatsProcess, a_site, a_vm, an_engine, messages, send, until
 
@@ -88,6 +90,31 @@ async def test_only_what_is_still_to_be_begun_is_sent(
         await dispatcher.follow()
         found = {(work["operation"], work["step"]) for work in await queued(client)}
     assert found == {(waiting.operation, "vm.create"), (failed.operation, "vm.delete")}
+
+
+async def test_it_begins_with_the_operations_of_the_last_checkpoint(
+    database: Database, reader: LogReader, nats_process: NatsProcess
+) -> None:
+    async with an_engine(database.service) as engine, nats_process.user("dispatcher") as client:
+        await a_site(engine)
+        waiting, begun, begun_later, cancelled = [await a_vm(engine, f"vm-{n}") for n in range(4)]
+        await report(engine, begun, "started")
+        checkpoints.write(database.service, marked(engine.fleet))
+        await report(engine, begun_later, "started")
+        await send(engine, "vm.delete", tenant="acme", vm="vm-3")
+        new = await a_vm(engine, "vm-4")
+        dispatcher = Dispatcher(client, reader, controllers=("vm",))
+        await dispatcher.restore(database.service)
+        from_checkpoint = dispatcher.position
+        await dispatcher.open()
+        await dispatcher.follow()
+        found = {(work["operation"], work["step"]) for work in await queued(client)}
+        outstanding = {(id, step.name) for id, step in engine.fleet.outstanding.items()}
+        end = engine.fleet.position
+    assert 0 < from_checkpoint < dispatcher.position == end
+    assert found == outstanding
+    assert {(waiting.operation, "vm.create"), (new.operation, "vm.create")} < found
+    assert not {begun.operation, begun_later.operation, cancelled.operation} & {operation for operation, _ in found}
 
 
 async def test_a_change_is_dispatched_when_it_happens_and_once(

@@ -25,7 +25,12 @@ class Place:
         self.directory = reachable_directory("berth-survival-")
         self.data = self.directory / "data"
         self.journal = self.directory / "journal.jsonl"
-        self.variables = {"BERTH_SIM_JOURNAL": str(self.journal), "BERTH_SIM_DELAY_MS": "30", **variables}
+        self.variables = {
+            "BERTH_SIM_JOURNAL": str(self.journal),
+            "BERTH_SIM_DELAY_MS": "30",
+            "BERTH_CHECKPOINT_EVENTS": "200",  # so that whatever is killed starts from one
+            **variables,
+        }
         self.endpoints: dict[str, Any] = {}
         self._supervisor: subprocess.Popen[bytes] | None = None
 
