@@ -69,7 +69,11 @@ async def _relayed_per_s(client: Client, reader: LogReader) -> float:
 
 
 async def _published_per_s(client: Client, reader: LogReader) -> float:
-    """Publishing alone: the messages are made before."""
+    """Publishing alone: the messages are made before.
+
+    Without `wait_stall`: with one, `asyncio.wait_for` makes a task of each message, which then is flushed by itself, and
+    publishing takes 2.5 × as long. The window of 4,000 that are under way is nats-py's own; others are no faster.
+    """
     stream = client.jetstream()
     await relay.make_streams(stream)
     rows = reader.page(0, BASELINE_EVENTS)
@@ -77,6 +81,6 @@ async def _published_per_s(client: Client, reader: LogReader) -> float:
     messages = [(subjects.of_event(event), *message(event, log=log)) for event in rows]
     began = time.perf_counter()
     for subject, body, headers in messages:
-        await stream.publish_async(subject, body, headers=headers, wait_stall=5.0)
+        await stream.publish_async(subject, body, headers=headers)
     await stream.publish_async_completed()
     return len(messages) / (time.perf_counter() - began)
