@@ -29,8 +29,11 @@ test: $(INSTALLED) ## the whole test suite
 soak: $(INSTALLED) ## kill anything at any time for MINUTES (default 30), and look at everything after each
 	@$(BIN)/python -m tests.survival --minutes $(or $(MINUTES),30)
 
+# The runner of OpenStack Placement, which is not ours: measured in the same sitting where it is there.
+PEER ?= $(wildcard ../shared/peers/placement)
+
 bench: $(INSTALLED) ## the benchmarks, as a table and bench/results/latest.json
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench $(if $(PEER),--peer $(PEER))
 
 lint: $(INSTALLED) ## style, format, types, import contracts
 	@$(BIN)/ruff check .

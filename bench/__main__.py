@@ -1,23 +1,50 @@
-"""`python -m bench [--short]`: one table, and bench/results/latest.json in the form that the contract gives."""
+"""`python -m bench [--short] [--only PART …] [--peer DIR]`: one table, and bench/results/latest.json in the form that
+the contract gives."""
 
 import argparse
+import itertools
 import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import decision, engine, fold, memory, over_http, projecting, relaying, servers, whole
+from bench import (
+    berth,
+    decision,
+    engine,
+    fold,
+    latency,
+    memory,
+    over_http,
+    peer,
+    projecting,
+    reads,
+    relaying,
+    servers,
+    takeover,
+    whole,
+)
 from bench.row import Row
+from bench.site import a_vm
 from workers.__main__ import log_to_stderr
 
 RESULTS = Path(__file__).with_name("results") / "latest.json"
-TABLE_CHARACTERS = 140
+TABLE_CHARACTERS = 150
+PLATFORM_HOSTS = 2_000  # room for 85,000 VMs
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What was asked for. `peer` is the directory of a peer's runner, if there is one."""
+
+    is_short: bool
+    peer: Path | None
 
 
 def main() -> int:
@@ -25,13 +52,25 @@ def main() -> int:
     parser.add_argument(
         "--short", action="store_true", help="only show that the benchmarks run; the figures mean little"
     )
-    is_short = parser.parse_args().short
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], help="these parts; else all of them")
+    parser.add_argument("--peer", type=Path, help="directory of OpenStack Placement's runner, for a baseline more")
+    asked = parser.parse_args()
+    told = Told(asked.short, asked.peer)
+    if told.peer is not None and not (told.peer / "run.py").is_file():
+        parser.error(f"there is no run.py in {told.peer}")
     log_to_stderr("warning")  # as in a service; the default writes every batch to the terminal
+    load, began = os.getloadavg()[0], time.monotonic()
     rows: list[Row] = []
-    for measured in measurements(is_short=is_short):
-        rows += measured
-        print(f"measured {rows[-1].name}", file=sys.stderr)
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    for name in asked.only:
+        for measured in PARTS[name](told):
+            rows += measured
+            print(f"{time.monotonic() - began:5.0f} s: measured {rows[-1].name}", file=sys.stderr)
+    if told.peer is None and "http" in asked.only:
+        print("Not beside OpenStack Placement: `--peer DIR` says where its runner is", file=sys.stderr)
+    machine = (
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()},"
+        f" load {load:.1f} before and {os.getloadavg()[0]:.1f} at the end"
+    )
     RESULTS.parent.mkdir(exist_ok=True)
     document = {"machine": machine, "rows": [msgspec.to_builtins(row) for row in rows]}
     RESULTS.write_text(json.dumps(document, indent=2) + "\n")
@@ -39,22 +78,46 @@ def main() -> int:
     return 0
 
 
-def measurements(*, is_short: bool) -> Iterator[list[Row]]:
-    """Each with servers of its own, but that the relay relays what the projector's log holds."""
-    yield fold.measure(is_short=is_short)
-    yield decision.measure(is_short=is_short)
-    yield memory.measure(is_short=is_short)
+def _read_side(told: Told) -> Iterator[list[Row]]:
+    """The relay relays what the projector's log holds."""
     with servers.running() as running:
-        provisioned = engine.measure(running.conninfo, is_short=is_short)
-        yield provisioned
+        yield projecting.measure(running, is_short=told.is_short)
+        yield relaying.measure(running, is_short=told.is_short)
+
+
+def _http(told: Told) -> Iterator[list[Row]]:
     with servers.running() as running:
-        yield engine.measure_many(running.conninfo, provisioned[-1], is_short=is_short)
+        rows = over_http.measure(running, is_short=told.is_short)
+    yield rows
+    if told.peer is not None:
+        yield peer.measure(told.peer, rows[0], is_short=told.is_short)
+
+
+def _reads(told: Told) -> Iterator[list[Row]]:
     with servers.running() as running:
-        yield projecting.measure(running, is_short=is_short)
-        yield relaying.measure(running, is_short=is_short)
-    with servers.running() as running:
-        yield over_http.measure(running, is_short=is_short)
-    yield whole.measure(is_short=is_short)
+        yield reads.measure(running, is_short=told.is_short)
+
+
+def _platform(told: Told) -> Iterator[list[Row]]:
+    with berth.running(hosts=100 if told.is_short else PLATFORM_HOSTS) as running:
+        requests = (over_http.post(a_vm(n), running.token) for n in itertools.count())
+        whole.step(running, requests, per_s=40.0, seconds=2.0)  # warms everything up
+        yield latency.measure(running, requests, is_short=told.is_short)
+        yield whole.measure(running, requests, is_short=told.is_short)
+
+
+# Each has servers of its own.
+PARTS: dict[str, Callable[[Told], Iterator[list[Row]]]] = {
+    "fold": lambda told: iter([fold.measure(is_short=told.is_short)]),
+    "decision": lambda told: iter([decision.measure(is_short=told.is_short)]),
+    "memory": lambda told: iter([memory.measure(is_short=told.is_short)]),
+    "engine": lambda told: iter([engine.measure(is_short=told.is_short)]),
+    "read-side": _read_side,
+    "http": _http,
+    "reads": _reads,
+    "platform": _platform,
+    "take-over": lambda told: iter([takeover.measure(is_short=told.is_short)]),
+}
 
 
 def show(rows: list[Row], machine: str) -> None:

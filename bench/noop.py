@@ -1,4 +1,4 @@
-"""`python -m bench.noop PORT`: the least that a FastAPI service does for a POST: a checked body in, a document out."""
+"""`python -m bench.noop PORT`: the least that FastAPI does: a POST with a checked body, and a GET."""
 
 import sys
 
@@ -21,6 +21,11 @@ class Body(BaseModel):
 @app.post("/v1/vms", status_code=202)
 async def accept(body: Body) -> dict[str, str]:
     return {"name": body.name}
+
+
+@app.get("/noop")
+async def nothing() -> dict[str, str]:
+    return {"name": "nothing"}
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ async def _relayed_per_s(client: Client, reader: LogReader) -> float:
 async def _published_per_s(client: Client, reader: LogReader) -> float:
     """Publishing alone: the messages are made before.
 
-    Without `wait_stall`: with one, `asyncio.wait_for` makes a task of each message, which then is flushed by itself, and
-    publishing takes 2.5 × as long. The window of 4,000 that are under way is nats-py's own; others are no faster.
+    Without `wait_stall`: with one, `asyncio.wait_for` makes a task of each message, which then is flushed by itself,
+    and publishing takes 2.5 × as long. The window of 4,000 that are under way is nats-py's own; others are no faster.
     """
     stream = client.jetstream()
     await relay.make_streams(stream)
