@@ -17,9 +17,8 @@ from eventlog.checkpoints import Checkpointer
 from eventlog.codec import Row, UnknownTopic, decode
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
-from projections import changes, schema
 from projections import projector as projecting
-from projections.changes import Changes
+from projections import schema
 from projections.differences import Ledger, differences
 from projections.projector import Displaced, Projector, catch_up, run, standing
 from projections.queries import ReadModel
@@ -183,15 +182,10 @@ def test_killed_between_its_rows_and_its_position_it_leaves_neither(
     projector.open()
     projector.catch_up(pages_max=3)
     before = contents(database.service)
-    write_rows = changes.write
-
-    def write_and_end(cursor: psycopg.Cursor[Any], written: Changes) -> None:
-        write_rows(cursor, written)
-        with psycopg.connect(database.service, autocommit=True) as connection:
-            connection.execute("SELECT pg_terminate_backend(%s, 5000)", (cursor.connection.info.backend_pid,))
-
     with monkeypatch.context() as patched:
-        patched.setattr(changes, "write", write_and_end)
+        # In the place of the position comes the end of the connection, when all rows are written.
+        end = "SELECT pg_terminate_backend(pg_backend_pid()), %b::text, %b::bigint, %b::bigint, %b::bigint, %b::text"
+        patched.setattr(projecting, "_ADVANCE", end + ", %b::text")
         with pytest.raises(psycopg.OperationalError):
             projector.catch_up()
     assert contents(database.service) == before
