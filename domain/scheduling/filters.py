@@ -48,6 +48,8 @@ def labels(request: Any, table: "HostTable", members: Members) -> Iterator[tuple
 
 def rules(request: Any, table: "HostTable", members: Members) -> Iterator[tuple[str, Mask]]:
     """The request's own rules, and those by which the members of its sets are bound already."""
+    if not request.rules:
+        return
     for rule in _binding(request.rules, members):
         standing = [vm for vm in members.get(rule.set, ()) if vm.host is not None]
         yield f"rule:{rule.type}", ~_allowed(rule, table, standing)

@@ -220,8 +220,9 @@ class Shape:
                 self.counts[new] += 1
             self.codes[chosen] = codes
         self.scores[chosen] = scores
-        blocks = list({row // BLOCK_ROWS for row in rows})
-        self._least[blocks] = np.minimum.reduce(self._grid.take(blocks, 0), 1)
+        for block in {row // BLOCK_ROWS for row in rows}:
+            line = self._grid[block]
+            self._least[block] = line[line.argmin()]
 
     def best(self) -> tuple[int, int]:
         """The rows with the least and the second least (score, name); −1 where there is none."""

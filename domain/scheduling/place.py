@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from domain.scheduling import explain
 from domain.scheduling.index import STATE, CapacityIndex, HostTable, Mask, Shape
-from domain.scheduling.registry import STRATEGIES, filters
+from domain.scheduling.registry import BUILT_IN_ORDER, STRATEGIES, filters
 from domain.values import Resources
 from domain.vm import Rule, Vm, Where
 
 FILTERS = filters()
+PLUG_INS = FILTERS[len(BUILT_IN_ORDER) :]  # what is asked of a request without conditions
 
 
 class PlacementRequest(msgspec.Struct, frozen=True):
@@ -109,7 +110,8 @@ def load_after(index: CapacityIndex, request: PlacementRequest, *, group: str) -
 def _dropped(
     request: PlacementRequest, table: HostTable, members: Mapping[str, Sequence[Vm]]
 ) -> list[tuple[str, Mask]]:
-    return [found for condition in FILTERS for found in condition(request, table, members)]
+    conditions = PLUG_INS if request.where is None and not request.rules else FILTERS
+    return [found for condition in conditions for found in condition(request, table, members)]
 
 
 def _filtered(shape: Shape, dropped: list[tuple[str, Mask]]) -> tuple[Mask, dict[str, int]]:

@@ -57,9 +57,6 @@ class Secrets:
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
 
-    def randbits(self, bits: int) -> int:
-        return self._chance.getrandbits(bits)
-
     def token_urlsafe(self, size: int) -> str:
         return f"{self._chance.getrandbits(size * 8):x}"
 
@@ -121,6 +118,7 @@ def simulated(
         (psycopg.AsyncConnection, "connect", connect),
         (psycopg, "connect", connect_blocking),
         (ids, "secrets", Secrets(chance)),
+        (ids, "randbits", chance.getrandbits),
         (engine, "LogReader", lambda conninfo: connections.SimulatedReader(server)),
         (engine, "gc", Collector()),
         (projector, "gc", Collector()),
