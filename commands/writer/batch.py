@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -19,7 +20,6 @@ from domain.values import command_stream
 from eventlog.codec import Row
 
 COMMANDS_MAX = 256
-DECIDE_S_MAX = 0.005
 
 COMMANDS = Counter("berth_commands", "Commands decided", ["command", "outcome"])
 DECISION_SECONDS = Histogram(
@@ -59,18 +59,11 @@ class Batch:
         self.answered: list[tuple[Ticket, list[Answer]]] = []
         self.ended: dict[str, Answer] = {}  # operation id → what those who wait for its end are told
         self.commands = 0
-        self._decided_s = 0.0
-
-    @property
-    def is_full(self) -> bool:
-        return (
-            self.commands >= COMMANDS_MAX
-            or self._decided_s >= DECIDE_S_MAX
-            or bool(self.answered and self.answered[-1][0].is_alone)
-        )
 
     def takes(self, ticket: Ticket) -> bool:
-        return not self.is_full and not (ticket.is_alone and self.answered)
+        if not self.answered:
+            return True
+        return self.commands < COMMANDS_MAX and not (ticket.is_alone or self.answered[-1][0].is_alone)
 
     def decide(self, ticket: Ticket) -> None:
         """Decide all of the ticket. Its answers may leave when this batch, and so all before it, is committed."""
@@ -78,9 +71,7 @@ class Batch:
         answers = self._repeats(ticket) or self._decide(ticket)
         self.answered.append((ticket, answers))
         self.commands += len(ticket.items)
-        took_s = time.perf_counter() - began
-        DECISION_SECONDS.observe(took_s / len(ticket.items))
-        self._decided_s += took_s
+        DECISION_SECONDS.observe((time.perf_counter() - began) / len(ticket.items))
 
     def take_back(self) -> list[Ticket]:
         """Undo everything, and give the tickets in their order. What was decided after this batch goes first."""
@@ -106,7 +97,7 @@ class Batch:
             self._note_ended_operations(first)
             for item, answer in zip(ticket.items, answers, strict=True):
                 outcome = "accepted" if answer.problem is None else answer.problem["code"]
-                COMMANDS.labels(item.command.kind, outcome).inc()
+                _counting(item.command.kind, outcome)()
         return answers
 
     def _decide_unit(self, ticket: Ticket) -> list[Answer]:
@@ -164,6 +155,8 @@ class Batch:
 
     def _note_ended_operations(self, first: int) -> None:
         """What those who wait are told, as of the end of this very command."""
+        if not self._tx.ended:
+            return
         for recorded in self._tx.events[first:]:
             if type(recorded.event) not in ENDS or not recorded.stream.startswith("operation/"):
                 continue
@@ -171,6 +164,12 @@ class Batch:
             resource, version = self._decider.view(operation.target, ended=self._tx.ended.get(operation.target))
             id = recorded.stream.partition("/")[2]
             self.ended[id] = end_of(id, operation, resource, version, self._decider.fleet.position)
+
+
+@cache
+def _counting(kind: str, outcome: str) -> Callable[[], None]:
+    # Looking up labels costs more than counting.
+    return COMMANDS.labels(kind, outcome).inc
 
 
 def end_of(id: str, operation: Operation, resource: dict[str, Any] | None, version: int, position: int) -> Answer:

@@ -39,6 +39,8 @@ from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 
 FOLD_PAGE_EVENTS = 5_000
+# The loop has others to serve, and a batch that could be appended goes without those that come later.
+DECIDE_S_MAX = 0.005
 RETRY_S = 0.2
 ANSWER_GRACE_S = 1.0
 
@@ -246,6 +248,8 @@ class Engine:
                 answers = await self._answers(envelope)
         except TimeoutError:
             raise Unavailable(first.id) from None
+        if not any(answer.replayed for answer in answers):
+            return answers
         return [await self._repeats.complete(answer, wait_s=envelope.wait_s) for answer in answers]
 
     async def _answers(self, envelope: Envelope) -> list[Answer]:
@@ -308,8 +312,8 @@ class Engine:
             self._wake.clear()
 
     def _decide_into(self, batch: Batch) -> None:
-        now = time.time()
-        while self._queue and batch.takes(self._queue.first()):
+        now, until = time.time(), time.perf_counter() + DECIDE_S_MAX
+        while self._queue and batch.takes(self._queue.first()) and time.perf_counter() < until:
             ticket = self._queue.take()
             if ticket.future.done():  # nobody waits any more
                 continue
