@@ -143,7 +143,10 @@ class Tail:
                     await asyncio.sleep(RETRY_S)
 
     async def _hand_out(self) -> None:
-        while rows := await asyncio.to_thread(self._reader.page, self.position, PAGE_EVENTS):
+        is_more = True
+        while is_more:
+            rows = await asyncio.to_thread(self._reader.page, self.position, PAGE_EVENTS)
+            is_more = len(rows) == PAGE_EVENTS
             for row in rows:
                 # Most events concern nobody here: without listeners only a token's is decoded.
                 if row.topic.startswith("token."):
