@@ -2,7 +2,10 @@
 
 import logging
 import sys
+from collections.abc import MutableMapping
+from typing import Any
 
+import msgspec
 import structlog
 
 from workers.settings import SettingRefused, Settings
@@ -51,7 +54,7 @@ def run(name: str, settings: Settings) -> int:
 def log_to_stderr(level: str) -> None:
     """One JSON object a line, or coloured columns where a person looks on."""
     is_watched = sys.stderr.isatty()
-    renderer = structlog.dev.ConsoleRenderer() if is_watched else structlog.processors.JSONRenderer()
+    renderer = structlog.dev.ConsoleRenderer() if is_watched else _json
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -64,6 +67,10 @@ def log_to_stderr(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _json(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+    return msgspec.json.encode(event, enc_hook=repr).decode()
 
 
 if __name__ == "__main__":
