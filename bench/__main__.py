@@ -20,6 +20,7 @@ from bench import (
     decision,
     engine,
     fold,
+    growth,
     latency,
     memory,
     over_http,
@@ -117,6 +118,7 @@ PARTS: dict[str, Callable[[Told], Iterator[list[Row]]]] = {
     "reads": _reads,
     "platform": _platform,
     "take-over": lambda told: iter([takeover.measure(is_short=told.is_short)]),
+    "growth": lambda told: iter([growth.measure(is_short=told.is_short)]),
 }
 
 

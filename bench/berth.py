@@ -82,6 +82,10 @@ def used_with_children_s(pid: int) -> float:
     return used_s(pid) + ended_s + sum(used_s(other) for other in _children(pid))
 
 
+def resident_mib(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def _children(pid: int) -> list[int]:
     found = []
     for directory in Path("/proc").glob("[0-9]*"):

@@ -34,9 +34,9 @@ def measure(*, is_short: bool) -> list[Row]:
     return [Row("fold", figure, "events/s", "≥ 400,000/s", figure >= 400_000, baseline, figure / baseline)]
 
 
-def events(base: int, n: int) -> list[Recorded]:
+def events(base: int, n: int, *, hosts: int = 1_000) -> list[Recorded]:
     """Those of one provisioning, as the writer records them."""
-    name, host = f"vm-{n}", f"h{n % 1000:06d}"
+    name, host = f"vm-{n}", f"h{n % hosts:06d}"
     stream, shape, operation = f"vm/payments/{name}", SHAPES[n % len(SHAPES)], f"op-{n}"
     steps = (Step("vm.create", deadline=10**15, compensation="vm.delete"),)
     counted = {**shape, "vms": 1}

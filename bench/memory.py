@@ -50,7 +50,7 @@ def vm_kib(count: int) -> float:
     before = _resident_kib()
     base = fleet.position
     for n in range(count):
-        for recorded in (*fold.events(base, n), *_ended(n)):
+        for recorded in (*fold.events(base, n), *ended(n)):
             fleet.fold(decode(encode(recorded)))
     after = _resident_kib()
     assert len(fleet.vms_by_tenant["payments"]) == count
@@ -58,7 +58,8 @@ def vm_kib(count: int) -> float:
     return (after - before) / count
 
 
-def _ended(n: int) -> list[Recorded]:
+def ended(n: int) -> list[Recorded]:
+    """What a controller's reports make of a provisioning: the VM is active, its operation over."""
     operation, vm = f"operation/op-{n}", f"vm/payments/vm-{n}"
     position = 10**9 + n
     events = (

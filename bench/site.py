@@ -6,6 +6,7 @@ from domain.fleet import Fleet
 from domain.group import GroupCreated
 from domain.host import HostRegistered
 from domain.quota import QuotaSet
+from domain.rack import RackCreated
 from domain.recorded import Recorded
 from domain.tenant import TenantCreated
 
@@ -13,7 +14,7 @@ CAPACITY = {"cpu": 128, "memory_mib": 524_288, "storage_gib": 10_000}
 SHAPES = [{"cpu": 1 + n % 5, "memory_mib": 2048 * (1 + n % 4), "storage_gib": 10 + n % 20} for n in range(20)]
 
 
-def events(hosts: int) -> list[tuple[str, Any]]:
+def events(hosts: int, *, racks: int = 0) -> list[tuple[str, Any]]:
     """(stream, event) of the site, in order."""
     found: list[tuple[str, Any]] = [
         ("tenant/acme", TenantCreated("t1", "acme")),
@@ -22,8 +23,12 @@ def events(hosts: int) -> list[tuple[str, Any]]:
         ("quota/std/acme", QuotaSet("q1", "std", "acme", {"cpu": 10**9}, {})),
         ("quota/std/payments", QuotaSet("q2", "std", "payments", {"cpu": 10**9}, {})),
     ]
-    names = [f"h{n:06d}" for n in range(hosts)]
-    return found + [(f"host/{name}", HostRegistered(f"u-{name}", name, "std", CAPACITY)) for name in names]
+    for n in range(racks):
+        found.append((f"rack/r{n:04d}", RackCreated(f"u-r{n:04d}", f"r{n:04d}", "eu", f"dc-{n % 4}")))
+    for n in range(hosts):
+        name, rack = f"h{n:06d}", f"r{n % racks:04d}" if racks else None
+        found.append((f"host/{name}", HostRegistered(f"u-{name}", name, "std", CAPACITY, rack)))
+    return found
 
 
 def a_fleet(hosts: int) -> Fleet:
