@@ -29,6 +29,7 @@ from bench import (
     reads,
     relaying,
     servers,
+    starting,
     takeover,
     whole,
 )
@@ -107,6 +108,11 @@ def _platform(told: Told) -> Iterator[list[Row]]:
         yield whole.measure(running, requests, is_short=told.is_short)
 
 
+def _start(told: Told) -> Iterator[list[Row]]:
+    with servers.running() as running:
+        yield starting.measure(running, is_short=told.is_short)
+
+
 # Each has servers of its own.
 PARTS: dict[str, Callable[[Told], Iterator[list[Row]]]] = {
     "fold": lambda told: iter([fold.measure(is_short=told.is_short)]),
@@ -117,6 +123,7 @@ PARTS: dict[str, Callable[[Told], Iterator[list[Row]]]] = {
     "http": _http,
     "reads": _reads,
     "platform": _platform,
+    "start": _start,
     "take-over": lambda told: iter([takeover.measure(is_short=told.is_short)]),
     "growth": lambda told: iter([growth.measure(is_short=told.is_short)]),
 }

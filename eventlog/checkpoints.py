@@ -202,7 +202,7 @@ def fill(fleet: Fleet, taken: Snapshot, *, only: type | None = None) -> None:
 def restore(conninfo: str, fleet: Fleet, *, until: int | None = None, only: type | None = None) -> bool:
     """Bring an empty fleet to the newest sound checkpoint, at most at `until`; False if there is none. Blocking.
 
-    Cost: some 3 µs an entry. Raises psycopg.Error if the database can't be reached.
+    Cost: some 4 µs an entry. Raises psycopg.Error if the database can't be reached.
     """
     with _reading(conninfo) as connection:
         for head in reversed(heads(connection)):
