@@ -222,7 +222,7 @@ def show(profile: Profile, *, functions: int) -> None:
         f"{profile.name}: {each_us:,.0f} µs of processor time a provisioning,"
         f" {profile.used_s / profile.passed_s:.2f} of a core, {profile.commands / profile.passed_s:,.0f}/s"
     )
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for heading in ("part", "µs", "%"):
         table.add_column(heading, justify="left" if heading == "part" else "right")
     for counted, most in ((profile.parts, len(profile.parts)), (profile.functions, functions)):
@@ -231,16 +231,22 @@ def show(profile: Profile, *, functions: int) -> None:
             share = samples / total
             table.add_row(name, f"{each_us * share:,.1f}", f"{share * 100:.1f}")
         table.add_section()
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    _print(title, table)
 
 
 def show_processes(held: whole.Step) -> None:
-    table = Table(title=f"whole system at {held.per_s:,.0f} provisionings/s to active", title_justify="left")
+    table = Table()
     for heading in ("process", "µs a provisioning", "cores"):
         table.add_column(heading, justify="left" if heading == "process" else "right")
     for name, cores in (*Counter(held.cores).most_common(), ("all", sum(held.cores.values()))):
         table.add_row(name, f"{cores / held.answered_per_s * 1e6:,.0f}", f"{cores:.2f}")
-    Console().print(table)
+    _print(f"whole system at {held.per_s:,.0f} provisionings/s to active", table)
+
+
+def _print(title: str, table: Table) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 130, highlight=False)
+    console.print(f"\n{title}")
+    console.print(table)
 
 
 def main() -> int:
