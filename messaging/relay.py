@@ -100,15 +100,19 @@ class Relay:
     async def _publish(self, rows: list[Row]) -> None:
         if not self._log:  # it was empty when we opened
             self._log = decode(rows[0]).event.log
-        for row in rows[:-1]:
-            body, headers = self._message(row)
-            await self._client.publish(subjects.of_event(row), body, headers=headers)
-        last = rows[-1]
+        *before, last = rows
+        if before:
+            # As one block: nats-py's `publish` looks at each header by itself, 4 × what making the message takes.
+            await self._client._send_command(b"".join([self._wire_form(row) for row in before]))
         body, headers = self._message(last)
         ack = await self._stream.publish(subjects.of_event(last), body, headers=headers, timeout=ACK_TIMEOUT_S)
         if ack.seq != last.position:
             raise NotOurStream(f"took the event of position {last.position} as its message {ack.seq}.")
         self.position = last.position
+
+    def _wire_form(self, row: Row) -> bytes:
+        body, headers = self._message(row)
+        return hpub(subjects.of_event(row), body, headers)
 
     def _message(self, row: Row) -> tuple[bytes, dict[str, str]]:
         body, headers = message(row, log=self._log)
@@ -127,6 +131,14 @@ class Relay:
         is_ours = id == message_id(self.position, log=self._log)
         if not is_ours or _decode_command(held.data or b"").command != decode(row).command:
             raise NotOurStream(f"holds another event at {self.position} than the log does.")
+
+
+def hpub(subject: str, body: bytes, headers: dict[str, str]) -> bytes:
+    """A message as it is sent to the server. What goes into headers are names and numbers: no line ends among them."""
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    head = f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
+    assert head.count(b"\n") == len(lines) + 2, head
+    return b"HPUB %s %d %d\r\n%s%s\r\n" % (subject.encode(), len(head), len(head) + len(body), head, body)
 
 
 async def make_streams(stream: JetStreamContext, *, first: int = 1) -> StreamInfo:

@@ -120,6 +120,22 @@ async def test_every_event_stands_at_its_position(
     assert await held(nats_process) == [body(row) for row in reader.page(0, 2000)]
 
 
+async def test_each_event_of_a_page_has_its_headers_and_subject(
+    database: Database, reader: LogReader, nats_process: NatsProcess
+) -> None:
+    await (await an_open_log(database.service, [*rows_after(1, 3), a_command(5, "vm.provision")])).close()
+    async with a_relay(nats_process, reader) as relayed:
+        await relayed.open()
+        await relayed.catch_up()
+    rows = reader.page(0, 10)
+    async with nats_process.user("reader") as client:
+        found = await messages(client, subjects.EVENTS)
+    assert [one.subject for one in found] == [subjects.of_event(row) for row in rows]
+    assert [one.headers for one in found] == [
+        {**message(row, log="5f0c")[1], "Nats-Expected-Last-Sequence": str(row.position - 1)} for row in rows
+    ]
+
+
 async def test_the_audit_is_the_commands_in_order(
     database: Database, reader: LogReader, nats_process: NatsProcess
 ) -> None:

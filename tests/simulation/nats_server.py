@@ -197,6 +197,15 @@ class Client:
     async def publish(self, subject: str, data: bytes, *, headers: dict[str, str] | None = None) -> None:
         self.send(subject, data, headers or {}, None)
 
+    async def _send_command(self, block: bytes) -> None:
+        while block:
+            command, _, block = block.partition(b"\r\n")
+            _, subject, head_bytes, all_bytes = command.split(b" ")
+            head, data = block[: int(head_bytes)], block[int(head_bytes) : int(all_bytes)]
+            lines = head.decode().split("\r\n")[1:-2]
+            self.send(subject.decode(), data, dict(line.split(": ", 1) for line in lines), None)
+            block = block[int(all_bytes) + 2 :]
+
     async def flush(self) -> None:
         await asyncio.sleep(LATENCY_S)
 
