@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from psycopg.conninfo import conninfo_to_dict
 
 from domain.fleet import Entry, Fleet
 from domain.operation import Operation, OperationStarted, OperationStepSucceeded, Step
@@ -325,6 +326,18 @@ def test_gaps_grow_with_age_and_their_number_is_bounded() -> None:
     # The past of any age is some part of that age away, and the last tenth of history is dense.
     assert max(gap / age for gap, age in zip(gaps[:-2], ages[:-2], strict=True)) < 0.85
     assert sum(1 for end in ends if end > 0.9 * ends[-1]) >= 4
+
+
+@pytest.mark.parametrize("loss", ["DROP TABLE berth.checkpoints", "REVOKE ALL ON berth.checkpoints FROM PUBLIC, {}"])
+def test_without_its_table_all_goes_on(database: Database, site: Site, loss: str) -> None:
+    stored(database, site, 60)
+    with psycopg.connect(database.owner) as owner:
+        owner.execute(loss.format(conninfo_to_dict(database.service)["user"]).encode())
+    assert restored(database) is None
+    checkpointer = Checkpointer(database.service, events_between=1)
+    checkpointer.note(site.fleet)
+    checkpointer.settle()
+    assert positions(database) == []
 
 
 def test_it_is_needed_by_nobody(database: Database, site: Site) -> None:

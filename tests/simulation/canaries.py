@@ -13,7 +13,10 @@ from commands.writer.batch import Batch, Ticket
 from commands.writer.engine import Engine
 from domain import operation
 from domain.errors import Conflict
+from domain.fleet import Fleet
 from domain.operation import Operation, OperationStepFailed, Step
+from eventlog import checkpoints
+from eventlog.checkpoints import Snapshot
 from eventlog.codec import decode
 from messaging import relay
 from projections.projector import Projector
@@ -210,6 +213,20 @@ def relaying_without_the_expected_sequence() -> Iterator[Alter]:
         yield _unchanged
 
 
+@contextmanager
+def checkpoints_without_the_newest_entry() -> Iterator[Alter]:
+    snapshot = checkpoints.snapshot
+
+    def short(fleet: Fleet) -> Snapshot:
+        taken = snapshot(fleet)
+        entries = dict(taken.entries)
+        entries.popitem()
+        return msgspec.structs.replace(taken, entries=entries)
+
+    with replaced(checkpoints, "snapshot", short):
+        yield _unchanged
+
+
 class Canary(msgspec.Struct, frozen=True):
     """`put_in` puts the bug in. It must be found within `steps_max` steps; `is_quick`: mostly in a second or two."""
 
@@ -239,6 +256,7 @@ CANARIES = (
     Canary(undone_batches_stay_in_the_fleet),
     Canary(rows_and_position_apart),
     Canary(relaying_without_the_expected_sequence),
+    Canary(checkpoints_without_the_newest_entry, 300_000, is_quick=True),
 )
 STEPS = 15_000
 
