@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import httpx
 import psycopg
 
-from tests.conftest import endpoints_of
+from tests.conftest import ROOT, endpoints_of
 from tests.platform.client import Client, Site
 
 WRITING = (
@@ -19,9 +21,13 @@ WRITING = (
 )
 
 
-def verified(client: Client) -> None:
-    found = client.post("/v1/verify?full=true", {}).json()
-    assert (found["violations"], found["differences"]) == ([], []), found
+def verify_in_full(endpoints: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """As an operator does: what the command ends with, and what it says."""
+    variables = {"BERTH_URL": endpoints["http"], "BERTH_TOKEN": Path(endpoints["token_file"]).read_text().strip()}
+    command = [sys.executable, "-m", "cli", "verify", "--full", "-o", "json"]
+    environment = {**os.environ, **variables}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return ended.returncode, json.loads(ended.stdout)
 
 
 def test_killed_while_writing_one_and_started_from_another_nothing_is_lost_or_done_twice(
@@ -57,7 +63,7 @@ def test_killed_while_writing_one_and_started_from_another_nothing_is_lost_or_do
     assert provision("web-6").status_code == 201
     assert provision("web-7").status_code == 201
     eventually(lambda: newest() > max(stood, int(first.headers["Berth-Position"])))
-    verified(client)
+    assert verify_in_full(endpoints)[0] == 0
 
     kill("api")  # and with it the engine
 
@@ -74,4 +80,18 @@ def test_killed_while_writing_one_and_started_from_another_nothing_is_lost_or_do
     assert provision("web-8").status_code == 201
     listed = client.get("/v1/vms", tenant=site.tenant, min_position=client.end()).json()["items"]
     assert [(vm["name"], vm["state"]) for vm in listed] == [(f"web-{n}", "active") for n in range(9)]
-    verified(client)
+    ended, found = verify_in_full(endpoints)
+    assert (ended, found["violations"], found["differences"]) == (0, [], [])
+
+    with psycopg.connect(endpoints["postgres"]) as connection:
+        connection.execute(
+            "DELETE FROM berth.checkpoints WHERE position < (SELECT max(position) FROM berth.checkpoints)"
+        )
+        connection.execute(
+            "WITH taken AS (DELETE FROM berth.checkpoints RETURNING *) INSERT INTO berth.checkpoints"
+            " SELECT definition, log, position, at, entries, part, parts, digest, 'x', made_at FROM taken"
+        )
+    ended, found = verify_in_full(endpoints)
+    (difference,) = found["differences"]
+    assert ended == 1
+    assert "is damaged" in difference
