@@ -26,6 +26,7 @@ QUEUE_BYTES_MAX = 32 * 1024 * 1024
 LISTENERS_MAX = 1_000
 PAGE_EVENTS = 1_000
 RETRY_S = 0.2
+TOKEN_TOPICS = "token."
 # Under load there is an append every few milliseconds; reading each by itself would cost more than it gives.
 PAUSE_S_LISTENED, PAUSE_S_ALONE = 0.02, 0.2
 
@@ -143,20 +144,32 @@ class Tail:
                     await asyncio.sleep(RETRY_S)
 
     async def _hand_out(self) -> None:
-        is_more = True
-        while is_more:
-            rows = await asyncio.to_thread(self._reader.page, self.position, PAGE_EVENTS)
-            is_more = len(rows) == PAGE_EVENTS
-            for row in rows:
-                # Most events concern nobody here: without listeners only a token's is decoded.
-                if row.topic.startswith("token."):
+        while True:
+            if not self._subscriptions:
+                # Most events concern nobody here: without listeners a token's alone are fetched.
+                end, tokens = await asyncio.to_thread(self._tokens)
+                if self._subscriptions:  # somebody has come meanwhile, and needs all after our position
+                    continue
+                for row in tokens:
                     self._on_event(decode(row))
+                self.position = max(self.position, end)
+                return
+            rows = await asyncio.to_thread(self._reader.page, self.position, PAGE_EVENTS)
+            for row in rows:
+                event = row, decode(row)
+                if row.topic.startswith(TOKEN_TOPICS):
+                    self._on_event(event[1])
                 self.position = row.position
-                if self._subscriptions:
-                    event = row, decode(row)
-                    for subscription in self._subscriptions:
-                        subscription.offer(event)
-                    self._subscriptions = {one for one in self._subscriptions if not one.dropped.is_set()}
+                for subscription in self._subscriptions:
+                    subscription.offer(event)
+            self._subscriptions = {one for one in self._subscriptions if not one.dropped.is_set()}
+            if len(rows) < PAGE_EVENTS:
+                return
+
+    def _tokens(self) -> tuple[int, list[Row]]:
+        """The log's end, and the tokens' events up to there that were not seen."""
+        end = self._reader.end()
+        return end, self._reader.of_topics(TOKEN_TOPICS, after=self.position, until=end)
 
 
 def _tell_end(task: asyncio.Task[None]) -> None:

@@ -22,6 +22,9 @@ _SELECT = SQL("SELECT originator_id, originator_version, notification_id, topic,
 )
 _ONE = _SELECT + SQL("WHERE notification_id = %s")
 _PAGE = _SELECT + SQL("WHERE notification_id > %s ORDER BY notification_id LIMIT %s")
+_OF_TOPICS = _SELECT + SQL(
+    "WHERE notification_id > %s AND notification_id <= %s AND starts_with(topic, %s) ORDER BY notification_id"
+)
 _STREAM = _SELECT + SQL("WHERE originator_id = %s AND originator_version > %s ORDER BY originator_version LIMIT %s")
 _LAST = _SELECT + SQL("WHERE originator_id = %s ORDER BY originator_version DESC LIMIT 1")
 _FIRST_OF_EACH = SQL(
@@ -44,6 +47,11 @@ class LogReader:
         """At most `limit` rows after position `after`, rising."""
         # Not `select_notifications`, which makes a dataclass of each row, and we another: 2 × on reading.
         rows: list[Row] = self._rows(_PAGE, (after, limit))
+        return rows
+
+    def of_topics(self, prefix: str, *, after: int, until: int) -> list[Row]:
+        """The rows after a position, up to another, whose topics begin so; passes over all between, in the server."""
+        rows: list[Row] = self._rows(_OF_TOPICS, (after, until, prefix))
         return rows
 
     def end(self) -> int:
