@@ -15,7 +15,7 @@ from eventlog.table import CONNECT_TIMEOUT_S, EVENTS_TABLE, LOG_CHANNEL, Datasto
 
 WAKE_S = 1.0
 RECONNECT_S = 0.2
-REST_S = 0.005
+REST_S = 0.01
 
 _SELECT = SQL("SELECT originator_id, originator_version, notification_id, topic, state FROM {events} ").format(
     events=EVENTS_TABLE

@@ -27,6 +27,7 @@ from messaging.document import message, message_id
 PAGE_EVENTS = 500
 ACK_TIMEOUT_S = 5.0
 RETRY_S = 0.2
+REST_S = 0.005  # an event is to be in NATS within 20 ms
 NOT_OURS_RETRY_S = 2.0
 LOOK_S = 1.0
 # Each message names the sequence before it, which already makes it stand once. The server remembers the ids of this
@@ -188,7 +189,7 @@ async def run(client: Client, reader: LogReader, conninfo: str) -> None:
     """Relay for ever. With a stream that is not the log's, say so and publish nothing until it was made anew."""
     relay = Relay(client, reader)
     is_open, looked_at, told = False, 0.0, ""
-    async with contextlib.aclosing(log_changes(conninfo)) as changes:
+    async with contextlib.aclosing(log_changes(conninfo, rest_s=REST_S)) as changes:
         async for _ in changes:
             try:
                 if not is_open:
