@@ -1,5 +1,6 @@
 """A VM: a workload with a berth on one host. It claims its size there, and in the quotas of its tenant's chain."""
 
+from sys import intern
 from typing import Any, assert_never
 
 import msgspec
@@ -169,12 +170,13 @@ class Vm(msgspec.Struct, frozen=True, gc=False):
 def evolve(vm: Vm, event: VmEvent) -> Vm:
     match event:
         case VmScheduled():
+            # Thousands of VMs have these names in common; each would keep its own, as the log's decoder gave it.
             return Vm(
                 event.uid,
-                event.tenant,
+                intern(event.tenant),
                 event.name,
-                event.group,
-                event.host,
+                intern(event.group),
+                intern(event.host),
                 event.resources,
                 event.resources,
                 "scheduled",
