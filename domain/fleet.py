@@ -231,6 +231,7 @@ class Fleet:
                 _move(index, value, key, key, was=old is not None, stays=new is not None)
 
     def _index_vm(self, stream: str, old: Vm | None, new: Vm | None) -> None:
+        self.capacity.vm_changed(old, new)
         before, after = (old.host if old else None), (new.host if new else None)
         if before != after:
             _move(self.vms_by_host, stream, before or "", after or "", was=before is not None, stays=after is not None)

@@ -4,8 +4,8 @@ Per group a table of its hosts, sorted by name: capacity and room per class, and
 shape (resources, strategy) a vector of scores that catches up with that list when it is asked. Scores are kept with
 the least of each block of rows, so that the best of 100,000 hosts and the runner-up are found in short steps.
 
-All that a table answers is a function of the hosts, racks and group as they stand, never of the way there: an index
-that was filled by a replay answers as the one that lived through it.
+All that a table answers is a function of the hosts, racks, VMs and group as they stand, never of the way there: an
+index that was filled by a replay answers as the one that lived through it.
 """
 
 from collections import OrderedDict
@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from domain.group import Group
 from domain.host import Host
 from domain.rack import Rack
-from domain.scheduling.registry import STRATEGIES
+from domain.scheduling.demand import Demand, ShapeCounts
+from domain.scheduling.registry import STRATEGIES, reads_demand
 from domain.scheduling.strategies import Scores
 from domain.values import Resources, available, ordered, usable
+from domain.vm import Vm
 
 BLOCK_ROWS = 64
 SHAPES_MAX = 64  # 10 bytes a host each
@@ -57,8 +59,9 @@ class Column:
 class HostTable:
     """The hosts of one group as vectors; `classes` are those of which any host has a capacity."""
 
-    def __init__(self, index: "CapacityIndex", group: Group | None, hosts: list[Host]) -> None:
+    def __init__(self, index: "CapacityIndex", name: str, group: Group | None, hosts: list[Host]) -> None:
         self.index = index
+        self.name = name
         self.hosts = sorted(hosts, key=lambda host: host.name)
         self.names = [host.name for host in self.hosts]
         self.row_of = {name: row for row, name in enumerate(self.names)}
@@ -80,6 +83,7 @@ class HostTable:
         self._columns: dict[str, Column] = {}
         self._labelled: dict[tuple[str, str], Mask] = {}
         self._totals: Totals | None = None
+        self._demand: Demand | None = None
 
     def host_changed(self, new: Host) -> None:
         """Take over a host of the table whose capacity and group are as before."""
@@ -100,6 +104,17 @@ class HostTable:
 
     def racks_changed(self) -> None:
         self._columns.clear()
+
+    def demand_changed(self) -> None:
+        self._demand = None
+
+    def demand(self) -> Demand:
+        """The shapes seen lately."""
+        if self._demand is None:
+            largest = self.capacity.max(1) if len(self.names) else np.zeros(len(self.classes))
+            sizes = dict(zip(self.classes, map(int, largest.tolist()), strict=True))
+            self._demand = Demand(self.index.shape_counts.of(self.name), sizes)
+        return self._demand
 
     @property
     def now(self) -> int:
@@ -190,6 +205,7 @@ class Shape:
     def __init__(self, table: HostTable, resources: Resources, strategy: str) -> None:
         self.table = table
         self.strategy = STRATEGIES[strategy]
+        self.demand = table.demand() if reads_demand(self.strategy) else None
         self.classes = ordered(resources)
         self.fits = 1 + len(self.classes)  # the code of a host that fits
         self._asked = np.array([[0], *([resources.get(name, 0)] for name in table.classes), [0]], dtype=np.float64)
@@ -202,6 +218,12 @@ class Shape:
     def catch_up(self) -> None:
         """Rescore what changed since the last time: some 25 numpy calls, whose number of rows hardly matters."""
         table = self.table
+        if self.demand is not None and (demand := table.demand()) is not self.demand:
+            is_other = demand.weighed != self.demand.weighed  # what was undone leaves an equal one
+            self.demand = demand
+            if is_other:
+                self._rescore()
+                return
         if self._seen == table.now:
             return
         rows = table.since(self._seen)
@@ -262,9 +284,11 @@ class Shape:
         """Scores (those of hosts that don't fit mean nothing) and codes of some hosts."""
         after = room - self._asked
         codes = (after.take(self._lines, 0) < 0).argmax(0)
-        # Without a class no host fits anything, so there is nothing to score.
-        scores = self.strategy(after[1:-1], capacity) if len(capacity) else np.zeros(len(codes))
-        return scores, codes
+        if not len(capacity):  # without a class no host fits anything, so there is nothing to score
+            return np.zeros(len(codes)), codes
+        if self.demand is None:
+            return self.strategy(after[1:-1], capacity), codes
+        return self.strategy(after[1:-1], capacity, self._asked[1:-1], self.demand), codes
 
 
 class Totals:
@@ -317,6 +341,7 @@ class CapacityIndex:
         self.hosts: dict[str, Host] = {}
         self.racks: dict[str, Rack] = {}
         self.groups: dict[str, Group] = {}
+        self.shape_counts = ShapeCounts()
         self._members: dict[str, set[str]] = {}
         self._tables: dict[str, HostTable] = {}
 
@@ -359,11 +384,16 @@ class CapacityIndex:
         if group is not None and (old is None or new is None or old.overcommit != new.overcommit):
             self._tables.pop(group.name, None)
 
+    def vm_changed(self, old: Vm | None, new: Vm | None) -> None:
+        for group in self.shape_counts.vm_changed(old, new):
+            if (table := self._tables.get(group)) is not None:
+                table.demand_changed()
+
     def table(self, group: str) -> HostTable:
         found = self._tables.get(group)
         if found is None:
             hosts = [self.hosts[name] for name in self._members.get(group, ())]
-            found = self._tables[group] = HostTable(self, self.groups.get(group), hosts)
+            found = self._tables[group] = HostTable(self, group, self.groups.get(group), hosts)
         return found
 
     def totals(self, group: str) -> tuple[Resources, Resources]:

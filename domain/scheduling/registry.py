@@ -1,16 +1,21 @@
 """Strategies and filters, found through entry points; the built-in ones register the same way.
 
+A strategy has the signature of those in `strategies.py`. One with two more parameters, `asked` (a column, an amount a
+class) and `demand` (a `Demand`: the shapes seen lately in the group), as in `fragmentation.py`, is given those too, and
+its scores are made anew for all hosts whenever that demand changes.
+
 A plug-in's filter has the signature of those in `filters.py` and runs after them, by name; the reason that it yields,
 its own name as a rule, is what explanations give.
 """
 
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from inspect import signature
 from typing import Any
 
-from domain.scheduling.strategies import Lines, Scores
+from domain.scheduling.strategies import Scores
 
-Strategy = Callable[[Lines, Lines], Scores]
+Strategy = Callable[..., Scores]
 Filter = Callable[..., Any]
 
 BUILT_IN_ORDER = ("place", "labels", "rules")
@@ -21,6 +26,10 @@ def _load(kind: str) -> dict[str, Any]:
 
 
 STRATEGIES: dict[str, Strategy] = _load("berth.strategies")
+
+
+def reads_demand(strategy: Strategy) -> bool:
+    return "demand" in signature(strategy).parameters
 
 
 def filters() -> list[Filter]:

@@ -3,8 +3,8 @@
 A strategy is given what would stay free on each host after the placement, and the usable capacity: a line (a vector,
 one element a host) for each resource class of the group, in a fixed order. Of a class that a host does not have,
 nothing is free. Only elementwise float64 arithmetic in that fixed order, so that one host alone and a hundred thousand
-at once give the same bits on any machine; a plug-in must keep to that, or replays differ. Hosts that don't fit are
-scored too, and what comes of it is not looked at.
+at once give the same bits on any machine; a plug-in must keep to that, or replays differ. (Sums of whole numbers below
+2^53 are exact in any order.) Hosts that don't fit are scored too, and what comes of it is not looked at.
 """
 
 from collections.abc import Sequence

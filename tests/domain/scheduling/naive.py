@@ -3,8 +3,10 @@
 Nothing here is taken from `domain.scheduling`, as the tests hold the two against each other.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from math import ceil
 from typing import Any
 
 from domain.group import Group
@@ -19,6 +21,11 @@ def in_order(classes: set[str]) -> list[str]:
     return [name for name in FIRST if name in classes] + sorted(classes - set(FIRST))
 
 
+def copies(free: dict[str, int], shape: dict[str, int]) -> int:
+    """How many of the shape the amounts would take."""
+    return max(0, min(free[name] // amount for name, amount in shape.items()))
+
+
 class Site:
     """Hosts, racks and groups by name, as they stand."""
 
@@ -26,6 +33,7 @@ class Site:
         self.hosts: dict[str, Host] = {}
         self.racks: dict[str, Rack] = {}
         self.groups: dict[str, Group] = {}
+        self.vms: list[Vm] = []
 
     def hosts_of(self, group: str) -> list[Host]:
         return [self.hosts[name] for name in sorted(self.hosts) if self.hosts[name].group == group]
@@ -127,6 +135,13 @@ class Site:
             parts.append((cap > 0, left / cap if cap else 0.0))
         if strategy == "first_fit":
             return 0.0
+        if strategy == "least_fragmentation":
+            free = {
+                name: self.usable(host, name) and self.usable(host, name) - host.used.get(name, 0) for name in classes
+            }
+            after = {name: amount - resources.get(name, 0) for name, amount in free.items()}
+            loss = sum(w * (copies(free, shape) - copies(after, shape)) for shape, w in self.weights(host.group))
+            return float(loss) + self.score(host, resources, "best_fit")
         if strategy in ("best_fit", "worst_fit"):
             total = 0.0
             for _, part in parts:
@@ -143,6 +158,20 @@ class Site:
         for part in used:
             spread += (part - mean) * (part - mean)
         return spread / len(used)
+
+    def weights(self, group: str) -> list[tuple[dict[str, int], int]]:
+        """The shapes of the VMs placed in the group that hold a place, each with its weight."""
+        hosts = self.hosts_of(group)
+        standing = Counter(
+            tuple(sorted(vm.resources.items())) for vm in self.vms if vm.group == group and vm.host is not None
+        )
+        found = []
+        for shape, count in standing.items():
+            parts = [(amount, max((self.usable(host, name) for host in hosts), default=0)) for name, amount in shape]
+            if all(amount <= largest for amount, largest in parts):
+                size = max(ceil(Fraction(1000 * amount, largest)) for amount, largest in parts)
+                found.append((dict(shape), size * len(f"{count:b}")))
+        return found
 
     # ── over the group ──
 

@@ -29,8 +29,9 @@ USUAL: list[tuple[Resources, str]] = [
     ({"cpu": 1}, "worst_fit"),
     ({"cpu": 2, "memory_mib": 3}, "best_fit"),
     ({"memory_mib": 2}, "balanced"),
+    ({"cpu": 1, "memory_mib": 1}, "least_fragmentation"),
 ]
-strategies = st.sampled_from(["best_fit", "worst_fit", "first_fit", "balanced"])
+strategies = st.sampled_from(["best_fit", "worst_fit", "first_fit", "balanced", "least_fragmentation"])
 shapes = st.one_of(
     st.sampled_from([{"cpu": 1}, {"cpu": 2, "memory_mib": 3}, {"gpu": 1, "cpu": 2}]),
     st.dictionaries(st.sampled_from([*CLASSES, "unheard_of"]), st.integers(1, 9), min_size=1, max_size=4),
@@ -159,6 +160,39 @@ class IndexAgainstLoop(RuleBasedStateMachine):
             self.index.totals(found.group)
             self.index.host_changed(changed, found)
 
+    @rule(group=st.sampled_from(["g0", "g0", "g1"]), resources=shapes, count=st.integers(1, 3))
+    def vms_that_come(self, group: str, resources: Resources, count: int) -> None:
+        """Their shapes count for the group, wherever it went since; what hosts have in use is another matter."""
+        self._compare(group, {"cpu": 1}, "least_fragmentation", None, ())
+        for _ in range(count):
+            vm = replace(a_vm(f"vm-{len(self.site.vms)}", "h0"), group=group, resources=dict(resources))
+            self.index.vm_changed(None, vm)
+            self.site.vms.append(vm)
+        self._compare(group, {"cpu": 1}, "least_fragmentation", None, ())
+
+    @rule(which=st.integers(0, 50), change=st.sampled_from(["goes", "fails", "grows", "starts", "undone"]))
+    def a_vm_changes(self, which: int, change: str) -> None:
+        if not self.site.vms:
+            return
+        old = self.site.vms.pop(which % len(self.site.vms))
+        match change:
+            case "goes":
+                self.index.vm_changed(old, None)
+                return
+            case "fails":
+                new = replace(old, host=None)
+            case "grows":
+                new = replace(old, resources=plus(old.resources, {"cpu": 1}))
+            case _:
+                new = replace(old, state="stopped")
+        self.index.vm_changed(old, new)
+        if change == "undone":
+            self.index.vm_changed(new, None)
+            self.index.table(old.group).demand()
+            self.index.vm_changed(None, old)
+            new = old
+        self.site.vms.append(new)
+
     @rule(set=st.sampled_from(SETS), hosts=st.lists(st.none() | st.sampled_from(HOSTS), max_size=4), chosen=own_rules)
     def members(self, set: str, hosts: list[str | None], chosen: tuple[Rule, ...]) -> None:
         """The set from now on; the first member alone brings rules along."""
@@ -238,9 +272,12 @@ class IndexAgainstLoop(RuleBasedStateMachine):
         for one in self.site.groups.values():
             fresh.group_changed(None, one)
         assert [list(a.items()) for a in fresh.totals(group)] == [list(a.items()) for a in self.index.totals(group)]
+        for vm in reversed(self.site.vms):
+            fresh.vm_changed(None, vm)
         request = PlacementRequest("acme", resources)
         assert load_after(fresh, request, group=group) == load_after(self.index, request, group=group)
-        assert _answer(fresh, request, group) == _answer(self.index, request, group)
+        for strategy in ("balanced", "least_fragmentation"):
+            assert _answer(fresh, request, group, strategy) == _answer(self.index, request, group, strategy)
 
     # ── both sides at once ──
 
@@ -271,8 +308,8 @@ def _placed_or_refused(
         return refusal
 
 
-def _answer(index: CapacityIndex, request: PlacementRequest, group: str) -> str:
-    found = _placed_or_refused(index, request, group, "balanced", {})
+def _answer(index: CapacityIndex, request: PlacementRequest, group: str, strategy: str) -> str:
+    found = _placed_or_refused(index, request, group, strategy, {})
     return str(found.problem() if isinstance(found, NoCapacity) else found)
 
 

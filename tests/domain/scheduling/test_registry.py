@@ -10,7 +10,7 @@ from domain.scheduling import filters, registry, strategies
 
 def test_the_built_in_strategies_register_as_plug_ins_do() -> None:
     assert registry.STRATEGIES["best_fit"] is strategies.best_fit
-    assert {"best_fit", "worst_fit", "first_fit", "balanced"} <= registry.STRATEGIES.keys()
+    assert {"best_fit", "worst_fit", "first_fit", "balanced", "least_fragmentation"} <= registry.STRATEGIES.keys()
 
 
 def test_built_in_filters_run_first_in_their_order_then_plug_ins_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

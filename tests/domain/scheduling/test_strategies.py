@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from domain.scheduling.demand import SHAPES_MAX, Demand
 from domain.scheduling.index import BLOCK_ROWS
-from domain.scheduling.registry import STRATEGIES
-from tests.domain.scheduling.building import a_host, an_index, claimed, placed
+from domain.scheduling.registry import STRATEGIES, reads_demand
+from tests.domain.scheduling.building import a_host, a_vm, an_index, claimed, placed
 
 EMPTY = a_host("a-empty", cpu=8, memory_mib=80)
 HALF = a_host("b-half", cpu=8, memory_mib=80, used={"cpu": 4, "memory_mib": 40})
@@ -61,10 +63,13 @@ amounts = st.lists(st.tuples(st.integers(0, 2**53), st.integers(0, 2**53)), min_
 def test_a_host_alone_is_scored_to_the_bit_as_among_others(hosts: list[list[tuple[int, int]]]) -> None:
     capacity = np.array([[max(pair) for pair in host] for host in hosts], dtype=np.float64).T
     free = np.array([[min(pair) for pair in host] for host in hosts], dtype=np.float64).T
+    counts = {(("cpu", 3), ("memory_mib", 2**20)): 9, (("gpu", 1),): 2, (("memory_mib", 2**52),): 1}
+    demand = Demand(counts, {"cpu": 2**53, "memory_mib": 2**53, "gpu": 2**53})
     for strategy in STRATEGIES.values():
-        together = strategy(free, capacity)
+        more = (np.array([[1.0], [5.0], [0.0]]), demand) if reads_demand(strategy) else ()
+        together = strategy(free, capacity, *more)
         for row in range(len(hosts)):
-            alone = strategy(list(free[:, row : row + 1]), list(capacity[:, row : row + 1]))
+            alone = strategy(list(free[:, row : row + 1]), list(capacity[:, row : row + 1]), *more)
             assert alone.tobytes() == together[row : row + 1].tobytes()
 
 
@@ -91,3 +96,34 @@ def test_asking_again_without_a_claim_gives_the_same_answer() -> None:
     first = placed(index, strategy="best_fit", cpu=1)
     assert first.host == "h100"
     assert placed(index, strategy="best_fit", cpu=1) == first
+
+
+def test_least_fragmentation_keeps_room_for_the_shapes_seen_lately() -> None:
+    """Best fit would take the fuller host; there the newcomer costs the group one more large VM."""
+    index = an_index(a_host("a", cpu=8, used={"cpu": 1}), a_host("b", cpu=8, used={"cpu": 4}))
+    assert placed(index, strategy="least_fragmentation", cpu=1).host == "b"
+    large = replace(a_vm("large", "a"), resources={"cpu": 4})
+    index.vm_changed(None, large)
+    assert placed(index, strategy="least_fragmentation", cpu=1).host == "a"
+    assert placed(index, strategy="best_fit", cpu=1).host == "b"
+
+
+def test_what_was_seen_lately_is_what_lives() -> None:
+    index = an_index(a_host("a", cpu=8, used={"cpu": 1}), a_host("b", cpu=8, used={"cpu": 4}))
+    before = placed(index, strategy="least_fragmentation", cpu=1)
+    large = replace(a_vm("large", "a"), resources={"cpu": 4})
+    index.vm_changed(None, large)
+    assert placed(index, strategy="least_fragmentation", cpu=1) != before
+    index.vm_changed(large, replace(large, host=None, state="failed"))
+    assert placed(index, strategy="least_fragmentation", cpu=1) == before
+
+
+def test_a_shape_that_no_host_could_take_is_no_demand() -> None:
+    shapes = {(("cpu", 9),): 1, (("cpu", 1), ("fpga", 1)): 1, (("cpu", 8),): 1}
+    assert Demand(shapes, {"cpu": 8}).weighed == [(1000, (("cpu", 8),))]
+
+
+def test_more_shapes_than_are_kept_leave_out_those_of_least_weight() -> None:
+    shapes = {(("cpu", amount),): 1 for amount in range(1, SHAPES_MAX + 3)}
+    kept = {shape for _, shape in Demand(shapes, {"cpu": 1000}).weighed}
+    assert kept == {(("cpu", amount),) for amount in range(3, SHAPES_MAX + 3)}

@@ -1,0 +1,97 @@
+"""What a group was asked for lately: the shapes of the VMs that were placed in it and live, each with a weight.
+
+A function of the VMs as they stand, so a replay, a checkpoint and an undone command all leave the same. Weights count
+VMs in powers of two: they rarely change, and with them every score that they enter.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.vm import Vm
+
+SHAPES_MAX = 256
+COPIES_MAX = 2**20  # of one shape on one host: beyond that, one more or less tells nothing
+SIZE_MAX = 1000  # the size of a shape that fills the largest host
+
+Shape = tuple[tuple[str, int], ...]  # (class, amount), by class
+Line = NDArray[np.float64]
+
+
+class ShapeCounts:
+    """How many VMs of each shape hold a place, by the group in which they were placed."""
+
+    def __init__(self) -> None:
+        self._by_group: dict[str, dict[Shape, int]] = {}
+
+    def of(self, group: str) -> Mapping[Shape, int]:
+        return self._by_group.get(group, {})
+
+    def vm_changed(self, old: Vm | None, new: Vm | None) -> list[str]:
+        """The groups whose demand this changes."""
+        before = old is not None and old.host is not None
+        after = new is not None and new.host is not None
+        if before and after and old is not None and new is not None and old.resources is new.resources:
+            return []
+        changed = []
+        if before and old is not None and self._add(old, -1):
+            changed.append(old.group)
+        if after and new is not None and self._add(new, 1):
+            changed.append(new.group)
+        return changed
+
+    def _add(self, vm: Vm, more: int) -> bool:
+        counts = self._by_group.setdefault(vm.group, {})
+        shape = tuple(sorted(vm.resources.items()))
+        was = counts.get(shape, 0)
+        if was + more:
+            counts[shape] = was + more
+        else:
+            del counts[shape]
+            if not counts:
+                del self._by_group[vm.group]
+        return was.bit_length() != (was + more).bit_length()
+
+
+class Demand:
+    """The shapes that some host of a group could take, and what hosts are worth to them.
+
+    The weight of a shape is its size (the largest part, in thousandths, that it takes of any class of the largest
+    host) times the number of binary digits of its count: what is asked often counts more, but the few large ones keep
+    their room. Of more than `SHAPES_MAX`, those of least weight are left out.
+    """
+
+    def __init__(self, counts: Mapping[Shape, int], largest: Mapping[str, int]) -> None:
+        """`largest`: of each class, the most that one host of the group has."""
+        weighed = []
+        for shape, count in counts.items():
+            if all(amount <= largest.get(name, 0) for name, amount in shape):
+                size = max(-(-SIZE_MAX * amount // largest[name]) for name, amount in shape)
+                weighed.append((size * count.bit_length(), shape))
+        self.weighed = sorted(weighed, key=lambda one: (-one[0], one[1]))[:SHAPES_MAX]
+        self._weights = np.array([weight for weight, _ in self.weighed], dtype=np.float64)
+        # Per class the shapes that ask for it, and how much, as a column.
+        self._asking: list[tuple[NDArray[np.intp], Line]] = []
+        for name in largest:
+            amounts = [(n, dict(shape)[name]) for n, (_, shape) in enumerate(self.weighed) if name in dict(shape)]
+            rows = np.array([n for n, _ in amounts], dtype=np.intp)
+            self._asking.append((rows, np.array([[amount] for _, amount in amounts], dtype=np.float64)))
+
+    def worth(self, free: Line) -> Line:
+        """Per host Σ weight × how many of that shape its free amounts would take; `free` is a line a class.
+
+        All are whole numbers below 2^53, so the sum is exact in whatever order it is added.
+        """
+        if not self.weighed:
+            return np.zeros(free.shape[1])
+        copies = np.full((len(self.weighed), free.shape[1]), float(COPIES_MAX))
+        for line, (rows, amounts) in zip(free, self._asking, strict=True):
+            if len(rows) == len(copies):
+                np.minimum(copies, line / amounts, out=copies)
+            elif len(rows):
+                copies[rows] = np.minimum(copies[rows], line / amounts)
+        np.floor(copies, out=copies)
+        np.maximum(copies, 0.0, out=copies)
+        worth: Line = self._weights @ copies
+        return worth
