@@ -37,7 +37,8 @@ TARGET_RATIO = 0.9
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
-    """`rss_mib` is the API process's memory at its end, `done` all that was done; latencies are of what was done."""
+    """Of the API process: `cpu_ms` is the time that it took a command that was done, refusals included, `rss_mib` its
+    memory at the end. `done` is all that was done; latencies are of what was done."""
 
     name: str
     asked_per_s: float
@@ -46,6 +47,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: float
     p99_ms: float
     refused_p99_ms: float = 0.0
+    cpu_ms: float
     rss_mib: float
     done: int
 
@@ -145,7 +147,9 @@ async def _ask(port: int, requests: Iterator[bytes], *, per_s: float, seconds: f
 
 
 def overload(port: int, requests: Iterator[bytes], *, per_s: float, seconds: float, pid: int) -> Phase:
+    before_s = cpu_s(pid)
     tally = uvloop.run(_ask(port, requests, per_s=per_s, seconds=seconds))
+    spent_s = cpu_s(pid) - before_s
     assert not tally.lost, f"{tally.lost} connections were lost"
     done_s, refused_s = sorted(tally.done_s), sorted(tally.refused_s)
     asked, done, refused = tally.counted
@@ -157,6 +161,7 @@ def overload(port: int, requests: Iterator[bytes], *, per_s: float, seconds: flo
         p50_ms=_at(done_s, 0.5) * 1e3,
         p99_ms=_at(done_s, 0.99) * 1e3,
         refused_p99_ms=_at(refused_s, 0.99) * 1e3,
+        cpu_ms=spent_s / len(done_s) * 1e3,
         rss_mib=rss_mib(pid),
         done=len(done_s),
     )
@@ -167,6 +172,7 @@ def most(
 ) -> Phase:
     """As fast as this many clients go that wait for each answer."""
     count = max(connections, int(guess_per_s * seconds))
+    before_s = cpu_s(pid)
     answered = load.run(port, list(itertools.islice(requests, count)), connections=connections)
     return Phase(
         name=f"most, {connections} connections",
@@ -174,9 +180,16 @@ def most(
         done_per_s=answered.per_s,
         p50_ms=answered.p50_ms,
         p99_ms=answered.p99_ms,
+        cpu_ms=(cpu_s(pid) - before_s) / count * 1e3,
         rss_mib=rss_mib(pid),
         done=count,
     )
+
+
+def cpu_s(pid: int) -> float:
+    """What the process has used, in it and in the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def rss_mib(pid: int) -> float:
@@ -223,6 +236,7 @@ def show(phases: list[Phase]) -> None:
         "p50 ms",
         "p99 ms",
         "503 p99 ms",
+        "CPU ms",
         "RSS MiB",
         "KiB a command",
     ):
@@ -232,7 +246,11 @@ def show(phases: list[Phase]) -> None:
         grown = "" if before is None else f"{(phase.rss_mib - before.rss_mib) * 1024 / phase.done:.1f}"
         figures = (phase.asked_per_s, phase.done_per_s, phase.refused_per_s, phase.p50_ms, phase.p99_ms)
         table.add_row(
-            phase.name, *(f"{n:,.0f}" for n in (*figures, phase.refused_p99_ms)), f"{phase.rss_mib:,.0f}", grown
+            phase.name,
+            *(f"{n:,.0f}" for n in (*figures, phase.refused_p99_ms)),
+            f"{phase.cpu_ms:.2f}",
+            f"{phase.rss_mib:,.0f}",
+            grown,
         )
         before = phase
     Console(width=None if sys.stdout.isatty() else 140).print(table)

@@ -43,6 +43,7 @@ FOLD_PAGE_EVENTS = 5_000
 DECIDE_S_MAX = 0.005
 RETRY_S = 0.2
 ANSWER_GRACE_S = 1.0
+COLLECT_AFTER = (10_000, 20, 100)  # allocations; collections of the youngest; of the middle
 
 log = structlog.get_logger()
 
@@ -153,9 +154,11 @@ class Engine:
                 await asyncio.sleep(RETRY_S)
 
     async def _lead(self) -> None:
-        # The fleet lives as long as the process: the collector need not walk it again and again.
+        # The fleet lives as long as the process: the collector need not walk it again and again. Nor what waits to be
+        # decided: with Python's own thresholds that was a fifth of all time when the queue is full (docs/limits.md).
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECT_AFTER)
         self.is_leading, self._is_displaced = True, False
         self._spawn(self._install_admin_token())
         expiring = asyncio.create_task(deadlines.expire(self.fleet, self.submit, grace_s=self._expiry_grace_s))
