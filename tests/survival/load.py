@@ -4,6 +4,7 @@ import random
 import threading
 import time
 import uuid
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -36,6 +37,7 @@ class Load:
         self.acknowledged: list[Acknowledged] = []
         self.failures: list[str] = []
         self.repeats = 0
+        self._stopped_at = 0.0
         self._url, self._token = url, token
         self._seed, self._interval_s = seed, clients / rate
         self._stopping = threading.Event()
@@ -48,15 +50,19 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stopped_at = time.monotonic()
         self._stopping.set()
         for thread in self._threads:
             thread.join(PATIENCE_S + 60.0)
         assert not any(thread.is_alive() for thread in self._threads), "a request never ended"
 
     def longest_silence_s(self, since: float) -> float:
-        """The longest time without any answer to anybody after `since`, by the monotonic clock."""
-        times = sorted(one.at for one in self.acknowledged if one.at >= since)
-        return max((b - a for a, b in zip([since, *times], times, strict=False)), default=0.0)
+        """The longest time without any answer to anybody from `since` until the load ended, by the monotonic clock.
+
+        Later come only the last who wait for an operation's end, which is no silence.
+        """
+        times = sorted(one.at for one in self.acknowledged if since <= one.at <= self._stopped_at)
+        return max(b - a for a, b in pairwise([since, *times, self._stopped_at]))
 
     def _run(self, n: int) -> None:
         chance = random.Random(f"{self._seed}/{n}")
