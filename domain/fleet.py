@@ -170,7 +170,8 @@ class Fleet:
 
     def quotas(self, group: str, chain: Iterable[str]) -> list[Quota]:
         """The quotas that stand in `group` for the tenants of `chain`."""
-        return [q for q in (self.quota(group, name) for name in chain) if q is not None]
+        entries = self.entries
+        return [entries[stream].state for name in chain if (stream := quota_stream(group, name)) in entries]
 
     def group_of(self, vm: Vm) -> str:
         """A VM's group is its host's."""

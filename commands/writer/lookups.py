@@ -47,8 +47,8 @@ class LookUps:
             may_stand = item.key != item.id or envelope.resent
             if may_stand and not self._is_settled_in_memory(item, envelope.actor):
                 streams.append(command_stream(envelope.actor.name, item.key))
-            on = item.command.on()
-            if on.startswith("operation/"):
+            if item.command.kind.startswith("operation."):
+                on = item.command.on()
                 if on in self._fleet.entries:
                     seen[on] = None
                 else:
