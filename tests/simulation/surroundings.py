@@ -70,6 +70,9 @@ class Collector:
     def freeze(self) -> None:
         pass
 
+    def set_threshold(self, *counts: int) -> None:
+        pass
+
 
 class InlineExecutor:
     def __init__(self, *_: Any, **__: Any) -> None:
