@@ -73,7 +73,7 @@ class Fleet:
         self.operations: dict[str, Operation] = {}  # those that run or are stuck, by id
         self.outstanding: dict[str, Step] = {}  # operation id → the step that a controller must still begin
         self.deadlines: dict[str, int] = {}  # operation id → the deadline of its current step
-        self.capacity = CapacityIndex()
+        self.capacity = CapacityIndex(self._vms)
         self._indexes: dict[type, Callable[[str, Any, Any], None]] = {
             Tenant: self._index_tenant,
             Rack: self._index_rack,
@@ -186,6 +186,9 @@ class Fleet:
 
     def members_of(self, tenant: str, set: str) -> list[Vm]:
         return [self.entries[stream].state for stream in sorted(self.members.get((tenant, set), ()))]
+
+    def _vms(self) -> Iterator[Vm]:
+        return (self.entries[stream].state for streams in self.vms_by_tenant.values() for stream in streams)
 
     # ── the indexes ──
 

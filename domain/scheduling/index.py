@@ -9,7 +9,7 @@ index that was filled by a replay answers as the one that lived through it.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +113,7 @@ class HostTable:
         if self._demand is None:
             largest = self.capacity.max(1) if len(self.names) else np.zeros(len(self.classes))
             sizes = dict(zip(self.classes, map(int, largest.tolist()), strict=True))
-            self._demand = Demand(self.index.shape_counts.of(self.name), sizes)
+            self._demand = Demand(self.index.shape_counts(self.name), sizes)
         return self._demand
 
     @property
@@ -337,11 +337,13 @@ class Totals:
 class CapacityIndex:
     """All groups' tables. Each `…_changed` is a function of (old, new) alone; tables are made when first asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, vms: Callable[[], Iterable[Vm]] = tuple) -> None:
+        """`vms` gives all that stand now; asked once, when the first strategy wants to know their shapes."""
         self.hosts: dict[str, Host] = {}
         self.racks: dict[str, Rack] = {}
         self.groups: dict[str, Group] = {}
-        self.shape_counts = ShapeCounts()
+        self._vms = vms
+        self._shape_counts: ShapeCounts | None = None
         self._members: dict[str, set[str]] = {}
         self._tables: dict[str, HostTable] = {}
 
@@ -385,9 +387,19 @@ class CapacityIndex:
             self._tables.pop(group.name, None)
 
     def vm_changed(self, old: Vm | None, new: Vm | None) -> None:
-        for group in self.shape_counts.vm_changed(old, new):
+        if self._shape_counts is None:  # most folds decide nothing: counting would be a tenth of their time
+            return
+        for group in self._shape_counts.vm_changed(old, new):
             if (table := self._tables.get(group)) is not None:
                 table.demand_changed()
+
+    def shape_counts(self, group: str) -> Mapping[tuple[tuple[str, int], ...], int]:
+        """How many VMs of each shape hold a place that they were given in the group."""
+        if self._shape_counts is None:
+            self._shape_counts = ShapeCounts()
+            for vm in self._vms():
+                self._shape_counts.vm_changed(None, vm)
+        return self._shape_counts.of(group)
 
     def table(self, group: str) -> HostTable:
         found = self._tables.get(group)
