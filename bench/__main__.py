@@ -139,7 +139,7 @@ def show(rows: list[Row], machine: str) -> None:
             f"{row.figure:,.1f}",
             row.unit,
             f"{row.baseline:,.1f}" if row.baseline is not None else "",
-            f"{row.ratio:.2f}" if row.ratio is not None else "",
+            "" if row.ratio is None else f"{row.ratio:.2f}" if row.ratio >= 0.1 else f"{row.ratio:.4f}",
             row.target,
             "yes" if row.reached else "no",
         )

@@ -42,7 +42,7 @@ def running(*, hosts: int, **variables: str) -> Iterator[Berth]:
     directory.chmod(0o755)  # as root PostgreSQL runs as another user, who must reach it
     data = directory / "data"
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BERTH_")}
-    own = {"BERTH_DATA": str(data), "BERTH_PORT": "0", "BERTH_SAMPLE": "0", "BERTH_LOG_LEVEL": "warning"}
+    own = {"BERTH_DATA": str(data), "BERTH_PORT": "0", "BERTH_SAMPLE": "0"}
     with open(directory / "supervisor.log", "ab") as log:
         supervisor = child.spawn(
             [sys.executable, "-m", "workers", "supervisor"],

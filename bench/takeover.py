@@ -26,7 +26,7 @@ TARGETS_S = {signal.SIGKILL: ("kill -9", 1.0), signal.SIGSTOP: ("SIGSTOP", 3.0)}
 
 def measure(*, is_short: bool) -> list[Row]:
     rows = []
-    with berth.running(hosts=100, BERTH_STANDBY="1", BERTH_LOG_LEVEL="info") as platform:
+    with berth.running(hosts=100, BERTH_STANDBY="1") as platform:
         numbers = iter(range(10**9))
         for number, (name, target_s) in TARGETS_S.items():
             worst_s = max(_silent_s(platform, number, numbers) for _ in range(1 if is_short else TURNS))
