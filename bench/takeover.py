@@ -28,7 +28,7 @@ def measure(*, is_short: bool) -> list[Row]:
     rows = []
     with berth.running(hosts=100, BERTH_STANDBY="1") as platform:
         numbers = iter(range(10**9))
-        for number, (name, target_s) in TARGETS_S.items():
+        for number, (name, target_s) in list(TARGETS_S.items())[: 1 if is_short else None]:
             worst_s = max(_silent_s(platform, number, numbers) for _ in range(1 if is_short else TURNS))
             rows.append(Row(f"take-over after {name}", worst_s, "s", f"< {target_s:g} s", worst_s < target_s))
     return rows
