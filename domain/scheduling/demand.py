@@ -1,7 +1,7 @@
 """What a group was asked for lately: the shapes of the VMs that were placed in it and live, each with a weight.
 
 A function of the VMs as they stand, so a replay, a checkpoint and an undone command all leave the same. Weights count
-VMs in powers of two: they rarely change, and with them every score that they enter.
+VMs by the digits of their number: they rarely change, and with them every score that they enter.
 """
 
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ class ShapeCounts:
             del counts[shape]
             if not counts:
                 del self._by_group[vm.group]
-        return was.bit_length() != (was + more).bit_length()
+        return _digits(was) != _digits(was + more)
 
 
 @lru_cache(maxsize=4096)
@@ -67,7 +67,7 @@ class Demand:
     """The shapes that some host of a group could take, and what hosts are worth to them.
 
     The weight of a shape is its size (the largest part, in thousandths, that it takes of any class of the largest
-    host) times the number of binary digits of its count: what is asked often counts more, but the few large ones keep
+    host) times the number of base-4 digits of its count: what is asked often counts more, but the few large ones keep
     their room. Of more than `SHAPES_MAX`, those of least weight are left out.
     """
 
@@ -77,30 +77,36 @@ class Demand:
         for shape, count in counts.items():
             if all(amount <= largest.get(name, 0) for name, amount in shape):
                 size = max(-(-SIZE_MAX * amount // largest[name]) for name, amount in shape)
-                weighed.append((size * count.bit_length(), shape))
+                weighed.append((size * _digits(count), shape))
         self.weighed = sorted(weighed, key=lambda one: (-one[0], one[1]))[:SHAPES_MAX]
         self._weights = np.array([weight for weight, _ in self.weighed], dtype=np.float64)
-        # Per class the shapes that ask for it, and how much, as a column.
-        self._asking: list[tuple[NDArray[np.intp], Line]] = []
+        # Per class, a row a shape: what to divide by, and what to add so that a class not asked for limits nothing.
+        self._amounts: list[Line] = []
+        self._unasked: list[Line | None] = []
         for name in largest:
-            amounts = [(n, dict(shape)[name]) for n, (_, shape) in enumerate(self.weighed) if name in dict(shape)]
-            rows = np.array([n for n, _ in amounts], dtype=np.intp)
-            self._asking.append((rows, np.array([[amount] for _, amount in amounts], dtype=np.float64)))
+            asked = np.array([dict(shape).get(name, 0) for _, shape in self.weighed], dtype=np.float64)[:, None]
+            self._amounts.append(np.where(asked > 0, asked, 1.0))
+            self._unasked.append(np.where(asked > 0, 0.0, np.inf) if not asked.all() else None)
 
     def worth(self, free: Line) -> Line:
         """Per host Σ weight × how many of that shape its free amounts would take; `free` is a line a class.
 
-        All are whole numbers below 2^53, so the sum is exact in whatever order it is added.
+        All are whole numbers below 2^53, so the sum is exact in whatever order it is added. A few hundred hosts at a
+        time stay in the cache, which is four times as fast as thousands.
         """
-        if not self.weighed:
-            return np.zeros(free.shape[1])
-        copies = np.full((len(self.weighed), free.shape[1]), float(COPIES_MAX))
-        for line, (rows, amounts) in zip(free, self._asking, strict=True):
-            if len(rows) == len(copies):
-                np.minimum(copies, line / amounts, out=copies)
-            elif len(rows):
-                copies[rows] = np.minimum(copies[rows], line / amounts)
+        shape = (len(self.weighed), free.shape[1])
+        copies, part = np.full(shape, float(COPIES_MAX)), np.empty(shape)
+        for line, amounts, unasked in zip(free, self._amounts, self._unasked, strict=True):
+            np.divide(line, amounts, out=part)
+            if unasked is not None:
+                part += unasked
+            np.minimum(copies, part, out=copies)
         np.floor(copies, out=copies)
         np.maximum(copies, 0.0, out=copies)
         worth: Line = self._weights @ copies
         return worth
+
+
+def _digits(count: int) -> int:
+    """In base 4; none for 0."""
+    return (count.bit_length() + 1) // 2

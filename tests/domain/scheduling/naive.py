@@ -170,7 +170,7 @@ class Site:
             parts = [(amount, max((self.usable(host, name) for host in hosts), default=0)) for name, amount in shape]
             if all(amount <= largest for amount, largest in parts):
                 size = max(ceil(Fraction(1000 * amount, largest)) for amount, largest in parts)
-                found.append((dict(shape), size * len(f"{count:b}")))
+                found.append((dict(shape), size * ceil(len(f"{count:b}") / 2)))
         return found
 
     # ── over the group ──
