@@ -15,7 +15,7 @@ from domain.quota import QuotaDeleted
 from domain.scheduling.registry import STRATEGIES
 from domain.values import Overcommit, group_stream, host_stream, quota_stream
 
-DEFAULT_STRATEGY = "best_fit"
+DEFAULT_STRATEGY = "least_fragmentation"  # what measures best: docs/decisions/0005-the-default-strategy.md
 
 
 def _known(strategy: str) -> str:

@@ -4,11 +4,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from cli.connection import Connection
 from cli.errors import Refused, TimedOut
-from cli.replay.labels import Labels
+from cli.replay.bodies import Bodies
 from cli.replay.stage import Stage
 from cli.replay.tally import Tally
 from cli.replay.trace import Request
@@ -29,7 +28,7 @@ class Player:
         self._tally = tally
         self._singles_left = singles
         self._batch = batch
-        self._sets = Labels()
+        self._bodies = Bodies(group=stage.group, tenant=stage.tenant)
         self._sent = 0
         self._local = threading.local()
         self._lines: list[Connection] = []
@@ -89,7 +88,7 @@ class Player:
         headers = {"Idempotency-Key": self._key("c")}
         started = time.perf_counter()
         try:
-            self._connection.request("POST", "/v1/vms", body=self._body(request), headers=headers)
+            self._connection.request("POST", "/v1/vms", body=self._bodies.of(request), headers=headers)
         except Refused as refused:
             if int(refused.problem.get("status") or 0) in (401, 403):
                 raise
@@ -99,7 +98,7 @@ class Player:
         self._tally.single_ms.append((time.perf_counter() - started) * 1000)
 
     def _create_many(self, run: list[Request]) -> None:
-        commands = [{"command": "vm.provision", **self._body(request)} for request in run]
+        commands = [{"command": "vm.provision", **self._bodies.of(request)} for request in run]
         body = {"commands": commands, "atomic": False}
         headers = {"Idempotency-Key": self._key("b")}
         try:
@@ -168,24 +167,6 @@ class Player:
                     f"the deletion of {self._stage.tenant}/{vm} is still under way after {DELETION_S_MAX:.0f} s, and "
                     "what follows it needs what it frees; see `berth get operations --state stuck`"
                 )
-
-    def _body(self, request: Request) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "tenant": self._stage.tenant,
-            "name": request.vm,
-            "group": self._stage.group,
-            "resources": request.resources,
-        }
-        if request.rule:
-            body["rules"] = [self.rule(request)]
-        return body
-
-    def rule(self, request: Request) -> dict[str, Any]:
-        """The trace's rule as the API's. A set is numbered per rule in traces: set 0 of two rules is two sets."""
-        named = self._sets.of(request.set, f"{request.rule}-{request.set}")
-        if request.rule == "fault_domain":
-            return {"type": "partition", "set": named, "level": "rack", "partition": request.domain}
-        return {"type": request.rule, "set": named, "level": "host"}
 
     def _key(self, letter: str) -> str:
         self._sent += 1

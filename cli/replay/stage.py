@@ -39,24 +39,13 @@ def build(connection: Connection, trace: Trace, *, strategy: str, run: str) -> S
     limits = ample_limits(trace)
     quota = f"/v1/groups/{run}/quotas/{run}"
     connection.request("PUT", quota, body={"limits": limits}, headers={"Idempotency-Key": new_key()})
-    racks, hosts = rack_commands(trace, run), []
-    rack_names = {(command["region"], command["dc"], place): command["name"] for place, command in racks}
-    host_labels = Labels(f"{run}-")
-    for machine in trace.machines:
-        hosts.append(
-            {
-                "command": "host.register",
-                "name": host_labels.of(machine.host),
-                "group": run,
-                "rack": rack_names[label(machine.region), label(machine.dc), machine.rack],
-                "capacity": machine.capacity,
-            }
-        )
+    racks = rack_commands(trace, run)
+    hosts = host_commands(trace, run, racks)
     for commands in _chunks([command for _, command in racks], ATOMIC_COMMANDS_MAX):
         _all_or_nothing(connection, commands)
-    for commands in _chunks([host for host in hosts if host["capacity"]], ATOMIC_HOSTS_MAX):
+    for commands in _chunks(hosts, ATOMIC_HOSTS_MAX):
         _all_or_nothing(connection, commands)
-    return Stage(run, run, run, len(hosts), len(racks), total_capacity(trace))
+    return Stage(run, run, run, len(trace.machines), len(racks), total_capacity(trace))
 
 
 def rack_commands(trace: Trace, run: str) -> list[tuple[str, dict[str, Any]]]:
@@ -70,6 +59,23 @@ def rack_commands(trace: Trace, run: str) -> list[tuple[str, dict[str, Any]]]:
         )
         for region, dc, rack in places
     ]
+
+
+def host_commands(trace: Trace, run: str, racks: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A `host.register` for each host that has anything; `racks` as `rack_commands` gives them."""
+    rack_names = {(command["region"], command["dc"], place): command["name"] for place, command in racks}
+    labels = Labels(f"{run}-")
+    commands = [
+        {
+            "command": "host.register",
+            "name": labels.of(machine.host),
+            "group": run,
+            "rack": rack_names[label(machine.region), label(machine.dc), machine.rack],
+            "capacity": machine.capacity,
+        }
+        for machine in trace.machines
+    ]
+    return [command for command in commands if command["capacity"]]
 
 
 def ample_limits(trace: Trace) -> dict[str, int]:

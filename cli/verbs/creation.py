@@ -13,7 +13,7 @@ from cli.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 CREATABLE = (kinds.TENANT, kinds.RACK, kinds.GROUP, kinds.HOST, kinds.VM, kinds.TOKEN)
-STRATEGIES = ("best_fit", "worst_fit", "first_fit", "balanced")
+STRATEGIES = ("least_fragmentation", "best_fit", "worst_fit", "first_fit", "balanced")
 ROLES = ("viewer", "auditor", "operator", "admin", "controller")
 
 
@@ -76,7 +76,7 @@ def rack(session: Session, /, name: str, **given: Any) -> None:
 
 @create.command(cls=Verb)
 @click.argument("name")
-@click.option("--strategy", type=click.Choice(STRATEGIES), default="best_fit", show_default=True)
+@click.option("--strategy", type=click.Choice(STRATEGIES), default=STRATEGIES[0], show_default=True)
 @click.option("--region", metavar="NAME", help="If set, its hosts must be there.")
 @click.option("--overcommit", multiple=True, metavar="CLASS=RATIO", help="For example cpu=4; may be repeated.")
 @described

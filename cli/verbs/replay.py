@@ -37,7 +37,11 @@ def _speed(text: str) -> float | None:
 @click.argument("trace_path", metavar="TRACE")
 @click.option("--hosts", metavar="HOSTS", help="The trace's hosts (else hosts.csv beside the trace).")
 @click.option(
-    "--strategy", default="best_fit", show_default=True, metavar="STRATEGY", help="Of the group that is made."
+    "--strategy",
+    default="least_fragmentation",
+    show_default=True,
+    metavar="STRATEGY",
+    help="Of the group that is made.",
 )
 @click.option(
     "--speed", type=_speed, default="max", show_default=True, metavar="max|N", help="N s of the trace in one."

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.replay import stage, trace
+from cli.replay.bodies import Bodies
 from cli.replay.labels import LENGTH_MAX, Labels, label
 from cli.replay.tally import SAMPLES, Tally, percentile, reason_of
 from cli.replay.trace import BadTrace, Machine, Request, Trace
@@ -67,14 +68,10 @@ def test_names_become_labels_and_two_things_never_share_one() -> None:
 
 
 def test_a_set_is_numbered_per_rule() -> None:
-    from cli.connection import Connection
-    from cli.replay.player import Player
-
-    built = stage.Stage("run", "run", "run", 0, 0, {})
-    player = Player(Connection("http://127.0.0.1:1", None), built, Tally({}, requests=1), singles=0, batch=1)
+    bodies = Bodies(group="run", tenant="run")
 
     def rule(kind: str, domain: int = 0) -> dict[str, object]:
-        return player.rule(Request(0, "create", "a", {}, kind, "0", domain))
+        return bodies.rule(Request(0, "create", "a", {}, kind, "0", domain))
 
     assert rule("affinity") == {"type": "affinity", "set": "affinity-0", "level": "host"}
     assert rule("anti_affinity") == {"type": "anti_affinity", "set": "anti-affinity-0", "level": "host"}

@@ -106,7 +106,7 @@ def test_a_trace_replayed_again_is_placed_alike(platform: Platform, tmp_path: Pa
         assert first.report[field] == second.report[field], field
 
 
-@pytest.mark.parametrize("strategy", ["worst_fit", "first_fit", "balanced"])
+@pytest.mark.parametrize("strategy", ["best_fit", "worst_fit", "first_fit", "balanced"])
 def test_every_strategy_replays(platform: Platform, tmp_path: Path, strategy: str) -> None:
     replayed = Replayed(platform, EXAMPLES / "topology-c1", tmp_path, "--strategy", strategy, requests_max=FEW)
     report = replayed.report
