@@ -66,7 +66,7 @@ class Fgd:
         if demand is not self._seen:  # the counts of then, until all scores are made anew
             self._seen = demand
             table = self._index.table(self._group)
-            counts = self._index.shape_counts.of(self._group)
+            counts = self._index.shape_counts(self._group)
             self._counts = np.array(list(counts.values()), dtype=np.float64)
             shapes = [[dict(shape).get(name, 0) for shape in counts] for name in table.classes]
             self._shapes = np.array(shapes, dtype=np.float64)[:, :, None]

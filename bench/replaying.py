@@ -5,6 +5,7 @@ A test holds the two together (tests/platform/test_placement_study.py).
 
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from bench import baselines
@@ -34,7 +35,25 @@ class Outcome(NamedTuple):
 
 def replay(trace: Trace, strategy: str, *, stop_at_first_refusal: bool = False) -> Outcome:
     """Replay all of it, or until a request is refused."""
-    ground = Ground(trace, strategy)
+    fleet = Fleet()
+    with _registered(strategy, fleet):
+        return _replay(Ground(fleet, trace, strategy), trace, stop_at_first_refusal=stop_at_first_refusal)
+
+
+@contextmanager
+def _registered(strategy: str, fleet: Fleet) -> Iterator[None]:
+    """A baseline is a strategy for as long as it is replayed, and no longer."""
+    score = baselines.scores(fleet.capacity, RUN).get(strategy)
+    if score is not None:
+        registry.STRATEGIES[strategy] = score
+    try:
+        yield
+    finally:
+        if score is not None:
+            del registry.STRATEGIES[strategy]
+
+
+def _replay(ground: "Ground", trace: Trace, *, stop_at_first_refusal: bool) -> Outcome:
     bodies = Bodies(group=RUN, tenant=RUN)
     tally = Tally(stage.total_capacity(trace), requests=len(trace.requests))
     peak, empty_hosts = 0, 0
@@ -61,10 +80,9 @@ def replay(trace: Trace, strategy: str, *, stop_at_first_refusal: bool = False) 
 class Ground:
     """A fleet with the trace's hosts in one group, and a tenant whose quota is no limit."""
 
-    def __init__(self, trace: Trace, strategy: str) -> None:
-        self.fleet = Fleet()
+    def __init__(self, fleet: Fleet, trace: Trace, strategy: str) -> None:
+        self.fleet = fleet
         self._is_chance = strategy == baselines.RANDOM
-        registry.STRATEGIES.update(baselines.scores(self.fleet.capacity, RUN))
         self._given("group.create", name=RUN, strategy=strategy)
         self._given("tenant.create", name=RUN)
         self._given("quota.set", group=RUN, tenant=RUN, limits=stage.ample_limits(trace))

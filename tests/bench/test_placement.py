@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.baselines import volume_bound
+from bench.placement import BASELINES, STRATEGIES
 from bench.replaying import broken_rules, repeated, replay
 from cli.replay.trace import Machine, Request, Trace
 from domain.host import HostClaimed
+from domain.scheduling import registry
 from domain.vm import Rule, VmScheduled
 from tests.deciding import Site, a_site
 
@@ -98,3 +100,11 @@ def test_a_broken_rule_is_seen(rules: tuple[Rule, Rule], hosts: tuple[str, str],
         tx.record(f"vm/payments/vm-{n}", vm)
         tx.record(f"host/{host}", HostClaimed(f"vm/payments/vm-{n}", {"cpu": 1}))
     assert bool(list(broken_rules(site.fleet))) == is_broken
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES, *BASELINES])
+def test_all_that_is_measured_places_what_there_is_room_for(strategy: str) -> None:
+    trace = a_trace(*(("create", f"vm-{n}", 1 + n % 2) for n in range(6)), hosts=(6, 6))
+    found = replay(trace, strategy)
+    assert (found.tally.placed, found.broken) == (6, [])
+    assert not registry.STRATEGIES.keys() & set(BASELINES)
