@@ -4,17 +4,18 @@ Rows are coalesced: of a resource that changed a hundred times in the stretch, i
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier
-from sqlalchemy import ARRAY, BigInteger, Boolean, Table
+from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Table
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from domain.command import CommandAccepted, CommandRejected
 from domain.fleet import Entry, Fleet
 from domain.recorded import Recorded
+from eventlog.arrays import Bigints, Bools, Texts
 from projections import rows
 from projections.tables import LIVING, audit
 
@@ -59,15 +60,25 @@ def fold(fleet: Fleet, events: Iterable[Recorded]) -> Changes:
 def write(cursor: psycopg.Cursor[Any], changes: Changes) -> None:
     """To be called in a transaction, on a binary cursor whose integers are always bigint."""
     for kind, keys in changes.deletes.items():
-        cursor.execute(_DELETE[kind], (keys,))
+        cursor.execute(_DELETE[kind], (Texts(keys),))
     for kind, found in changes.upserts.items():
         cursor.execute(_UPSERT[kind], _by_column(LIVING[kind], found))
     if changes.audit:
         cursor.execute(_APPEND_AUDIT, _by_column(audit, changes.audit))
 
 
-def _by_column(table: Table, found: Sequence[Row]) -> list[list[Any]]:
-    return [[row[column.name] for row in found] for column in table.columns]
+def _by_column(table: Table, found: Sequence[Row]) -> list[Any]:
+    return [_array(column)([row[column.name] for row in found]) for column in table.columns]
+
+
+def _array(column: Column[Any]) -> Callable[[list[Any]], Any]:
+    match column.type:
+        case BigInteger():
+            return Bigints
+        case Boolean():
+            return Bools
+        case _:
+            return Texts
 
 
 def _insert(table: Table) -> Composed:
@@ -107,9 +118,10 @@ def _upsert(table: Table) -> Composed:
     return SQL("{} ON CONFLICT (key) DO UPDATE SET {}").format(_insert(table), changed)
 
 
-_UPSERT = {kind: _upsert(table) for kind, table in LIVING.items()}
+# As bytes, so that they are not put together for every page.
+_UPSERT = {kind: _upsert(table).as_bytes(None) for kind, table in LIVING.items()}
 _DELETE = {
-    kind: SQL("DELETE FROM {} WHERE key = ANY(%b::text[])").format(Identifier(table.name))
+    kind: SQL("DELETE FROM {} WHERE key = ANY(%b::text[])").format(Identifier(table.name)).as_bytes(None)
     for kind, table in LIVING.items()
 }
-_APPEND_AUDIT = _insert(audit)
+_APPEND_AUDIT = _insert(audit).as_bytes(None)

@@ -22,7 +22,7 @@ from psycopg.types.numeric import Int8BinaryDumper
 
 from domain.fleet import Fleet
 from domain.recorded import Recorded
-from eventlog import checkpoints
+from eventlog import arrays, checkpoints
 from eventlog.checkpoints import EVENTS_BETWEEN_MIN, Checkpointer
 from eventlog.codec import Row, decode
 from eventlog.read import LogReader, log_changes
@@ -83,6 +83,7 @@ class Projector:
         while not schema.try_lock(connection, self.schema):
             # Asked again and again, as a statement that waits would hold back vacuum for as long.
             time.sleep(LOCK_RETRY_S)
+        arrays.register(connection)
         connection.execute("SET synchronous_commit = off")
         if not schema.stands(connection, self.schema):
             schema.make(connection, self.schema)
