@@ -291,6 +291,8 @@ class Engine:
             if self._queue and (batch is None or batch.takes(self._queue.first())):
                 batch = batch or Batch(self._decider)
                 self._decide_into(batch)
+                if not batch.answered:  # all had expired; what is empty keeps nobody waiting
+                    batch = None
             if in_flight is not None and in_flight[1].done():
                 flown, task = in_flight
                 in_flight = None

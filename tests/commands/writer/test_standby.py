@@ -9,6 +9,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from commands.writer.engine import Engine
+from commands.writer.gateway import Actor, Envelope
 from domain.errors import Unavailable
 from domain.invariants import violations
 from projections.rows import resource
@@ -91,6 +92,22 @@ async def test_a_leader_that_is_silent_is_deposed_and_answers_truly(database: Da
     else:
         assert isinstance(answer, Unavailable)
     assert violations(folded(rows)) == []
+
+
+async def test_a_leader_whose_last_command_had_expired_steps_down_all_the_same(database: Database) -> None:
+    server = conninfo_to_dict(database.service)
+    with Proxy(str(server["host"]), int(str(server["port"]))) as proxy:
+        through = make_conninfo(database.service, host="127.0.0.1", port=proxy.port)
+        async with an_engine(through) as paused, a_standby(database.service) as standby:
+            await a_stocked_engine(paused)
+            item = Client.item("vm.provision", a_vm("too-late"))
+            with pytest.raises(Unavailable):
+                await paused.engine.submit(Envelope(Actor("admin", "admin"), (item,), time.time() - 0.1))
+            proxy.hold_answers()
+            await until(lambda: standby.engine.is_leading)
+            proxy.release()
+            await until(lambda: not paused.engine.is_leading)
+            await until(lambda: paused.engine.fleet.position == standby.engine.fleet.position)
 
 
 async def test_a_leader_with_a_sound_connection_is_not_displaced(database: Database) -> None:
