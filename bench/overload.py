@@ -26,7 +26,7 @@ from bench import load, over_http, servers
 from bench.site import a_vm
 from workers.__main__ import log_to_stderr
 
-HOSTS = 4_000  # room for 170,000 VMs
+HOSTS = 8_000  # room for 340,000 VMs
 TURNS = 3
 MOST_CONNECTIONS = (32, 256)
 WARM_S, SWEEP_S = 3.0, 3.0
