@@ -38,9 +38,6 @@ class Bools(list[bool | None]):
 class _ArrayDumper(Dumper):
     format = Format.BINARY
 
-    def dump(self, obj: Any) -> bytes:
-        raise NotImplementedError
-
 
 class _TextsDumper(_ArrayDumper):
     oid = 1009
@@ -70,7 +67,7 @@ class _BoolsDumper(_ArrayDumper):
         return _of(_BOOL, len(obj), [_NULL if one is None else _TRUE if one else _FALSE for one in obj])
 
 
-_DUMPERS: dict[type, type[_ArrayDumper]] = {
+_DUMPERS: dict[type, type[Dumper]] = {
     Texts: _TextsDumper,
     Bytes: _BytesDumper,
     Bigints: _BigintsDumper,
