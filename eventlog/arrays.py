@@ -1,7 +1,8 @@
 """Arrays as parameters of a statement (`%b`), in the server's binary form.
 
-psycopg looks at every element of a list for its type, and at every list for its dumper: some 30 µs a list, and 0.23 µs
-an element. A list that says what it holds takes 3 µs and 0.12. Appends and pages of rows are little else.
+psycopg looks at every element of a list for its type, and at every list for its dumper: 0.23 to 0.27 µs an element of
+long lists, and much more of short ones. A list that says what it holds takes 0.09 to 0.15: 1.5 × on what the projector
+takes for an event in pages of 60 (bench/README.md).
 """
 
 import struct
