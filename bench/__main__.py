@@ -35,7 +35,7 @@ from bench import (
 )
 from bench.row import Row
 from bench.site import a_vm
-from workers.__main__ import log_to_stderr
+from workers.log import log_to_stderr
 
 RESULTS = Path(__file__).with_name("results")
 TABLE_CHARACTERS = 170

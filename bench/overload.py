@@ -24,7 +24,7 @@ from rich.table import Table
 
 from bench import load, over_http, servers
 from bench.site import a_vm
-from workers.__main__ import log_to_stderr
+from workers.log import log_to_stderr
 
 HOSTS = 8_000  # room for 340,000 VMs
 TURNS = 3

@@ -27,7 +27,7 @@ from rich.table import Table
 from bench import berth, engine, load, over_http, projecting, relaying, servers, whole
 from bench.over_http import ROOT
 from bench.site import a_vm
-from workers.__main__ import log_to_stderr
+from workers.log import log_to_stderr
 
 PER_S = 100
 HOSTS = 1_000

@@ -1,13 +1,8 @@
 """`python -m workers NAME` runs one process of Berth: the supervisor, or one of those that it keeps running."""
 
-import logging
 import sys
-from collections.abc import MutableMapping
-from typing import Any
 
-import msgspec
-import structlog
-
+from workers.log import log_to_stderr
 from workers.settings import SettingRefused, Settings
 
 # What a deployment runs; `supervisor` starts all of them but `prepare` and `engine` beside embedded servers.
@@ -49,28 +44,6 @@ def run(name: str, settings: Settings) -> int:
 
             processes.run(name, settings)
             return 0
-
-
-def log_to_stderr(level: str) -> None:
-    """One JSON object a line, or coloured columns where a person looks on."""
-    is_watched = sys.stderr.isatty()
-    renderer = structlog.dev.ConsoleRenderer() if is_watched else _json
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if is_watched else [structlog.processors.format_exc_info]),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-
-
-def _json(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
-    return msgspec.json.encode(event, enc_hook=repr).decode()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,90 @@
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from io import BytesIO
+from typing import Any
+
+from workers.log import Lines
+
+
+class Written(BytesIO):
+    """A file that keeps each of its writes apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: Any) -> int:
+        self.writes.append(bytes(data))
+        return len(data)
+
+
+def written(tell: Callable[[Lines], Awaitable[None]]) -> list[bytes]:
+    async def run() -> None:
+        await tell(Lines(file))
+
+    file = Written()
+    asyncio.run(run())
+    return file.writes
+
+
+def test_what_one_round_of_the_event_loop_tells_is_one_write() -> None:
+    async def tell(lines: Lines) -> None:
+        lines.info(b"1\n")
+        lines.info(b"2\n")
+        await asyncio.sleep(0)
+        lines.info(b"3\n")
+
+    assert written(tell) == [b"1\n2\n", b"3\n"]
+
+
+def test_a_warning_is_written_at_once_after_what_was_told_before_it() -> None:
+    file = Written()
+
+    async def tell() -> None:
+        lines = Lines(file)
+        lines.info(b"1\n")
+        lines.warning(b"2\n")
+        assert file.writes == [b"1\n2\n"]
+
+    asyncio.run(tell())
+
+
+def test_a_thread_without_an_event_loop_waits_for_none() -> None:
+    file = Written()
+    lines = Lines(file)
+    told = threading.Thread(target=lines.info, args=(b"1\n",))
+    told.start()
+    told.join()
+    lines.info(b"2\n")
+    assert file.writes == [b"1\n", b"2\n"]
+
+
+def test_no_line_is_lost_when_a_process_ends() -> None:
+    """Even if its event loop stops before the round's end."""
+    program = """
+import asyncio, structlog
+from workers.log import log_to_stderr
+log_to_stderr("info")
+log = structlog.get_logger()
+def tell():
+    log.debug("not asked for")
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        log.exception("request failed", command=object)
+    log.info("request answered", status=202)
+loop = asyncio.new_event_loop()
+loop.call_soon(tell)
+loop.call_soon(loop.stop)
+loop.run_forever()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, check=True)
+    failed, answered = (json.loads(line) for line in ended.stderr.splitlines())
+    assert (failed["event"], failed["level"], failed["command"]) == ("request failed", "error", "<class 'object'>")
+    assert "ZeroDivisionError: division by zero" in failed["exception"]
+    assert (answered["event"], answered["level"], answered["status"]) == ("request answered", "info", 202)
+    assert failed["timestamp"] <= answered["timestamp"]
