@@ -1,17 +1,24 @@
-"""HTTP connections as uvicorn has them, with the bounds that it lacks.
+"""HTTP connections as uvicorn has them, with the bounds that it lacks, and a shorter way for what is whole.
 
 A client that does not take its answer would hold what was made for it, for ever: after a while its connection is cut.
 A request's head that never ends would be kept whole: it is refused.
+An answer that is there as a whole is written at once, and an idle connection's end is not planned anew for every
+request: both were 14 of the 76 µs that a command took outside of the engine.
 """
 
 import asyncio
 import socket
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import unquote
 
+import httptools
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from api.door import Door
+from api.reply import WHOLE, Reply
 
 HEAD_BYTES_MAX = 64 * 1024
 # How long a client may leave more than the transport's high-water mark (64 KiB) untaken.
@@ -29,18 +36,47 @@ def listening(config: uvicorn.Config) -> list[socket.socket]:
     return [bound, *(bound.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
 
 
+class Exchange(RequestResponseCycle):
+    """A request and its answer. What is sent is ASGI's messages, or a whole answer."""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] != WHOLE:
+            await super().send(message)
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        reply: Reply = message["reply"]
+        self.response_started = self.response_complete = True
+        headers = self.default_headers if self.keep_alive else [*self.default_headers, (b"connection", b"close")]
+        rest = reply.rest(with_body=self.scope["method"] != "HEAD")
+        self.transport.write(_answer(reply.status, headers, rest))
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+
+def _answer(status: int, headers: Iterable[tuple[bytes, bytes]], rest: bytes) -> bytes:
+    return b"".join((STATUS_LINE[status], *(b"%s: %s\r\n" % header for header in headers), rest))
+
+
 class Connection(HttpToolsProtocol):
-    """One connection. `http=Connection` in uvicorn's configuration."""
+    """One connection. `http=Connection, ws="none"` in uvicorn's configuration."""
 
     _untaken: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _is_in_head = True
     _is_head_over = False
     _is_refused = False
+    _idle_since: float | None = None
+    _idle: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         # Counted afterwards and by what arrives at once, not by the byte: in the same data a body may follow.
         was_in_head, self._is_head_over = self._is_in_head, False
+        self._idle_since = None
         super().data_received(data)
         self._head_bytes = self._head_bytes + len(data) if was_in_head and not self._is_head_over else 0
         if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
@@ -48,9 +84,43 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head, self._is_head_over = False, True
-        self._is_refused = self._refuse()
-        if not self._is_refused:
-            super().on_headers_complete()
+        parser = self.parser
+        is_under_way = self.cycle is not None and not self.cycle.response_complete
+        keeps_alive = parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        # What is not plain (an answer still under way, a client that waits before it sends the body or does not read)
+        # goes the long way, to the same answer.
+        is_plain = keeps_alive and not (is_under_way or self.expect_100_continue or self.flow.write_paused)
+        self._is_refused = is_plain and self._refuse()
+        if self._is_refused:
+            return
+        self._describe()
+        cycle = self.cycle = Exchange(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=keeps_alive,
+            on_response=self.on_response_complete,
+        )
+        if is_under_way:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+        else:
+            self._start_asgi_task(cycle, self.app)
+
+    def _describe(self) -> None:
+        scope, url = self.scope, httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = self.parser.get_http_version()
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
 
     def on_body(self, body: bytes) -> None:
         if not self._is_refused:
@@ -61,26 +131,45 @@ class Connection(HttpToolsProtocol):
         if not self._is_refused:
             super().on_message_complete()
         elif not self.transport.is_closing():
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._be_idle()
 
     def _refuse(self) -> bool:
-        """Answer at once, if the door says so. What is not plain (an answer still under way, a client that waits before
-        it sends the body or does not read) goes the long way, to the same answer."""
+        """Answer at once, if the door says so."""
         door: Door | None = self.app_state.get("door")
-        is_under_way = self.cycle is not None and not self.cycle.response_complete
-        if door is None or is_under_way or self.expect_100_continue or self.flow.write_paused:
-            return False
-        if self.parser.get_http_version() != "1.1" or not self.parser.should_keep_alive():
+        if door is None:
             return False
         refusal = door.refusal(self.parser.get_method(), self.url, self.headers)
         if refusal is None:
             return False
-        head = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
-        self.transport.write(b"HTTP/1.1 503 Service Unavailable\r\n" + head + refusal)
+        self.transport.write(_answer(503, self.server_state.default_headers, refusal))
         self.server_state.total_requests += 1
         return True
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._be_idle()
+
+    def _be_idle(self) -> None:
+        self._idle_since = self.loop.time()
+        if self._idle is None:
+            self._idle = self.loop.call_later(self.timeout_keep_alive, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        """One timer for all that comes in its time: setting and cancelling one costs 3 µs."""
+        self._idle = None
+        if self._idle_since is None:  # when it is again, there will be another timer
+            return
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._idle = self.loop.call_later(left_s, self._end_if_idle)
+        else:
+            self.timeout_keep_alive_handler()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -92,6 +181,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_timer()
+        if self._idle is not None:
+            self._idle.cancel()
         super().connection_lost(exc)
 
     def _forget_timer(self) -> None:

@@ -13,7 +13,6 @@ import structlog
 from api import problems
 from api.auth import Tokens
 from api.metrics import HTTP_REQUESTS
-from api.reply import PROBLEM, encode
 from commands.writer.gateway import Actor
 from commands.writer.ids import uuid7
 from domain.errors import Unavailable
@@ -39,7 +38,7 @@ class Door:
         self._answer = b""  # of this second: nothing comes of any of these commands, so one id serves them all
 
     def refusal(self, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
-        """The end of the answer's head and its body; None: let it in, which leads to every other answer."""
+        """The rest of a 503 (`Reply.rest`); None: let it in, which leads to every other answer."""
         if method not in WRITES or url.partition(b"?")[0] in self._not_commands:
             return None
         known = self._tokens.known(next((value for name, value in headers if name == b"authorization"), None))
@@ -52,7 +51,7 @@ class Door:
             return None
         self._refused[method] += 1
         if not self._answer:
-            self._answer = _answer(id := uuid7())
+            self._answer = problems.refusal(Unavailable(id := uuid7())).rest()
             asyncio.get_running_loop().call_later(TOLD_EVERY_S, self._tell, id)
         return self._answer
 
@@ -66,13 +65,3 @@ class Door:
             HTTP_REQUESTS.labels(method.decode(), "*", 503).inc(refused)
         self._refused.clear()
         self._answer = b""
-
-
-def _answer(id: str) -> bytes:
-    body = encode(Unavailable(id).problem())
-    return b"content-type: %s\r\ncontent-length: %d\r\nretry-after: %d\r\nx-content-type-options: nosniff\r\n\r\n%s" % (
-        PROBLEM,
-        len(body),
-        problems.RETRY_S,
-        body,
-    )

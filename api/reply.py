@@ -9,6 +9,9 @@ PROBLEM = b"application/problem+json"
 HTML = b"text/html; charset=utf-8"
 CSV = b"text/csv; charset=utf-8; header=present"
 
+# The type of an ASGI message of our own, which `api/connection.py` takes: {type, reply}, a response as a whole.
+WHOLE = "berth.http.response"
+
 Headers = tuple[tuple[bytes, bytes], ...]
 
 encode = msgspec.json.Encoder().encode
@@ -32,19 +35,16 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     headers: Headers = ()
 
     async def send(self, receive: Any, send: Any) -> None:
-        await send(
-            {
-                "type": "http.response.start",
-                "status": self.status,
-                "headers": [
-                    (b"content-type", self.content_type),
-                    (b"content-length", b"%d" % len(self.body)),
-                    (b"x-content-type-options", b"nosniff"),
-                    *self.headers,
-                ],
-            }
+        await send({"type": WHOLE, "reply": self})
+
+    def rest(self, *, with_body: bool = True) -> bytes:
+        """What follows the status and the headers of every answer: its own headers, and the body."""
+        return b"content-type: %s\r\ncontent-length: %d\r\nx-content-type-options: nosniff\r\n%s\r\n%s" % (
+            self.content_type,
+            len(self.body),
+            b"".join([b"%s: %s\r\n" % header for header in self.headers]),
+            self.body if with_body else b"",
         )
-        await send({"type": "http.response.body", "body": self.body})
 
 
 def json_reply(document: Any, status: int = 200, headers: Headers = ()) -> Reply:

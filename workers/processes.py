@@ -99,6 +99,7 @@ async def api(settings: Settings) -> None:
                 host=settings.host,
                 port=settings.port,
                 http=Connection,
+                ws="none",
                 log_config=None,
                 access_log=False,
                 backlog=BACKLOG,

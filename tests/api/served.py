@@ -85,7 +85,7 @@ class Api:
 
 
 @contextlib.contextmanager
-def served(conninfo: str, *, rate_limit_per_s: float = 0.0) -> Iterator[str]:
+def served(conninfo: str, *, rate_limit_per_s: float = 0.0, keep_alive_s: int = 5) -> Iterator[str]:
     """The URL, while it is served on the log of `conninfo`."""
     listening = socket.create_server(("127.0.0.1", 0))
     ready, stop = threading.Event(), asyncio.Event()
@@ -113,7 +113,13 @@ def served(conninfo: str, *, rate_limit_per_s: float = 0.0) -> Iterator[str]:
                 rate_limit_per_s=rate_limit_per_s,
             )
             config = uvicorn.Config(
-                app, http=Connection, log_level="warning", access_log=False, timeout_graceful_shutdown=1
+                app,
+                http=Connection,
+                ws="none",
+                log_level="warning",
+                access_log=False,
+                timeout_keep_alive=keep_alive_s,
+                timeout_graceful_shutdown=1,
             )
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve(sockets=[listening]))
