@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from commands import claims, finding
 from commands.choice import choose
 from commands.groups import StrategyName
-from commands.model import Asked, Command, Described, Done, Labels, Line, Name, Redescribed
+from commands.model import NO_LABELS, Asked, Command, Described, Done, Labels, Line, Name, Redescribed
 from domain import quota, vm
 from domain.errors import AlreadyExists, NoCapacity
 from domain.fleet import Transaction
@@ -45,7 +45,7 @@ class WhereField(BaseModel):
     room: Name | None = None
     rack: Name | None = None
     host: Name | None = None
-    labels: Labels = {}
+    labels: Labels = NO_LABELS
 
 
 class RuleField(BaseModel):
@@ -79,7 +79,9 @@ class ProvisionVm(Described):
     image: Line | None = None
     strategy: StrategyName | None = None
     where: WhereField | None = None
-    rules: Annotated[list[RuleField], Field(max_length=RULES_MAX)] = []
+    rules: Annotated[list[RuleField], Field(max_length=RULES_MAX)] = Field(
+        default_factory=list, json_schema_extra={"default": []}
+    )
 
     def on(self) -> str:
         return vm_stream(self.tenant, self.name)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 
-class CommandAccepted(msgspec.Struct, frozen=True, omit_defaults=True):
+class CommandAccepted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """An audit entry of a command that was accepted. Its event's position is the receipt's.
 
     `fingerprint` tells whether a repeated key carries the same request; empty when the key was made up. `request` is
@@ -29,7 +29,7 @@ class CommandAccepted(msgspec.Struct, frozen=True, omit_defaults=True):
     batch: str | None = None
 
 
-class CommandRejected(msgspec.Struct, frozen=True, omit_defaults=True):
+class CommandRejected(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """An audit entry of a command that was refused by a decision; `problem` is the answer's body."""
 
     id: str

@@ -24,13 +24,16 @@ AMOUNT_MAX = 2**53 - 1  # exact in JSON numbers everywhere, and sums of a thousa
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class About(msgspec.Struct, frozen=True, omit_defaults=True):
+class About(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What people say about a resource; never read by a decision, but for labels."""
 
     display_name: str | None = None
     external_id: str | None = None
     description: str | None = None
     labels: dict[str, str] = {}
+
+
+NOTHING_SAID = About()  # one for all of whom nothing is said
 
 
 class Bmc(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,7 +10,7 @@ from domain.errors import Conflict, InvalidState
 from domain.values import About, Resources, larger
 
 
-class Where(msgspec.Struct, frozen=True, omit_defaults=True):
+class Where(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Conditions on the host; None and {} ask for nothing."""
 
     region: str | None = None
@@ -21,7 +21,7 @@ class Where(msgspec.Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
 
 
-class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
+class Rule(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What holds between the members of a tenant's named set of VMs, at `level` host, rack or dc.
 
     `type` is affinity, anti_affinity, spread (with `max_skew`) or partition (with `partition`, the VM's own number).

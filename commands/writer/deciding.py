@@ -35,7 +35,7 @@ ResourceOf = Callable[[Fleet, str, Entry | None], dict[str, Any] | None]
 Clock = Callable[[], int]
 
 
-class Context(msgspec.Struct, frozen=True):
+class Context(msgspec.Struct, frozen=True, gc=False):
     """What goes with a command into the decision and its record."""
 
     actor: Actor

@@ -7,7 +7,7 @@ import msgspec
 from commands.model import Command
 
 
-class Actor(msgspec.Struct, frozen=True):
+class Actor(msgspec.Struct, frozen=True, gc=False):
     """Who asks: the token's name, its role, and the tenant that it is confined to (None: everywhere).
 
     `source` is the address that the request came from.
@@ -19,7 +19,7 @@ class Actor(msgspec.Struct, frozen=True):
     source: str | None = None
 
 
-class Item(msgspec.Struct, frozen=True):
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One command of an envelope.
 
     `id` is the command's, a UUIDv7. `key` is the client's, or equals `id` when none was given. `fingerprint` is a
@@ -36,7 +36,7 @@ class Item(msgspec.Struct, frozen=True):
     create_only: bool = False
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class Envelope(msgspec.Struct, frozen=True, gc=False):
     """One command, or several: each for itself in their order, or (`atomic`) all or none.
 
     `expires_at` is in seconds since 1970: after it, what is still undecided is dropped. `wait_s` is how long the
@@ -55,7 +55,7 @@ class Envelope(msgspec.Struct, frozen=True):
     resent: bool = False
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What came of one command. `status` is HTTP's: 200, 201, 202, or the problem's.
 
     `resource` is as it was at `position`, `version` its version there (0: it is gone). `on` is its stream. With a
