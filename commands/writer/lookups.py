@@ -35,11 +35,11 @@ class LookUps:
         self._spawn = spawn
         self._asked: dict[str, asyncio.Future[Row | None]] = {}
 
-    async def known(self, envelope: Envelope) -> Known:
+    async def known(self, envelope: Envelope, *, patience_s: float) -> Known:
         """What the log holds of what the envelope speaks of.
 
         Raises:
-            Unavailable: the log could not be asked.
+            Unavailable: the log could not be asked, or gave no answer in time.
         """
         streams: list[str] = []
         seen: dict[str, Row | None] = {}
@@ -60,7 +60,9 @@ class LookUps:
         loop = asyncio.get_running_loop()
         futures = [self._asked.setdefault(stream, loop.create_future()) for stream in streams]
         # They are shared: unlike gather, wait leaves them alone when this caller is cancelled.
-        await asyncio.wait(futures)
+        _, late = await asyncio.wait(futures, timeout=patience_s)
+        if late:
+            raise Unavailable(envelope.items[0].id)
         return seen | {row.stream: row for future in futures if (row := future.result()) is not None}
 
     def _is_settled_in_memory(self, item: Item, actor: Actor) -> bool:

@@ -350,6 +350,23 @@ async def test_a_foreign_event_in_its_place_makes_the_writer_fold_it_and_decide_
     assert violations(folded(rows)) == []
 
 
+async def test_a_batch_whose_commit_does_not_come_is_unavailable_in_time(database: Database) -> None:
+    server = conninfo_to_dict(database.service)
+    with Proxy(str(server["host"]), int(str(server["port"]))) as proxy:
+        async with an_engine(make_conninfo(database.service, host="127.0.0.1", port=proxy.port)) as client:
+            await a_stocked_engine(client)
+            proxy.hold_answers()
+            flying = asyncio.create_task(client.send("vm.provision", **a_vm("web-0")))
+            await _until_a_vm_stands(database)
+            items = tuple(client.item("vm.provision", a_vm(f"web-{n}")) for n in range(1, 4))
+            with pytest.raises(Unavailable) as late:
+                await client.engine.submit(Envelope(ADMIN, items, time.time() + 0.2))
+            assert late.value.command == items[0].id
+            proxy.release()
+            assert (await flying).status == 202
+            assert (await client.send("tenant.create", name="later")).status == 201
+
+
 async def test_a_request_that_expired_before_its_turn_is_dropped_undecided(database: Database) -> None:
     async with an_engine(database.service) as client:
         item = client.item("tenant.create", {"name": "acme"})

@@ -126,7 +126,7 @@ async def test_a_flood_of_clients_is_refused_beyond_the_bound_and_delays_no_repo
 async def test_a_look_up_that_fails_keeps_no_place(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     async with an_engine(database.service) as client:
 
-        async def fails(envelope: Envelope) -> None:
+        async def fails(envelope: Envelope, *, patience_s: float) -> None:
             raise Unavailable()
 
         with monkeypatch.context() as patched:
