@@ -90,18 +90,23 @@ class Fleet:
     def fold(self, recorded: Recorded) -> Entry | None:
         """Apply one event; answers the entry that it left, also when the aggregate ended with it (and so left the
         fleet)."""
-        event = recorded.event
-        self.position = recorded.position
-        self.at = recorded.at
+        stream, event = recorded.stream, recorded.event
+        self.position = position = recorded.position
+        self.at = at = recorded.at
         evolve = EVOLVE.get(type(event))
         if evolve is None:  # the log's own and commands' events change no aggregate
-            if recorded.position == 1:
+            if position == 1:
                 self.log = event.log
             return None
-        old = self.entries.get(recorded.stream)
-        state = evolve(old.state if old else None, event)
-        entry = Entry(state, recorded.position, old.created_at if old else recorded.at, recorded.at)
-        self.put(recorded.stream, old, None if type(event) in ENDS else entry)
+        old = self.entries.get(stream)
+        before = old.state if old is not None else None
+        state = evolve(before, event)
+        entry = Entry(state, position, old.created_at if old is not None else at, at)
+        if type(event) in ENDS:
+            self.put(stream, old, None)
+        else:
+            self.entries[stream] = entry
+            self._indexes[type(state)](stream, before, state)
         return entry
 
     def put(self, stream: str, old: Entry | None, new: Entry | None) -> None:
@@ -236,6 +241,12 @@ class Fleet:
 
     def _index_vm(self, stream: str, old: Vm | None, new: Vm | None) -> None:
         self.capacity.vm_changed(old, new)
+        if old is None and new is not None and new.host is not None:
+            self.vms_by_host[new.host].add(stream)
+            self.vms_by_tenant[new.tenant].add(stream)
+            for rule in new.rules:
+                self.members[new.tenant, rule.set].add(stream)
+            return
         before, after = (old.host if old else None), (new.host if new else None)
         if before != after:
             _move(self.vms_by_host, stream, before or "", after or "", was=before is not None, stays=after is not None)
