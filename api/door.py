@@ -62,6 +62,6 @@ class Door:
         """Once a second, as counting and telling each by itself would cost more than answering it does."""
         log.warning("commands refused, the queue is full", command=id, refused=self._refused.total())
         for method, refused in self._refused.items():
-            HTTP_REQUESTS.labels(method.decode(), "*", 503).inc(refused)
+            HTTP_REQUESTS[method.decode(), "*", 503] += refused
         self._refused.clear()
         self._answer = b""

@@ -118,9 +118,9 @@ class Path:
             self._endpoints["HEAD"] = self._endpoints["GET"]
         self._any = endpoints[0]
         self.path = self._any.path
-        # Looking up labels costs as much as counting, so what was counted once is kept.
         self._observe = {method: HTTP_SECONDS.labels(method, self.path).observe for method in self._endpoints}
-        self._count: dict[tuple[str, int], Callable[[], None]] = {}
+        # What `get_logger` gives looks in itself first, in vain, for each line.
+        self._log = log.bind()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         began = time.perf_counter()
@@ -164,12 +164,9 @@ class Path:
             method = "other"
         else:
             known(seconds)
-        count = self._count.get((method, status))
-        if count is None:
-            count = self._count[method, status] = HTTP_REQUESTS.labels(method, self.path, status).inc
-        count()
+        HTTP_REQUESTS[method, self.path, status] += 1
         actor: Actor | None = getattr(call, "actor", None)
-        log.info(
+        self._log.info(
             "request answered",
             method=method,
             route=self.path,
