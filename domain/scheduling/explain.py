@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domain.errors import NoCapacity
-from domain.scheduling.index import HostTable, Mask
+from domain.scheduling.table import HostTable, Mask
 from domain.values import Resources, ordered
 
 # Wider than what rounding a sum over all classes may lose, so that the exact best is never left out.

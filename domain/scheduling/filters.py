@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from domain.vm import Rule, Vm
 
 if TYPE_CHECKING:
-    from domain.scheduling.index import Column, HostTable
+    from domain.scheduling.table import Column, HostTable
 
 Mask = NDArray[np.bool_]
 Members = Mapping[str, Sequence[Vm]]

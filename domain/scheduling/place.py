@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domain.scheduling import explain
-from domain.scheduling.index import STATE, CapacityIndex, HostTable, Mask, Shape
+from domain.scheduling.index import CapacityIndex
 from domain.scheduling.registry import BUILT_IN_ORDER, STRATEGIES, filters
+from domain.scheduling.shape import STATE, Shape
+from domain.scheduling.table import HostTable, Mask
 from domain.values import Resources
 from domain.vm import Rule, Vm, Where
 

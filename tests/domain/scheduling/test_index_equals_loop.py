@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from msgspec.structs import replace
 
 from domain.errors import NoCapacity
-from domain.scheduling import index as index_module
+from domain.scheduling import shape as shape_module
+from domain.scheduling import table as table_module
 from domain.scheduling.index import CapacityIndex
 from domain.scheduling.place import Placement, PlacementRequest, fitting_hosts, load_after, place
 from domain.values import About, Resources, minus, plus
@@ -316,12 +318,13 @@ class WithSmallBounds(IndexAgainstLoop):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept = {name: getattr(index_module, name) for name in ("BLOCK_ROWS", "SHAPES_MAX", "CHANGES_MAX")}
-        index_module.BLOCK_ROWS, index_module.SHAPES_MAX, index_module.CHANGES_MAX = 2, 6, 16
+        self.bounds = pytest.MonkeyPatch()
+        self.bounds.setattr(shape_module, "BLOCK_ROWS", 2)
+        self.bounds.setattr(table_module, "SHAPES_MAX", 6)
+        self.bounds.setattr(table_module, "CHANGES_MAX", 16)
 
     def teardown(self) -> None:
-        for name, bound in self.kept.items():
-            setattr(index_module, name, bound)
+        self.bounds.undo()
 
 
 TestIndexAgainstLoop = IndexAgainstLoop.TestCase

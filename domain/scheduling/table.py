@@ -1,0 +1,180 @@
+"""The hosts of one group as vectors, and what is kept about them: scores by request shape, places, labels, totals."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.group import Group
+from domain.host import Host
+from domain.scheduling.demand import Demand
+from domain.scheduling.shape import Amounts, Shape
+from domain.scheduling.totals import Totals
+from domain.values import Resources, ordered, usable
+
+if TYPE_CHECKING:
+    from domain.scheduling.index import CapacityIndex
+
+SHAPES_MAX = 64  # 10 bytes a host each
+CHANGES_MAX = 16_384
+LABEL_MASKS_MAX = 32
+ROOM_MAX = 2**53  # see Amounts
+
+Mask = NDArray[np.bool_]
+
+
+class Column:
+    """A place of each host as a small number: `codes` is −1 where it has none."""
+
+    def __init__(self, places: list[str | None]) -> None:
+        self.code_of: dict[str, int] = {}
+        for name in places:
+            if name is not None:
+                self.code_of.setdefault(name, len(self.code_of))
+        self.codes = np.array([self.code_of[p] if p is not None else -1 for p in places], dtype=np.int32)
+
+    def among(self, names: Iterable[str]) -> Mask:
+        """The hosts at any of these places."""
+        chosen = np.zeros(len(self.code_of) + 1, dtype=np.bool_)  # the last element answers for code −1
+        for name in names:
+            if name in self.code_of:
+                chosen[self.code_of[name]] = True
+        return chosen[self.codes]
+
+
+class HostTable:
+    """The hosts of one group as vectors; `classes` are those of which any host has a capacity."""
+
+    def __init__(self, index: "CapacityIndex", name: str, group: Group | None, hosts: list[Host]) -> None:
+        self.index = index
+        self.name = name
+        self.hosts = sorted(hosts, key=lambda host: host.name)
+        self.names = [host.name for host in self.hosts]
+        self.row_of = {name: row for row, name in enumerate(self.names)}
+        self.overcommit = group.overcommit if group is not None else {}
+        self.classes = ordered({name for host in self.hosts for name, amount in host.capacity.items() if amount})
+        self.class_index = {name: k for k, name in enumerate(self.classes)}
+        capacity = self._lines([usable(host.capacity, self.overcommit) for host in self.hosts])
+        used = self._lines([host.used for host in self.hosts])
+        self.capacity: Amounts = capacity.astype(np.float64)
+        # One line a class, between one that is short where a host takes no new workload and one that is always short:
+        # the first line that is short is then the code of a host, the last one's meaning that it fits. Where there is
+        # no capacity there is no room, also if what runs stands above it: strategies may rely on that.
+        self.room: Amounts = np.full((len(self.classes) + 2, len(self.hosts)), -1.0)
+        self.room[0] = [0 if host.is_schedulable else -1 for host in self.hosts]
+        self.room[1:-1] = np.where(capacity > 0, np.clip(capacity - used, -ROOM_MAX, ROOM_MAX), 0)
+        self.changes: list[int] = []  # rows that changed, oldest first
+        self.cut = 0  # how many older ones are forgotten
+        self.shapes: OrderedDict[tuple[object, ...], Shape] = OrderedDict()
+        self._columns: dict[str, Column] = {}
+        self._labelled: dict[tuple[str, str], Mask] = {}
+        self._totals: Totals | None = None
+        self._demand: Demand | None = None
+
+    def host_changed(self, new: Host) -> None:
+        """Take over a host of the table whose capacity and group are as before."""
+        row = self.row_of[new.name]
+        old = self.hosts[row]
+        self.hosts[row] = new
+        if old.rack != new.rack:
+            self._columns.clear()
+        if old.about is not new.about:
+            self._labelled.clear()
+        if old.used is new.used and old.state == new.state:
+            return
+        self._fill(row)
+        self.changes.append(row)
+        if len(self.changes) >= CHANGES_MAX:
+            del self.changes[: CHANGES_MAX // 2]
+            self.cut += CHANGES_MAX // 2
+
+    def racks_changed(self) -> None:
+        self._columns.clear()
+
+    def demand_changed(self) -> None:
+        self._demand = None
+
+    def demand(self) -> Demand:
+        """The shapes seen lately."""
+        if self._demand is None:
+            largest = self.capacity.max(1) if len(self.names) else np.zeros(len(self.classes))
+            sizes = dict(zip(self.classes, map(int, largest.tolist()), strict=True))
+            self._demand = Demand(self.index.shape_counts(self.name), sizes)
+        return self._demand
+
+    @property
+    def now(self) -> int:
+        """The point in the list of changes up to which all is known."""
+        return self.cut + len(self.changes)
+
+    def since(self, seen: int) -> list[int] | None:
+        """The rows that changed since `now` was `seen`, each once; None if that is no longer known."""
+        if seen < self.cut:
+            return None
+        return list(dict.fromkeys(self.changes[seen - self.cut :]))
+
+    def shape(self, resources: Resources, strategy: str) -> Shape:
+        """The scores for one request shape, up to date."""
+        key = (strategy, *resources.items())
+        found = self.shapes.get(key)
+        if found is None:
+            found = self.shapes[key] = Shape(self, resources, strategy)
+            if len(self.shapes) > SHAPES_MAX:
+                self.shapes.popitem(last=False)
+        else:
+            self.shapes.move_to_end(key)
+            found.catch_up()
+        return found
+
+    def totals(self) -> tuple[Resources, Resources]:
+        if self._totals is None:
+            self._totals = Totals(self)
+        return self._totals.read()
+
+    def column(self, level: str) -> Column:
+        """The places of the hosts at host, rack, room, dc (with its region), dc_name or region."""
+        found = self._columns.get(level)
+        if found is None:
+            found = Column([self.index.place_of(name, level) for name in self.names])
+            self._columns[level] = found
+        return found
+
+    def at(self, level: str, name: str) -> Mask:
+        """The hosts whose region, dc, room, rack or own name is `name`."""
+        if level != "host":
+            return self.column("dc_name" if level == "dc" else level).among((name,))
+        mask = np.zeros(len(self.names), dtype=np.bool_)
+        if (row := self.row_of.get(name)) is not None:
+            mask[row] = True
+        return mask
+
+    def labelled(self, key: str, value: str) -> Mask:
+        """The hosts with this label. Not to be changed by the caller."""
+        found = self._labelled.get((key, value))
+        if found is None:
+            if len(self._labelled) >= LABEL_MASKS_MAX:
+                self._labelled.clear()
+            found = np.array([host.about.labels.get(key) == value for host in self.hosts], dtype=np.bool_)
+            self._labelled[key, value] = found
+        return found
+
+    def free(self, name: str) -> Amounts:
+        """What is free of a class on each host, the state apart."""
+        k = self.class_index.get(name)
+        return np.maximum(self.room[1 + k], 0.0) if k is not None else np.zeros(len(self.names))
+
+    def _fill(self, row: int) -> None:
+        host = self.hosts[row]
+        room, used = usable(host.capacity, self.overcommit), host.used
+        line = [0 if host.is_schedulable else -1]
+        for name in self.classes:
+            cap = room.get(name, 0)
+            line.append(max(-ROOM_MAX, min(cap - used.get(name, 0), ROOM_MAX)) if cap else 0)
+        self.room[:-1, row] = line
+
+    def _lines(self, amounts: list[Resources]) -> NDArray[np.int64]:
+        """One line a class, one element a host."""
+        shape = (len(self.classes), len(amounts))
+        return np.array([[a.get(name, 0) for a in amounts] for name in self.classes], dtype=np.int64).reshape(shape)

@@ -1,0 +1,58 @@
+"""What the hosts of a group use and have available in all, kept by touching only what changed."""
+
+from typing import TYPE_CHECKING
+
+from domain.host import Host
+from domain.values import Resources, available, ordered
+
+if TYPE_CHECKING:
+    from domain.scheduling.table import HostTable
+
+
+class Totals:
+    """Use of all hosts and availability of the schedulable ones, kept the same way."""
+
+    _hosts: list[Host]  # as they are counted
+    _used: Resources
+    _available: Resources
+    _seen: int
+
+    def __init__(self, table: "HostTable") -> None:
+        self.table = table
+        self._recount()
+
+    def read(self) -> tuple[Resources, Resources]:
+        table = self.table
+        rows = table.since(self._seen)
+        if rows is None:
+            self._recount()
+        elif rows:
+            self._seen = table.now
+            for row in rows:
+                self._count(self._hosts[row], -1)
+                self._hosts[row] = table.hosts[row]
+                self._count(self._hosts[row], 1)
+        shown = dict.fromkeys(table.classes, 0)
+        return _shown(shown, self._used), _shown(shown, self._available)
+
+    def _recount(self) -> None:
+        self._seen = self.table.now
+        self._hosts = list(self.table.hosts)
+        self._used = {}
+        self._available = {}
+        for host in self._hosts:
+            self._count(host, 1)
+
+    def _count(self, host: Host, sign: int) -> None:
+        used, free = self._used, self._available
+        for name, amount in host.used.items():
+            used[name] = used.get(name, 0) + sign * amount
+        if host.is_schedulable:
+            for name, amount in available(host.capacity, self.table.overcommit, host.used).items():
+                free[name] = free.get(name, 0) + sign * amount
+
+
+def _shown(classes: Resources, amounts: Resources) -> Resources:
+    """Every class of the table, and what there is of others (a capacity may have been taken back under what runs)."""
+    rest = {name: amount for name, amount in amounts.items() if amount}
+    return {name: rest.get(name, 0) for name in ordered(classes | rest)}
