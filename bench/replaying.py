@@ -87,7 +87,10 @@ class Ground:
         self._given("tenant.create", name=RUN)
         self._given("quota.set", group=RUN, tenant=RUN, limits=stage.ample_limits(trace))
         racks = stage.rack_commands(trace, RUN)
-        for command in [*(command for _, command in racks), *stage.host_commands(trace, RUN, racks)]:
+        hosts = stage.host_commands(trace, RUN, racks)
+        if self._is_chance:  # hosts that are alike are scored once, so each is made the only one of its kind
+            hosts = [{**host, "capacity": {**host["capacity"], "lot": n + 1}} for n, host in enumerate(hosts)]
+        for command in [*(command for _, command in racks), *hosts]:
             self._given(**command)
 
     def create(self, body: dict[str, Any]) -> dict[str, Any] | None:

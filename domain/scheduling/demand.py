@@ -18,6 +18,7 @@ SIZE_MAX = 1000  # the size of a shape that fills the largest host
 
 Shape = tuple[tuple[str, int], ...]  # (class, amount), by class
 Line = NDArray[np.float64]
+ZERO = np.zeros(())
 
 
 class ShapeCounts:
@@ -80,30 +81,19 @@ class Demand:
                 weighed.append((size * _digits(count), shape))
         self.weighed = sorted(weighed, key=lambda one: (-one[0], one[1]))[:SHAPES_MAX]
         self._weights = np.array([weight for weight, _ in self.weighed], dtype=np.float64)
-        # Per class, a row a shape: what to divide by, and what to add so that a class not asked for limits nothing.
-        self._amounts: list[Line] = []
-        self._unasked: list[Line | None] = []
-        for name in largest:
-            asked = np.array([dict(shape).get(name, 0) for _, shape in self.weighed], dtype=np.float64)[:, None]
-            self._amounts.append(np.where(asked > 0, asked, 1.0))
-            self._unasked.append(np.where(asked > 0, 0.0, np.inf) if not asked.all() else None)
+        # A line a class, a row a shape; NaN where a shape does not ask for a class, which then limits nothing.
+        amounts = [[dict(shape).get(name, np.nan) for _, shape in self.weighed] for name in largest]
+        self._amounts = np.array(amounts, dtype=np.float64).reshape(len(largest), len(self.weighed), 1)
 
     def worth(self, free: Line) -> Line:
         """Per host Σ weight × how many of that shape its free amounts would take; `free` is a line a class.
 
-        All are whole numbers below 2^53, so the sum is exact in whatever order it is added. A few hundred hosts at a
-        time stay in the cache, which is four times as fast as thousands.
+        All are whole numbers below 2^53, so the sum is exact in whatever order it is added.
         """
-        shape = (len(self.weighed), free.shape[1])
-        copies, part = np.full(shape, float(COPIES_MAX)), np.empty(shape)
-        for line, amounts, unasked in zip(free, self._amounts, self._unasked, strict=True):
-            np.divide(line, amounts, out=part)
-            if unasked is not None:
-                part += unasked
-            np.minimum(copies, part, out=copies)
-        np.floor(copies, out=copies)
-        np.maximum(copies, 0.0, out=copies)
-        worth: Line = self._weights @ copies
+        parts = np.maximum(free, ZERO)[:, None] / self._amounts
+        copies: Line = np.fmin.reduce(parts, 0, initial=COPIES_MAX)
+        np.floor(copies, copies)
+        worth: Line = self._weights.dot(copies)
         return worth
 
 

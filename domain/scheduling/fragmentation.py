@@ -14,15 +14,10 @@ from numpy.typing import NDArray
 from domain.scheduling.demand import Demand
 from domain.scheduling.strategies import Lines, Scores, best_fit
 
-HOSTS_AT_ONCE = 128  # see Demand.worth
-
 
 def least_fragmentation(free: Lines, capacity: Lines, asked: NDArray[np.float64], demand: Demand) -> Scores:
     """The worth of what the newcomer takes, in copies of the shapes seen lately; among equals, best fit."""
     after = np.asarray(free, dtype=np.float64)
-    lost = np.empty(after.shape[1])
-    for start in range(0, after.shape[1], HOSTS_AT_ONCE):
-        part = after[:, start : start + HOSTS_AT_ONCE]
-        worth = demand.worth(np.concatenate((part + asked, part), axis=1))
-        lost[start : start + HOSTS_AT_ONCE] = worth[: part.shape[1]] - worth[part.shape[1] :]
+    worth = demand.worth(np.concatenate((after + asked, after), 1))
+    lost = worth[: after.shape[1]] - worth[after.shape[1] :]
     return lost + best_fit(free, capacity)

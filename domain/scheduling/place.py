@@ -57,15 +57,16 @@ def place(
     dropped = _dropped(request, table, members)
     if dropped:
         kept, reasons = _filtered(shape, dropped)
-        row, second = _best(np.where(kept, shape.scores[: len(kept)], np.inf))
+        best = _best(np.where(kept, shape.scores[: len(kept)], np.inf))
     else:
         reasons = {shape.reason(code): hosts for code, hosts in enumerate(shape.counts[: shape.fits]) if hosts}
-        row, second = shape.best()
-    if row < 0:
+        best = shape.best()
+    if not best:
         passing = shape.codes != STATE
         for _, gone in dropped:
             passing &= ~gone
         raise explain.no_capacity(table, passing, group=group, resources=request.resources, reasons=reasons)
+    (row, score), *others = best
     return Placement(
         group,
         table.names[row],
@@ -74,8 +75,8 @@ def place(
             "group": group,
             "considered": len(table.names),
             "reasons": explain.counted(reasons),
-            "score": float(shape.scores[row]),
-            "runner_up": {"host": table.names[second], "score": float(shape.scores[second])} if second >= 0 else None,
+            "score": score,
+            "runner_up": {"host": table.names[others[0][0]], "score": others[0][1]} if others else None,
         },
     )
 
@@ -130,17 +131,13 @@ def _filtered(shape: Shape, dropped: list[tuple[str, Mask]]) -> tuple[Mask, dict
     return alive & (codes == shape.fits), {reason: hosts for reason, hosts in reasons.items() if hosts}
 
 
-def _best(scores: NDArray[np.float64]) -> tuple[int, int]:
+def _best(scores: NDArray[np.float64]) -> list[tuple[int, float]]:
     """As `Shape.best`, of scores that may be changed."""
-    row = _least(scores)
-    if row < 0:
-        return -1, -1
-    scores[row] = np.inf
-    return row, _least(scores)
-
-
-def _least(scores: NDArray[np.float64]) -> int:
-    if not len(scores):
-        return -1
-    row = int(scores.argmin())
-    return row if scores[row] != np.inf else -1
+    found = []
+    for _ in range(2):
+        row = int(scores.argmin()) if len(scores) else -1
+        if row < 0 or (score := scores.item(row)) == np.inf:
+            break
+        found.append((row, score))
+        scores[row] = np.inf
+    return found

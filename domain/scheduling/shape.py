@@ -1,10 +1,12 @@
 """The scores of all hosts of a group for one request shape, kept by touching only what changed."""
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from domain.scheduling.kinds import Amounts
 from domain.scheduling.registry import STRATEGIES, reads_demand
 from domain.scheduling.strategies import Scores
 from domain.values import Resources, ordered
@@ -12,13 +14,10 @@ from domain.values import Resources, ordered
 if TYPE_CHECKING:
     from domain.scheduling.table import HostTable
 
-BLOCK_ROWS = 64
+BLOCK_ROWS = 256
+KINDS_AT_ONCE = 512  # what is worked out of them stays in the processor's cache
 
 STATE = 0  # the code of a host that takes no new workload; 1 + k: short of the k-th class of the request
-
-# Whole numbers as float64, which scores are made of: exact up to 2^53, and no request is larger, so room beyond that
-# needs no telling apart.
-Amounts = NDArray[np.float64]
 
 
 class Shape:
@@ -37,15 +36,20 @@ class Shape:
         self.demand = table.demand() if reads_demand(self.strategy) else None
         self.classes = ordered(resources)
         self.fits = 1 + len(self.classes)  # the code of a host that fits
-        self._asked = np.array([[0], *([resources.get(name, 0)] for name in table.classes), [0]], dtype=np.float64)
+        asked = [resources.get(name, 0) for name in table.classes]
+        self._asked = np.array([0, *asked, 0, *(0 for _ in asked)], dtype=np.float64)
+        self._asked_lines = self._asked[1 : 1 + len(asked), None]
         sentinel = 1 + len(table.classes)  # a class that no host has is short everywhere
         lines = [1 + table.class_index[name] if name in table.class_index else sentinel for name in self.classes]
         self._lines = np.array([0, *lines, sentinel])
-        self._blocks_count = max(1, -(-len(table.names) // BLOCK_ROWS))
+        blocks_count = max(1, -(-len(table.names) // BLOCK_ROWS))
+        self.scores = np.full(blocks_count * BLOCK_ROWS, inf)
+        self.codes = np.empty(len(table.names), dtype=np.int16)
+        self._grid = self.scores.reshape(-1, BLOCK_ROWS)
         self._rescore()
 
     def catch_up(self) -> None:
-        """Rescore what changed since the last time: some 25 numpy calls, whose number of rows hardly matters."""
+        """Rescore what changed since the last time: some 30 numpy calls, whose number of rows matters little."""
         table = self.table
         if self.demand is not None and (demand := table.demand()) is not self.demand:
             is_other = demand.weighed != self.demand.weighed  # what was undone leaves an equal one
@@ -53,68 +57,77 @@ class Shape:
             if is_other:
                 self._rescore()
                 return
-        if self._seen == table.now:
+        now = table.now
+        if self._seen == now:
             return
         rows = table.since(self._seen)
         if rows is None:
             self._rescore()
             return
-        self._seen = table.now
-        chosen = np.array(rows)
-        scores, codes = self._score(table.room.take(chosen, 1), table.capacity.take(chosen, 1))
-        before, after = self.codes.take(chosen).tolist(), codes.tolist()
-        if after.count(self.fits) != len(after):
-            scores = np.where(codes == self.fits, scores, np.inf)
-        if before != after:
-            for old, new in zip(before, after, strict=True):
+        self._seen = now
+        new_scores, new_codes = self._score(table.kinds.amounts_of(rows))
+        scores, codes, least = self.scores, self.codes, self._least
+        for row, score, code in zip(rows, new_scores.tolist(), new_codes.tolist(), strict=True):
+            if code != self.fits:
+                score = inf
+            if (old := codes.item(row)) != code:
+                codes[row] = code
                 self.counts[old] -= 1
-                self.counts[new] += 1
-            self.codes[chosen] = codes
-        self.scores[chosen] = scores
-        for block in {row // BLOCK_ROWS for row in rows}:
-            line = self._grid[block]
-            self._least[block] = line[line.argmin()]
+                self.counts[code] += 1
+            was, block = scores.item(row), row // BLOCK_ROWS
+            scores[row] = score
+            if score <= (low := least.item(block)):
+                least[block] = score
+            elif not (was > low and score > low):  # it was the least (or one of them is not a number)
+                line = self._grid[block]
+                least[block] = line[line.argmin()]
 
-    def best(self) -> tuple[int, int]:
-        """The rows with the least and the second least (score, name); −1 where there is none."""
-        row = self._first()
-        if row < 0:
-            return -1, -1
-        scores, least, block = self.scores, self._least, row // BLOCK_ROWS
-        kept, kept_least = scores[row], least[block]
-        scores[row] = np.inf
-        line = self._grid[block]
-        least[block] = line[line.argmin()]
-        second = self._first()
-        scores[row], least[block] = kept, kept_least
-        return row, second
+    def best(self) -> list[tuple[int, float]]:
+        """The rows with the least and the second least (score, name), and their scores; fewer if fewer fit."""
+        least = self._least
+        block = int(least.argmin())
+        line, kept = self._grid[block], least.item(block)
+        first = int(line.argmin())
+        score = line.item(first)
+        if score == inf:
+            return []
+        line[first] = inf  # and now the least of the others
+        least[block] = line.item(line.argmin())
+        other = int(least.argmin())
+        second = int(self._grid[other].argmin())
+        runner_up = self._grid.item(other, second)
+        line[first], least[block] = score, kept
+        found = [(block * BLOCK_ROWS + first, score)]
+        if runner_up != inf:
+            found.append((other * BLOCK_ROWS + second, runner_up))
+        return found
 
     def reason(self, code: int) -> str:
         """The word for a code, as explanations give it."""
         return "state" if code == STATE else f"insufficient:{self.classes[code - 1]}"
 
-    def _first(self) -> int:
-        block = int(self._least.argmin())
-        row = block * BLOCK_ROWS + int(self._grid[block].argmin())
-        return row if self.scores[row] != np.inf else -1
-
     def _rescore(self) -> None:
         table = self.table
         self._seen = table.now
-        scores, codes = self._score(table.room, table.capacity)
-        self.codes = codes.astype(np.int16)
-        self.counts = np.bincount(codes, minlength=self.fits + 1).tolist()
-        self.scores = np.full(self._blocks_count * BLOCK_ROWS, np.inf)
-        self.scores[: len(codes)] = np.where(codes == self.fits, scores, np.inf)
-        self._grid = self.scores.reshape(-1, BLOCK_ROWS)
+        amounts, kind_of = table.kinds.amounts, table.kinds.of
+        scores, codes = np.empty(len(amounts)), np.empty(len(amounts), dtype=np.int16)
+        for start in range(0, len(amounts), KINDS_AT_ONCE):
+            part = slice(start, start + KINDS_AT_ONCE)
+            scores[part], codes[part] = self._score(amounts[part])
+        scores[codes != self.fits] = inf
+        self.counts = table.kinds.counts(codes, self.fits + 1)
+        codes.take(kind_of, out=self.codes, mode="clip")  # with the other modes `out` is filled by way of a copy
+        scores.take(kind_of, out=self.scores[: len(kind_of)], mode="clip")
         self._least = self._grid.min(1)
 
-    def _score(self, room: Amounts, capacity: Amounts) -> tuple[Scores, NDArray[np.intp]]:
+    def _score(self, amounts: Amounts) -> tuple[Scores, NDArray[np.intp]]:
         """Scores (those of hosts that don't fit mean nothing) and codes of some hosts."""
-        after = room - self._asked
-        codes = (after.take(self._lines, 0) < 0).argmax(0)
-        if not len(capacity):  # without a class no host fits anything, so there is nothing to score
+        after = amounts - self._asked
+        codes = np.signbit(after.take(self._lines, 1)).argmax(1)  # no zero here is −0.0
+        count = len(self._asked_lines)
+        if not count:  # without a class no host fits anything, so there is nothing to score
             return np.zeros(len(codes)), codes
+        lines = after.T.copy()  # a line in one piece is half the price in all that follows
         if self.demand is None:
-            return self.strategy(after[1:-1], capacity), codes
-        return self.strategy(after[1:-1], capacity, self._asked[1:-1], self.demand), codes
+            return self.strategy(lines[1 : 1 + count], lines[2 + count :]), codes
+        return self.strategy(lines[1 : 1 + count], lines[2 + count :], self._asked_lines, self.demand), codes

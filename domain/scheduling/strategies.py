@@ -16,6 +16,8 @@ Scores = NDArray[np.float64]
 # As a list of lines or as one matrix, which goes through numpy's machinery once instead of once a class.
 Lines = Sequence[NDArray[np.float64]] | NDArray[np.float64]
 
+ONE = np.ones(())  # half the price of Python's 1.0 where hosts are few
+
 
 def best_fit(free: Lines, capacity: Lines) -> Scores:
     """Least room left: the mean, over the group's classes, of the part that stays free."""
@@ -42,13 +44,11 @@ def balanced(free: Lines, capacity: Lines) -> Scores:
 
 
 def _parts(free: Lines, capacity: Lines) -> Scores:
-    parts: Scores = np.asarray(free, dtype=np.float64) / np.maximum(capacity, 1.0)
+    parts: Scores = np.divide(free, np.maximum(capacity, ONE))
     return parts
 
 
 def _sum(lines: Scores) -> Scores:
     # Not np.sum: it may add pairwise, in an order that depends on the number of elements.
-    total: Scores = lines[0]
-    for line in lines[1:]:
-        total = total + line
+    total: Scores = np.add.accumulate(lines, 0)[-1]
     return total

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from domain.group import Group
 from domain.host import Host
 from domain.scheduling.demand import Demand
-from domain.scheduling.shape import Amounts, Shape
+from domain.scheduling.kinds import Amounts, Kinds
+from domain.scheduling.shape import Shape
 from domain.scheduling.totals import Totals
 from domain.values import Resources, ordered, usable
 
@@ -56,15 +57,12 @@ class HostTable:
         self.overcommit = group.overcommit if group is not None else {}
         self.classes = ordered({name for host in self.hosts for name, amount in host.capacity.items() if amount})
         self.class_index = {name: k for k, name in enumerate(self.classes)}
-        capacity = self._lines([usable(host.capacity, self.overcommit) for host in self.hosts])
-        used = self._lines([host.used for host in self.hosts])
-        self.capacity: Amounts = capacity.astype(np.float64)
-        # One line a class, between one that is short where a host takes no new workload and one that is always short:
-        # the first line that is short is then the code of a host, the last one's meaning that it fits. Where there is
-        # no capacity there is no room, also if what runs stands above it: strategies may rely on that.
-        self.room: Amounts = np.full((len(self.classes) + 2, len(self.hosts)), -1.0)
-        self.room[0] = [0 if host.is_schedulable else -1 for host in self.hosts]
-        self.room[1:-1] = np.where(capacity > 0, np.clip(capacity - used, -ROOM_MAX, ROOM_MAX), 0)
+        self._capacity = self._usable()
+        self.largest = dict(zip(self.classes, map(max, zip(*self._capacity, strict=True)), strict=True))
+        self._is_vast = any(amount > ROOM_MAX for amount in self.largest.values())
+        self.kinds = Kinds(len(self.classes), len(self.hosts))
+        for row in range(len(self.hosts)):
+            self._fill(row)
         self.changes: list[int] = []  # rows that changed, oldest first
         self.cut = 0  # how many older ones are forgotten
         self.shapes: OrderedDict[tuple[object, ...], Shape] = OrderedDict()
@@ -99,9 +97,7 @@ class HostTable:
     def demand(self) -> Demand:
         """The shapes seen lately."""
         if self._demand is None:
-            largest = self.capacity.max(1) if len(self.names) else np.zeros(len(self.classes))
-            sizes = dict(zip(self.classes, map(int, largest.tolist()), strict=True))
-            self._demand = Demand(self.index.shape_counts(self.name), sizes)
+            self._demand = Demand(self.index.shape_counts(self.name), self.largest)
         return self._demand
 
     @property
@@ -162,19 +158,26 @@ class HostTable:
 
     def free(self, name: str) -> Amounts:
         """What is free of a class on each host, the state apart."""
-        k = self.class_index.get(name)
-        return np.maximum(self.room[1 + k], 0.0) if k is not None else np.zeros(len(self.names))
+        if (k := self.class_index.get(name)) is None:
+            return np.zeros(len(self.names))
+        free: Amounts = np.maximum(self.kinds.amounts[:, 1 + k], 0.0)
+        return free.take(self.kinds.of)
+
+    def _usable(self) -> list[tuple[int, ...]]:
+        """The capacity of each host, an amount a class; few are different, so equal ones are one."""
+        found: dict[tuple[int, ...], tuple[int, ...]] = {}
+        lines = []
+        for host in self.hosts:
+            room = usable(host.capacity, self.overcommit)
+            line = tuple([room.get(name, 0) for name in self.classes])
+            lines.append(found.setdefault(line, line))
+        return lines
 
     def _fill(self, row: int) -> None:
-        host = self.hosts[row]
-        room, used = usable(host.capacity, self.overcommit), host.used
-        line = [0 if host.is_schedulable else -1]
-        for name in self.classes:
-            cap = room.get(name, 0)
-            line.append(max(-ROOM_MAX, min(cap - used.get(name, 0), ROOM_MAX)) if cap else 0)
-        self.room[:-1, row] = line
-
-    def _lines(self, amounts: list[Resources]) -> NDArray[np.int64]:
-        """One line a class, one element a host."""
-        shape = (len(self.classes), len(amounts))
-        return np.array([[a.get(name, 0) for a in amounts] for name in self.classes], dtype=np.int64).reshape(shape)
+        """Where there is no capacity there is no room, also if what runs stands above it: strategies may rely on it."""
+        host, capacity = self.hosts[row], self._capacity[row]
+        used = host.used
+        room = [whole and whole - used.get(name, 0) for name, whole in zip(self.classes, capacity, strict=True)]
+        if self._is_vast:
+            room = [min(amount, ROOM_MAX) for amount in room]
+        self.kinds.put(row, (0 if host.is_schedulable else -1, *room, -1, *capacity))

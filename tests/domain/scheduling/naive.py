@@ -42,9 +42,14 @@ class Site:
         ratio = Fraction(self.groups[host.group].overcommit.get(name, 1000), 1000)
         return int(host.capacity.get(name, 0) * ratio)
 
+    def left(self, host: Host, name: str) -> int:
+        """Below 0 where more is in use than there is; of a class that the host does not have there is nothing."""
+        whole = self.usable(host, name)
+        return whole and whole - host.used.get(name, 0)
+
     def free(self, host: Host, name: str) -> int:
         """At least 0, as what is available is shown."""
-        return max(0, self.usable(host, name) - host.used.get(name, 0))
+        return max(0, self.left(host, name))
 
     def rack_of(self, host: str) -> Rack | None:
         found = self.hosts.get(host)
@@ -136,9 +141,7 @@ class Site:
         if strategy == "first_fit":
             return 0.0
         if strategy == "least_fragmentation":
-            free = {
-                name: self.usable(host, name) and self.usable(host, name) - host.used.get(name, 0) for name in classes
-            }
+            free = {name: self.left(host, name) for name in classes}
             after = {name: amount - resources.get(name, 0) for name, amount in free.items()}
             loss = sum(w * (copies(free, shape) - copies(after, shape)) for shape, w in self.weights(host.group))
             return float(loss) + self.score(host, resources, "best_fit")

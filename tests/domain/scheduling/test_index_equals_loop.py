@@ -263,6 +263,19 @@ class IndexAgainstLoop(RuleBasedStateMachine):
             shown = self.index.totals(group)
             assert [{n: a for n, a in amounts.items() if a} for amounts in shown] == [used, available]
 
+    @invariant()
+    def hosts_are_of_one_kind_where_they_are_alike(self) -> None:
+        """And kinds that no host is of any more make place for others."""
+        for group in self.site.groups:
+            hosts, kinds = self.site.hosts_of(group), self.index.table(group).kinds
+            alike = [
+                (host.state == "available", [(self.site.usable(host, n), self.site.left(host, n)) for n in CLASSES])
+                for host in hosts
+            ]
+            numbers = kinds.of.tolist()
+            assert [alike.index(one) for one in alike] == [numbers.index(number) for number in numbers]
+            assert len(kinds.amounts) <= len(hosts)
+
     @rule(group=st.sampled_from(GROUPS), resources=shapes)
     def answers_do_not_depend_on_the_way(self, group: str, resources: Resources) -> None:
         """A fresh index of what stands says the same, to the byte."""
