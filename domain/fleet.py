@@ -8,7 +8,7 @@ function of (old state, new state) alone, so undoing a change is applying it wit
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -302,7 +302,7 @@ class Transaction:
         self.journal: list[tuple[str, Entry | None]] = []
         self.events: list[Recorded] = []
         self.ended: dict[str, Entry] = {}  # what this transaction took out of the fleet, as it was at its end
-        self.known: frozenset[str] = frozenset()  # streams no longer in the fleet that the log is known to hold
+        self.known: Container[str] = ()  # streams no longer in the fleet that the log is known to hold
         self.at = 0  # microseconds since 1970, the same for all events of a command
         self.command = ""
         self.actor = ""

@@ -100,6 +100,7 @@ def _vm(stream: str, entry: Entry) -> Document:
     """In the writer's path of every provisioning, so spelled out: no `_base`."""
     vm: Vm = entry.state
     about = vm.about
+    created_at = shown_time(entry.created_at)
     return {
         "uid": vm.uid,
         "name": vm.name,
@@ -110,8 +111,8 @@ def _vm(stream: str, entry: Entry) -> Document:
         "labels": about.labels,
         "description": about.description,
         "version": entry.version,
-        "created_at": shown_time(entry.created_at),
-        "updated_at": shown_time(entry.updated_at),
+        "created_at": created_at,
+        "updated_at": shown_time(entry.updated_at) if entry.updated_at != entry.created_at else created_at,
         "tenant": vm.tenant,
         "group": vm.group,
         "resources": vm.resources,

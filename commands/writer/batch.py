@@ -82,7 +82,7 @@ class Batch:
     def _repeats(self, ticket: Ticket) -> list[Answer] | None:
         """The first answers again, if this was decided before."""
         found = [self._decider.repeat(item, ticket.context, ticket.known) for item in ticket.items]
-        if all(answer is None for answer in found):
+        if not any(found):
             return None
         # The items of an atomic batch were recorded together, so they come back together.
         return [

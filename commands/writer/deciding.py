@@ -97,7 +97,7 @@ class Decider:
         mark, first, standing = tx.mark(), len(tx.events), fleet.position
         tx.at, tx.command, tx.actor, tx.role, tx.scope = at, item.id, actor.name, actor.role, actor.tenant
         tx.reason = context.reason
-        tx.known = frozenset(known)
+        tx.known = known
         on: str | None = None
         refusal: DomainError
         try:

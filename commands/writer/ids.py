@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from functools import lru_cache
 from random import Random
 
 randbits = Random(secrets.randbits(256)).getrandbits  # of our own, as anybody may seed the shared one
@@ -10,9 +11,14 @@ randbits = Random(secrets.randbits(256)).getrandbits  # of our own, as anybody m
 def uuid7() -> str:
     """RFC 9562: 48 bits of milliseconds, then chance: good enough to be unique, and never a secret."""
     chance = randbits(74)
-    value = (time.time_ns() // 1_000_000) << 80 | 0x7 << 76 | (chance >> 62) << 64 | 0b10 << 62 | chance & (1 << 62) - 1
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    digits = "%018x" % (chance >> 2)  # and the variant's two bits
+    return f"{_begin(time.time_ns() // 1_000_000)}{digits[:3]}-{'89ab'[chance & 3]}{digits[3:6]}-{digits[6:]}"
+
+
+@lru_cache(maxsize=1)
+def _begin(ms: int) -> str:
+    digits = f"{ms:012x}"
+    return f"{digits[:8]}-{digits[8:]}-7"
 
 
 def secret() -> str:
