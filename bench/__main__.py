@@ -110,8 +110,9 @@ def _platform(told: Told) -> Iterator[list[Row]]:
 
 
 def _start(told: Told) -> Iterator[list[Row]]:
-    with servers.running() as running:
-        yield starting.measure(running, is_short=told.is_short)
+    for events in [starting.EVENTS_FEW] if told.is_short else starting.EVENTS:
+        with servers.running() as running:
+            yield starting.measure(running, events=events)
 
 
 # Each has servers of its own.
