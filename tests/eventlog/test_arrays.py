@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from eventlog import arrays
-from eventlog.arrays import Bigints, Bools, Bytes, Texts
+from eventlog.arrays import Bigints, Bools, Texts
 from tests.conftest import Database
 
 
@@ -15,7 +15,6 @@ from tests.conftest import Database
     [
         (Texts(["", "a", None, "übergröße", '{"quoted, by": "hand"}']), "text"),
         (Texts(), "text"),
-        (Bytes([b"", b"\0\xff", b"x" * 70_000]), "bytea"),
         (Bigints([0, -1, None, 2**63 - 1, -(2**63)]), "bigint"),
         (Bools([True, None, False]), "bool"),
     ],

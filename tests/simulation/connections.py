@@ -68,7 +68,7 @@ class Connection:
         server, backend, faults = self._server, self._backend, self._server.faults
         if self.closed:
             raise psycopg.OperationalError("the connection is closed")
-        is_append = statement is append._APPEND
+        is_append = statement is append._PREPARE
         if faults.happens("half open"):
             await asyncio.sleep(SILENCE_S)
             self._break(after_s=FORGOTTEN_S)
@@ -144,6 +144,12 @@ class OpenCursor:
         return await self._cursor.fetchall()
 
 
+async def execute_append(log: append.LogConnection, base: int, rows: Sequence[Row]) -> int:
+    """As the connection of the log does it, below psycopg's cursors."""
+    cursor: Cursor = await log._connection.execute(append._PREPARE, (base, tuple(rows)))  # type: ignore[assignment]
+    return (await cursor.fetchall())[0][0]  # type: ignore[no-any-return]
+
+
 async def _as_backend(server: Server, backend: Backend, work: Coroutine[Any, Any, Cursor]) -> Cursor:
     if not backend.is_alive:  # the server was restarted just now: else it took locks that nobody gives back
         work.close()
@@ -157,12 +163,8 @@ async def _as_backend(server: Server, backend: Backend, work: Coroutine[Any, Any
 
 
 async def _execute(server: Server, backend: Backend, statement: Any, values: Key, *, is_slow: bool) -> Cursor:
-    if statement is append._APPEND:
-        base, streams, versions, topics, states = values[:5]
-        rows = tuple(
-            Row(*row[:2], base + n, *row[2:])
-            for n, row in enumerate(zip(streams, versions, topics, states, strict=True), 1)
-        )
+    if statement is append._PREPARE:
+        base, rows = values
         return Cursor([(await server.insert(backend, base, rows, is_slow=is_slow), None)])
     if statement is append._READ_AFTER:
         position, limit = values

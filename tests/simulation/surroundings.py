@@ -19,6 +19,7 @@ import messaging.gateway
 import messaging.relay
 from commands.writer import batch, engine, ids, leader, receipts
 from eventlog import checkpoints
+from eventlog.append import LogConnection
 from projections import projector
 from tests.simulation import connections, postgres
 from tests.simulation.checkpoints import Checkpoints
@@ -119,6 +120,7 @@ def simulated(
     ]
     changes += [
         (psycopg.AsyncConnection, "connect", connect),
+        (LogConnection, "_execute_append", connections.execute_append),
         (psycopg, "connect", connect_blocking),
         (ids, "secrets", Secrets(chance)),
         (ids, "randbits", chance.getrandbits),
