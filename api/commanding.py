@@ -6,6 +6,7 @@ body, path, headers ─► Command (pydantic) ─► Envelope ─► gateway.sub
 import hashlib
 import math
 import time
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -37,16 +38,11 @@ def command(method: str, path: str, model: type[Command], summary: str, *, answe
     fields = model.model_fields.keys()
     in_path = frozenset(name for name in fields if f"{{{name}}}" in path)
     accepted = (body.JSON_TYPE, body.PATCH_TYPE) if method == "PATCH" else (body.JSON_TYPE,)
-    has_body = bool(fields - in_path)
-
-    async def handle(call: Call) -> Answerable:
-        return await _handle(call, model, in_path=in_path, accepted=accepted, has_body=has_body)
-
     return Endpoint(
         method=method,
         path=path,
         summary=summary,
-        handle=handle,
+        handle=partial(_handle, model=model, in_path=in_path, accepted=accepted, has_body=bool(fields - in_path)),
         parameters=declared(parameters.DRY_RUN),
         headers=HEADERS + (("If-None-Match",) if method == "PUT" else ()),
         model=model,
@@ -57,7 +53,7 @@ def command(method: str, path: str, model: type[Command], summary: str, *, answe
 
 
 async def _handle(
-    call: Call, model: type[Command], *, in_path: frozenset[str], accepted: tuple[str, ...], has_body: bool
+    call: Call, *, model: type[Command], in_path: frozenset[str], accepted: tuple[str, ...], has_body: bool
 ) -> Answerable:
     headers = call.headers
     dry_run: bool = call.query().get("dry_run", False) if call.scope["query_string"] else False

@@ -18,6 +18,7 @@ from commands.writer.ids import uuid7
 from domain.errors import Unavailable
 
 WRITES = frozenset({b"POST", b"PUT", b"PATCH", b"DELETE"})
+ANYBODY = (Actor("", "operator"), Actor("", "controller"))  # one for each line of the queue
 TOLD_EVERY_S = 1.0
 
 log = structlog.get_logger()
@@ -33,7 +34,10 @@ class Door:
         self._tokens = tokens
         self._room_for = room_for
         self._not_commands = not_commands
-        self._let_in = 0  # in this round of the event loop: they are handed in when all that came was read
+        # In this round of the event loop: commands are handed in when all that came was read.
+        self._is_in_round = False
+        self._let_in = 0
+        self._room = 0  # for whoever asks
         self._refused: Counter[bytes] = Counter()
         self._answer = b""  # of this second: nothing comes of any of these commands, so one id serves them all
 
@@ -41,14 +45,20 @@ class Door:
         """The rest of a 503 (`Reply.rest`); None: let it in, which leads to every other answer."""
         if method not in WRITES or url.partition(b"?")[0] in self._not_commands:
             return None
-        known = self._tokens.known(next((value for name, value in headers if name == b"authorization"), None))
-        if known is None:
-            return None
-        if self._let_in < self._room_for(Actor(known.name, known.role)):
-            if self._let_in == 0:
-                asyncio.get_running_loop().call_soon(self._round_ended)
-            self._let_in += 1
-            return None
+        if not self._is_in_round:
+            self._is_in_round = True
+            self._room = min(self._room_for(one) for one in ANYBODY)
+            asyncio.get_running_loop().call_soon(self._round_ended)
+        if self._let_in >= self._room:  # then it matters who asks, which costs 2 of 45 µs to find out
+            known = self._tokens.known(next((value for name, value in headers if name == b"authorization"), None))
+            if known is None:
+                return None
+            if self._let_in >= self._room_for(Actor(known.name, known.role)):
+                return self._refuse(method)
+        self._let_in += 1
+        return None
+
+    def _refuse(self, method: bytes) -> bytes:
         self._refused[method] += 1
         if not self._answer:
             self._answer = problems.refusal(Unavailable(id := uuid7())).rest()
@@ -56,7 +66,7 @@ class Door:
         return self._answer
 
     def _round_ended(self) -> None:
-        self._let_in = 0
+        self._is_in_round, self._let_in = False, 0
 
     def _tell(self, id: str) -> None:
         """Once a second, as counting and telling each by itself would cost more than answering it does."""
