@@ -25,13 +25,13 @@ def no_capacity(
     table: HostTable, passing: Mask, *, group: str, resources: Resources, reasons: dict[str, int]
 ) -> NoCapacity:
     """The refusal; `passing` are the hosts that only the capacity dropped."""
-    rows = np.flatnonzero(passing)
+    rows = table.kinds.first_of_each(np.flatnonzero(passing))
     nearest: dict[str, Any] | None = None
     largest_fit: Resources | None = None
     if len(rows):
         classes = ordered(resources)
         asked = [resources[name] for name in classes]
-        free = np.stack([table.free(name)[rows] for name in classes]).astype(np.int64)
+        free = table.free(classes, rows)
         best, short = _nearest(free, asked)
         nearest = {
             "host": table.names[int(rows[best])],

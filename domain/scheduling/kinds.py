@@ -47,9 +47,17 @@ class Kinds:
         """A row a kind; those of numbers that are not in use mean nothing."""
         return self._amounts[: len(self._lines)]
 
-    def amounts_of(self, rows: list[int]) -> Amounts:
+    def amounts_of(self, rows: list[int] | NDArray[np.intp]) -> Amounts:
         """A row a host."""
         return self._amounts.take(self.of.take(rows), 0)
+
+    def first_of_each(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Of these hosts, whose rows rise, the first of each kind, rising too."""
+        first = np.full(len(self._lines), -1)
+        first[self.of[rows[::-1]]] = rows[::-1]  # of several for one place, the last stays
+        chosen = np.zeros(len(self.of), dtype=np.bool_)  # to sort them would take ten times as long
+        chosen[first[first >= 0]] = True
+        return np.flatnonzero(chosen)
 
     def counts(self, codes: NDArray[np.int16], length: int) -> list[int]:
         """How many hosts there are of each code below `length`, given the codes of the kinds."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from domain.group import Group
 from domain.host import Host
 from domain.scheduling.demand import Demand
-from domain.scheduling.kinds import Amounts, Kinds
+from domain.scheduling.kinds import Kinds
 from domain.scheduling.shape import Shape
 from domain.scheduling.totals import Totals
 from domain.values import Resources, ordered, usable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHAPES_MAX = 64  # 10 bytes a host each
 CHANGES_MAX = 16_384
 LABEL_MASKS_MAX = 32
-ROOM_MAX = 2**53  # see Amounts
+ROOM_MAX = 2**53  # see Amounts in kinds.py
 
 Mask = NDArray[np.bool_]
 
@@ -156,12 +156,14 @@ class HostTable:
             self._labelled[key, value] = found
         return found
 
-    def free(self, name: str) -> Amounts:
-        """What is free of a class on each host, the state apart."""
-        if (k := self.class_index.get(name)) is None:
-            return np.zeros(len(self.names))
-        free: Amounts = np.maximum(self.kinds.amounts[:, 1 + k], 0.0)
-        return free.take(self.kinds.of)
+    def free(self, classes: list[str], rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        """What is free of these classes on these hosts, the state apart: a line a class."""
+        amounts = self.kinds.amounts_of(rows)
+        free = np.zeros((len(classes), len(rows)), dtype=np.int64)
+        for line, name in zip(free, classes, strict=True):
+            if (k := self.class_index.get(name)) is not None:
+                line[:] = np.maximum(amounts[:, 1 + k], 0.0)
+        return free
 
     def _usable(self) -> list[tuple[int, ...]]:
         """The capacity of each host, an amount a class; few are different, so equal ones are one."""
