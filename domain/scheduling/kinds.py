@@ -5,38 +5,64 @@ alike), so what is asked of all hosts is worked out once a kind, and told to eac
 import numpy as np
 from numpy.typing import NDArray
 
+from domain.host import Host
+from domain.values import Overcommit, Resources, usable
+
 # Whole numbers as float64, which scores are made of: exact up to 2^53, and no request is larger, so room beyond that
 # needs no telling apart.
 Amounts = NDArray[np.float64]
-
+ROOM_MAX = 2**53
 
 # Of a kind: the room, an amount a class, between one that is short (−1) where a host takes no new workload and one that
 # is always short; the first that is short is then the code of a host, the last one's meaning that it fits. After these
-# the capacity, an amount a class.
+# the capacity, an amount a class. Where there is no capacity there is no room, also if what runs stands above it:
+# strategies may rely on that.
 Line = tuple[int, ...]
 
 
 class Kinds:
     """The kinds that hosts are of now, numbered anyhow; the number of one that no host is of any more is used again."""
 
-    def __init__(self, classes_count: int, hosts_count: int) -> None:
-        self.of = np.full(hosts_count, -1, dtype=np.intp)  # the kind of each host
-        self._amounts: Amounts = np.empty((hosts_count, 2 * classes_count + 2))
-        self._numbers: dict[Line, int] = {}
-        self._lines: list[Line] = []
-        self._hosts: list[int] = []  # how many are of each kind
+    def __init__(self, classes: list[str], hosts: list[Host], overcommit: Overcommit) -> None:
+        self.classes = classes
+        capacity = self._amounts_by_class([usable(host.capacity, overcommit) for host in hosts])
+        used = self._amounts_by_class([host.used for host in hosts])
+        room = np.where(capacity > 0, np.clip(capacity - used, -ROOM_MAX, ROOM_MAX), 0)
+        takes_workload = [0 if host.is_schedulable else -1 for host in hosts]
+        lines = np.vstack((takes_workload, room, np.full(len(hosts), -1), capacity)).T.copy()
+        found: dict[bytes, int] = {}  # a hundred thousand bytes are made and looked up in half the time of tuples
+        packed, size = lines.tobytes(), lines[:1].nbytes
+        numbers = [found.setdefault(packed[at : at + size], len(found)) for at in range(0, len(packed), size or 1)]
+        self.of = np.array(numbers, dtype=np.intp)  # the kind of each host
+        self._hosts: list[int] = np.bincount(self.of).tolist()  # how many are of each kind
+        self._lines: list[Line] = [tuple(np.frombuffer(line, dtype=np.int64).tolist()) for line in found]
+        self._numbers = {line: number for number, line in enumerate(self._lines)}
         self._unused: list[int] = []
+        self._amounts: Amounts = np.empty(lines.shape)  # a row a kind, of which there are no more than hosts
+        for number, line in enumerate(self._lines):
+            self._amounts[number] = line
+        # The most that one host has, by class.
+        self.largest: Resources = dict(zip(classes, capacity.max(1).tolist() if hosts else (), strict=True))
+        self._has_vast_room = any(amount > ROOM_MAX for amount in self.largest.values())
 
-    def put(self, row: int, line: Line) -> None:
-        """The host in this row is of this kind from now on."""
-        number, old = self._numbers.get(line), self.of.item(row)
+    def put(self, row: int, host: Host) -> None:
+        """This is the host in this row from now on; its capacity is as before."""
+        old, used = self.of.item(row), host.used
+        known = self._lines[old][1 + len(self.classes) :]
+        amounts = [0 if host.is_schedulable else -1]
+        for k, name in enumerate(self.classes, 1):
+            amounts.append(known[k] - used.get(name, 0) if known[k] else 0)
+        if self._has_vast_room:
+            amounts = [min(amount, ROOM_MAX) for amount in amounts]
+        amounts += known
+        line = tuple(amounts)
+        number = self._numbers.get(line)
         if number == old:
             return
-        if old >= 0:
-            self._hosts[old] -= 1
-            if not self._hosts[old]:
-                del self._numbers[self._lines[old]]
-                self._unused.append(old)
+        self._hosts[old] -= 1
+        if not self._hosts[old]:
+            del self._numbers[self._lines[old]]
+            self._unused.append(old)
         if number is None:
             number = self._new(line)
         self._hosts[number] += 1
@@ -75,3 +101,8 @@ class Kinds:
         self._numbers[line] = number
         self._amounts[number] = line
         return number
+
+    def _amounts_by_class(self, amounts: list[Resources]) -> NDArray[np.int64]:
+        """One line a class, one element a host."""
+        shape = (len(self.classes), len(amounts))
+        return np.array([[a.get(name, 0) for a in amounts] for name in self.classes], dtype=np.int64).reshape(shape)

@@ -13,7 +13,7 @@ from domain.scheduling.demand import Demand
 from domain.scheduling.kinds import Kinds
 from domain.scheduling.shape import Shape
 from domain.scheduling.totals import Totals
-from domain.values import Resources, ordered, usable
+from domain.values import Resources, ordered
 
 if TYPE_CHECKING:
     from domain.scheduling.index import CapacityIndex
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 SHAPES_MAX = 64  # 10 bytes a host each
 CHANGES_MAX = 16_384
 LABEL_MASKS_MAX = 32
-ROOM_MAX = 2**53  # see Amounts in kinds.py
 
 Mask = NDArray[np.bool_]
 
@@ -51,18 +50,13 @@ class HostTable:
     def __init__(self, index: "CapacityIndex", name: str, group: Group | None, hosts: list[Host]) -> None:
         self.index = index
         self.name = name
-        self.hosts = sorted(hosts, key=lambda host: host.name)
-        self.names = [host.name for host in self.hosts]
+        self.hosts = hosts  # by name
+        self.names = [host.name for host in hosts]
         self.row_of = {name: row for row, name in enumerate(self.names)}
         self.overcommit = group.overcommit if group is not None else {}
         self.classes = ordered({name for host in self.hosts for name, amount in host.capacity.items() if amount})
         self.class_index = {name: k for k, name in enumerate(self.classes)}
-        self._capacity = self._usable()
-        self.largest = dict(zip(self.classes, map(max, zip(*self._capacity, strict=True)), strict=True))
-        self._is_vast = any(amount > ROOM_MAX for amount in self.largest.values())
-        self.kinds = Kinds(len(self.classes), len(self.hosts))
-        for row in range(len(self.hosts)):
-            self._fill(row)
+        self.kinds = Kinds(self.classes, self.hosts, self.overcommit)
         self.changes: list[int] = []  # rows that changed, oldest first
         self.cut = 0  # how many older ones are forgotten
         self.shapes: OrderedDict[tuple[object, ...], Shape] = OrderedDict()
@@ -82,7 +76,7 @@ class HostTable:
             self._labelled.clear()
         if old.used is new.used and old.state == new.state:
             return
-        self._fill(row)
+        self.kinds.put(row, new)
         self.changes.append(row)
         if len(self.changes) >= CHANGES_MAX:
             del self.changes[: CHANGES_MAX // 2]
@@ -97,7 +91,7 @@ class HostTable:
     def demand(self) -> Demand:
         """The shapes seen lately."""
         if self._demand is None:
-            self._demand = Demand(self.index.shape_counts(self.name), self.largest)
+            self._demand = Demand(self.index.shape_counts(self.name), self.kinds.largest)
         return self._demand
 
     @property
@@ -164,22 +158,3 @@ class HostTable:
             if (k := self.class_index.get(name)) is not None:
                 line[:] = np.maximum(amounts[:, 1 + k], 0.0)
         return free
-
-    def _usable(self) -> list[tuple[int, ...]]:
-        """The capacity of each host, an amount a class; few are different, so equal ones are one."""
-        found: dict[tuple[int, ...], tuple[int, ...]] = {}
-        lines = []
-        for host in self.hosts:
-            room = usable(host.capacity, self.overcommit)
-            line = tuple([room.get(name, 0) for name in self.classes])
-            lines.append(found.setdefault(line, line))
-        return lines
-
-    def _fill(self, row: int) -> None:
-        """Where there is no capacity there is no room, also if what runs stands above it: strategies may rely on it."""
-        host, capacity = self.hosts[row], self._capacity[row]
-        used = host.used
-        room = [whole and whole - used.get(name, 0) for name, whole in zip(self.classes, capacity, strict=True)]
-        if self._is_vast:
-            room = [min(amount, ROOM_MAX) for amount in room]
-        self.kinds.put(row, (0 if host.is_schedulable else -1, *room, -1, *capacity))
