@@ -133,7 +133,8 @@ class Connection(HttpToolsProtocol):
         self._is_in_head = True
         if not self._is_refused:
             super().on_message_complete()
-        elif not self.transport.is_closing():
+        # What was answered before its body had come is over now.
+        if (self._is_refused or self.cycle.response_complete) and not self.transport.is_closing():
             self._be_idle()
 
     def _refuse(self) -> bool:

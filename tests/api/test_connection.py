@@ -123,6 +123,15 @@ def test_whoever_asks_for_another_protocol_gets_this_one(line: Line) -> None:
     assert (found.status, found.body["name"]) == (200, "admin")
 
 
+def test_a_connection_ends_though_its_last_answer_came_before_the_body(database: Database) -> None:
+    with served(database.service, keep_alive_s=1) as url:
+        line = Line(url)
+        line.write(b"POST /v1/tenants HTTP/1.1\r\nHost: berth\r\nContent-Length: 2\r\n\r\n")
+        assert line.answer().status == 401
+        line.write(b"{}")
+        assert line.has_ended()
+
+
 def test_a_connection_ends_when_it_was_idle_for_long_and_not_before(database: Database) -> None:
     with served(database.service, keep_alive_s=1) as url:
         line = Line(url)
