@@ -1,4 +1,7 @@
-"""What a host and a running VM take in the engine's memory, as the process grows: in a process of its own each."""
+"""What a host and a running VM take in the engine's memory, as the process grows: in a process of its own each.
+
+To a host belongs what the capacity index keeps of it: its line of the table, and its score for each of twenty shapes.
+"""
 
 import gc
 import os
@@ -9,9 +12,11 @@ from pathlib import Path
 from bench import fold, site
 from bench.row import Row
 from bench.site import a_fleet
+from commands.groups import DEFAULT_STRATEGY
 from domain.fleet import Fleet
 from domain.operation import OperationStepSucceeded, OperationSucceeded
 from domain.recorded import Recorded
+from domain.scheduling.place import PlacementRequest, place
 from domain.vm import VmActivated, VmCreating
 from eventlog.codec import decode, encode
 
@@ -33,15 +38,21 @@ def measure(*, is_short: bool) -> list[Row]:
 
 
 def host_kib(count: int) -> float:
-    a_fleet(100)  # what is imported and made once
+    _place(a_fleet(100))  # what is imported and made once
     before = _resident_kib()
     fleet = Fleet()
     for n, (stream, event) in enumerate(site.events(count), start=2):
         # Through the codec, as the engine gets them: nothing is shared by two events that would not be.
         fleet.fold(decode(encode(Recorded(stream, n, n, n, "bench", "c", event))))
+    _place(fleet)
     after = _resident_kib()
     assert len(fleet.hosts_by_group["std"]) == count
     return (after - before) / count
+
+
+def _place(fleet: Fleet) -> None:
+    for shape in site.SHAPES:
+        place(fleet.capacity, PlacementRequest("payments", shape), group="std", strategy=DEFAULT_STRATEGY, members={})
 
 
 def vm_kib(count: int) -> float:
