@@ -2,7 +2,8 @@
 
 Each provisioning is three commands: the client's, and the controller's two reports. One observer hears of all three
 moments by the same clock: PostgreSQL's notification of the commit, the projector's of its own, and the message itself.
-It hears of a commit at the earliest when it is done, so what it adds makes the latencies longer, never shorter.
+What it hears of a commit late, by a millisecond or so, makes the latencies shorter by that. The baseline is how long
+the answers to the client's requests took meanwhile, from when each was due.
 """
 
 import asyncio
@@ -48,9 +49,10 @@ async def _measure(platform: Berth, requests: Iterator[bytes], *, per_s: float, 
     for what, moments, target_ms in (("read model", shown, TARGET_READ_MS), ("NATS", relayed, TARGET_NATS_MS)):
         late_ms = sorted(_late_ms(committed, moments))
         p99_ms = at(late_ms, 0.99)
-        name = f"commit → {what}, p99, at {per_s:,.0f} commands/s"
-        rows.append(Row(name, p99_ms, "ms", f"< {target_ms:g} ms", p99_ms < target_ms))
-        rows.append(Row(f"commit → {what}, p50", at(late_ms, 0.5), "ms", "none", True))
+        p50_ms, answer_p50_ms, answer_p99_ms = at(late_ms, 0.5), answered.p50_ms, answered.p99_ms
+        name, target = f"commit → {what}, p99, at {per_s:,.0f} commands/s", f"< {target_ms:g} ms"
+        rows.append(Row(name, p99_ms, "ms", target, p99_ms < target_ms, answer_p99_ms, p99_ms / answer_p99_ms))
+        rows.append(Row(f"commit → {what}, p50", p50_ms, "ms", "none", True, answer_p50_ms, p50_ms / answer_p50_ms))
     return rows
 
 
