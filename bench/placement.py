@@ -52,6 +52,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.placement", description=__doc__)
     parser.add_argument("--traces", default=str(ROOT.parent / "shared" / "traces"), help="a folder of the four traces")
     folder = parser.parse_args().traces
+    if missing := [name for name in TRACES if not (Path(folder) / name / "hosts.csv").is_file()]:
+        parser.error(f"not in {folder}, each a folder with its hosts.csv: {', '.join(missing)}")
     tasks = [(f"{folder}/{name}", strategy) for name in TRACES for strategy in (*STRATEGIES, *BASELINES, BOUND)]
     rows: list[Row] = []
     with ProcessPoolExecutor() as pool:

@@ -52,7 +52,7 @@ def _silent_s(platform: Berth, number: signal.Signals, numbers: Iterator[int]) -
         os.kill(pid, signal.SIGCONT)
     for thread in asking:
         thread.join()
-    _await_standby(platform, leader, pid, number)
+    _await_standby(platform, leader)
     return silent_s
 
 
@@ -71,7 +71,7 @@ def _leader(platform: Berth) -> str:
     return max(engines, key=lambda name: _last(platform.data / "log" / f"{name}.log", "leading"))
 
 
-def _await_standby(platform: Berth, former: str, pid: int, number: signal.Signals) -> None:
+def _await_standby(platform: Berth, former: str) -> None:
     deadline = time.monotonic() + GIVE_UP_S
     file = platform.data / "log" / f"{former}.log"
     while _last(file, "standing by") <= _last(file, "leading"):
