@@ -294,14 +294,14 @@ class Fleet:
 class Transaction:
     """Changes to a fleet that can be taken back: whole, or to a mark.
 
-    `events` are those of the whole transaction so far. The engine sets the attributes below before each command.
+    `events` are those since `settle`. The engine sets the attributes below before each command.
     """
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.journal: list[tuple[str, Entry | None]] = []
         self.events: list[Recorded] = []
-        self.ended: dict[str, Entry] = {}  # what this transaction took out of the fleet, as it was at its end
+        self.ended: dict[str, Entry] = {}  # what left the fleet since `settle`, as it was at its end
         self.known: Container[str] = ()  # streams no longer in the fleet that the log is known to hold
         self.at = 0  # microseconds since 1970, the same for all events of a command
         self.command = ""
@@ -329,6 +329,14 @@ class Transaction:
             self.ended[stream] = entry
         self.events.append(recorded)
 
+    def settle(self) -> None:
+        """Nobody asks any more what was recorded; undoing it, as a whole, takes the journal alone.
+
+        Were all of it kept until the commit, each command would be decided in memory that no cache holds.
+        """
+        self.events.clear()
+        self.ended.clear()
+
     def mark(self) -> tuple[int, int, int, int]:
         return len(self.journal), len(self.events), self.fleet.position, self.fleet.at
 
@@ -338,9 +346,8 @@ class Transaction:
         fleet = self.fleet
         while len(self.journal) > changes:
             stream, old = self.journal.pop()
+            self.ended.pop(stream, None)
             fleet.put(stream, fleet.entries.get(stream), old)
-        for recorded in self.events[events:]:
-            self.ended.pop(recorded.stream, None)
         del self.events[events:]
         fleet.position, fleet.at = position, at
 

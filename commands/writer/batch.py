@@ -13,9 +13,7 @@ from commands.writer.deciding import Context, Decider
 from commands.writer.gateway import Answer, Item
 from commands.writer.receipts import Known
 from domain.errors import Aborted, Internal, OperationFailed, Unavailable
-from domain.fleet import ENDS
 from domain.operation import Operation
-from domain.recorded import Recorded
 from domain.values import command_stream
 from eventlog.codec import Row
 
@@ -69,13 +67,14 @@ class Batch:
         """Decide all of the ticket. Its answers may leave when this batch, and so all before it, is committed."""
         began = time.perf_counter()
         answers = self._repeats(ticket) or self._decide(ticket)
+        self._tx.settle()
         self.answered.append((ticket, answers))
         self.commands += len(ticket.items)
         DECISION_SECONDS.observe((time.perf_counter() - began) / len(ticket.items))
 
     def take_back(self) -> list[Ticket]:
         """Undo everything, and give the tickets in their order. What was decided after this batch goes first."""
-        self._forget_receipts(self._tx.events)
+        self._forget_receipts(self.rows)
         self._tx.undo()
         return [ticket for ticket, _ in self.answered]
 
@@ -91,10 +90,9 @@ class Batch:
         ]
 
     def _decide(self, ticket: Ticket) -> list[Answer]:
-        first = len(self._tx.events)
         answers = self._decide_unit(ticket)
         if not ticket.context.dry_run:
-            self._note_ended_operations(first)
+            self._note_ended_operations()
             for item, answer in zip(ticket.items, answers, strict=True):
                 outcome = "accepted" if answer.problem is None else answer.problem["code"]
                 _counting(item.command.kind, outcome)()
@@ -144,26 +142,23 @@ class Batch:
         ]
 
     def _undo_to(self, mark: tuple[int, int, int, int], rows: int) -> None:
-        self._forget_receipts(self._tx.events[mark[1] :])
+        self._forget_receipts(self.rows[rows:])
         self._tx.undo(mark)
         del self.rows[rows:]
 
-    def _forget_receipts(self, events: Iterable[Recorded]) -> None:
-        for recorded in events:
-            if recorded.stream.startswith("command/"):
-                self._decider.receipts.forget(recorded.stream)
+    def _forget_receipts(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            if row.stream.startswith("command/"):
+                self._decider.receipts.forget(row.stream)
 
-    def _note_ended_operations(self, first: int) -> None:
+    def _note_ended_operations(self) -> None:
         """What those who wait are told, as of the end of this very command."""
-        if not self._tx.ended:
-            return
-        for recorded in self._tx.events[first:]:
-            if type(recorded.event) not in ENDS or not recorded.stream.startswith("operation/"):
-                continue
-            operation: Operation = self._tx.ended[recorded.stream].state
-            resource, version = self._decider.view(operation.target, ended=self._tx.ended.get(operation.target))
-            id = recorded.stream.partition("/")[2]
-            self.ended[id] = end_of(id, operation, resource, version, self._decider.fleet.position)
+        for stream, entry in self._tx.ended.items():
+            kind, _, id = stream.partition("/")
+            if kind == "operation":
+                operation: Operation = entry.state
+                resource, version = self._decider.view(operation.target, ended=self._tx.ended.get(operation.target))
+                self.ended[id] = end_of(id, operation, resource, version, self._decider.fleet.position)
 
 
 @cache
