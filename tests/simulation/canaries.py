@@ -85,7 +85,7 @@ def repeats_before_the_first_is_committed() -> Iterator[Alter]:
 
 @contextmanager
 def no_look_up() -> Iterator[Alter]:
-    async def known(self: Any, envelope: Any) -> dict[str, Any]:
+    async def known(self: Any, envelope: Any, **_: Any) -> dict[str, Any]:
         return {}
 
     with replaced(lookups.LookUps, "known", known):
