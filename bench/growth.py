@@ -32,6 +32,7 @@ from eventlog.codec import decode, encode
 from eventlog.table import EVENTS_TABLE
 from projections import changes, rows, schema
 from projections.changes import Changes
+from projections.sums import Sums
 from projections.tables import SCHEMA
 
 CHART = Path(__file__).with_name("results") / "growth.svg"
@@ -136,6 +137,9 @@ def _keep(servers: Servers, fleet: Fleet) -> None:
         with connection.transaction(), connection.cursor(binary=True) as cursor:
             cursor.adapters.register_dumper(int, Int8BinaryDumper)
             _write_rows(cursor, fleet)
+            summed = Changes(0)
+            summed.upserts = {"sums": Sums.of(fleet).rows()}
+            changes.write(cursor, summed)
         connection.execute(
             "UPDATE progress SET log = %s, position = %s, at = %s, is_complete = true", (fleet.log, position, fleet.at)
         )

@@ -2,30 +2,33 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Forbidden
 from domain.values import COUNTS, Resources, ordered
 from projections import documents
-from projections.documents import Sums
+from projections.documents import Document, Sums
 from projections.facts import sums_by
+from projections.lists import Condition, Sort, sort_of
+from projections.sums import BY_DC, BY_RACK
+from projections.tables import groups, hosts, quotas, racks
 
 Row = dict[str, Any]
 
 FILTERS = ("region", "dc", "group", "tenant")
-BY = {"region": "racks.region", "dc": "racks.dc", "rack": "hosts.rack", "group": "hosts.group", "host": "hosts.key"}
+BY = ("region", "dc", "rack", "group", "tenant", "host")
 
 _SUM = re.compile(r"^([a-z][a-z0-9_]{0,62})_(capacity|used|available|largest_fit)$")
 
 _WHERE = {
-    "region": "coalesce(racks.region, groups.region) = :region",
-    "dc": "racks.dc = :dc",
-    "group": "hosts.group = :group",
-    "tenant": "hosts.group IN (SELECT quotas.group FROM quotas WHERE tenant = :tenant)",
+    "region": "coalesce(sums.region, groups.region) = :region",
+    "dc": "sums.dc = :dc",
+    "group": "sums.group = :group",
+    "tenant": "sums.group IN (SELECT quotas.group FROM quotas WHERE tenant = :tenant)",
 }
 
 # Everything that has the name, also without a host: an empty rack is worth seeing too.
@@ -69,7 +72,7 @@ WHERE {where} ORDER BY quotas.key
 """
 _QUOTAS_WHERE = {
     "region": "groups.region = :region",
-    "dc": "groups.key IN (SELECT hosts.group FROM hosts JOIN racks ON racks.key = hosts.rack WHERE racks.dc = :dc)",
+    "dc": "groups.key IN (SELECT sums.group FROM sums WHERE dc = :dc)",
     "group": "groups.key = :group",
     "tenant": "quotas.tenant = :tenant",
 }
@@ -78,26 +81,15 @@ _QUOTAS_WHERE = {
 async def capacity(
     connection: AsyncConnection, *, by: str, filters: Mapping[str, Any], scope: str | None
 ) -> list[dict[str, Any]]:
-    """Rows by name; `largest_fit` is, per class, the most that is free on one schedulable host.
+    """Rows by name, of anything but hosts; `largest_fit` is, per class, the most that is free on one schedulable host.
 
     A row whose name is null sums up hosts that stand in no rack.
-
-    Raises:
-        ValueError: an unknown `by` or filter.
-        Forbidden: the asker is confined to a tenant, and this is not by tenant.
     """
     given = {name: value for name, value in filters.items() if value is not None}
-    for name in given:
-        if name not in FILTERS:
-            raise ValueError(f"capacity has no filter {name}")
     if by == "tenant":
         return await _by_tenant(connection, given, scope)
-    if by not in BY:
-        raise ValueError(f"capacity is by {', '.join(sorted([*BY, 'tenant']))}, not by {by!r}")
-    if scope is not None:
-        raise Forbidden(f"capacity:{by}")
-    where = _all(_WHERE[name] for name in given)
-    sums = await sums_by(connection, BY[by], where=where, values=given)
+    where, level = _all(_WHERE[name] for name in given), BY_RACK if by == "rack" else BY_DC
+    sums = await sums_by(connection, f"sums.{by}", level=level, where=where, values=given)
     if by in _NAMES and given.keys() <= _NAMES_WHERE[by].keys():
         query = text(_NAMES[by].format(where=_all(_NAMES_WHERE[by][name] for name in given)))
         for (name,) in await connection.execute(query, given):
@@ -106,6 +98,41 @@ async def capacity(
     if by == "group":
         await _add_promises(connection, found, sums)
     return found
+
+
+def must_be_answered(by: str, filters: Mapping[str, Any], *, scope: str | None) -> None:
+    """Raises:
+    ValueError: an unknown `by` or filter.
+    Forbidden: the asker is confined to a tenant, and this is not by tenant.
+    """
+    for name, value in filters.items():
+        if value is not None and name not in FILTERS:
+            raise ValueError(f"capacity has no filter {name}")
+    if by not in BY:
+        raise ValueError(f"capacity is by {', '.join(sorted(BY))}, not by {by!r}")
+    if by != "tenant" and scope is not None:
+        raise Forbidden(f"capacity:{by}")
+
+
+# By host there is no sum, but a list of hosts: it is filtered, sorted and cut by the database.
+
+HOST_FILTERS: dict[str, Callable[[str], Condition]] = {
+    "region": lambda name: func.coalesce(racks.c.region, groups.c.region) == name,
+    "dc": lambda name: racks.c.dc == name,
+    "group": lambda name: hosts.c.group == name,
+    "tenant": lambda name: hosts.c.group.in_(select(quotas.c.group).where(quotas.c.tenant == name)),
+}
+
+
+def host_sort(sort: str) -> Sort:
+    """What is free on a host is the most that fits there, too."""
+    return sort_of("host", re.sub("_largest_fit$", "_available", sort))
+
+
+def host_row(document: Document) -> dict[str, Any]:
+    """Of a host as it is shown."""
+    capacity, used, available = (_in_order(document[part]) for part in ("capacity", "used", "available"))
+    return _row(document["name"], Sums(1, capacity, used, available, largest=available))
 
 
 def must_sort(sort: str) -> None:
@@ -170,7 +197,7 @@ async def _by_tenant(connection: AsyncConnection, given: Mapping[str, Any], scop
         where += " AND quotas.tenant IN (SELECT key FROM below)"
     quotas = (await connection.execute(text(_QUOTAS.format(where=where)), {**given, "scope": scope})).all()
     groups = sorted({row[1] for row in quotas})
-    sums = await sums_by(connection, "hosts.group", where="hosts.group = ANY(:groups)", values={"groups": groups})
+    sums = await sums_by(connection, "sums.group", where="sums.group = ANY(:groups)", values={"groups": groups})
     totals: dict[str, tuple[Resources, Resources, Resources, Resources]] = {}
     for tenant, group, limits, used in quotas:
         capacities, uses, frees, largest = totals.setdefault(tenant, ({}, {}, {}, {}))

@@ -17,13 +17,15 @@ from domain.fleet import Entry, Fleet
 from domain.recorded import Recorded
 from eventlog.arrays import Bigints, Bools, Texts
 from projections import rows
-from projections.tables import LIVING, audit
+from projections.sums import Sums
+from projections.tables import CHANGING, audit
 
 Row = dict[str, Any]
 
 
 class Changes:
-    """The changes from one position to another; `upserts` and `deletes` are by kind, the audit in the log's order."""
+    """The changes from one position to another; `upserts` and `deletes` are by kind or "sums", the audit in the log's
+    order."""
 
     def __init__(self, base: int) -> None:
         self.base = base
@@ -34,8 +36,8 @@ class Changes:
         self.audit: list[Row] = []
 
 
-def fold(fleet: Fleet, events: Iterable[Recorded]) -> Changes:
-    """Fold whole commands, and answer what they change."""
+def fold(fleet: Fleet, sums: Sums, events: Iterable[Recorded]) -> Changes:
+    """Fold whole commands, and answer what they change. `sums` are the fleet's."""
     changes = Changes(fleet.position)
     touched: dict[str, Entry] = {}
     for recorded in events:
@@ -52,8 +54,10 @@ def fold(fleet: Fleet, events: Iterable[Recorded]) -> Changes:
             upserts[kind].append(rows.row(stream, touched[stream]))
         else:
             deletes[kind].append(key)
+    upserts["sums"], deletes["sums"] = sums.update(fleet, touched)
     changes.position, changes.at = fleet.position, fleet.at
-    changes.upserts, changes.deletes = dict(upserts), dict(deletes)
+    changes.upserts = {kind: found for kind, found in upserts.items() if found}
+    changes.deletes = {kind: keys for kind, keys in deletes.items() if keys}
     return changes
 
 
@@ -62,7 +66,7 @@ def write(cursor: psycopg.Cursor[Any], changes: Changes) -> None:
     for kind, keys in changes.deletes.items():
         cursor.execute(_DELETE[kind], (Texts(keys),))
     for kind, found in changes.upserts.items():
-        cursor.execute(_UPSERT[kind], _by_column(LIVING[kind], found))
+        cursor.execute(_UPSERT[kind], _by_column(CHANGING[kind], found))
     if changes.audit:
         cursor.execute(_APPEND_AUDIT, _by_column(audit, changes.audit))
 
@@ -119,9 +123,9 @@ def _upsert(table: Table) -> Composed:
 
 
 # As bytes, so that they are not put together for every page.
-_UPSERT = {kind: _upsert(table).as_bytes(None) for kind, table in LIVING.items()}
+_UPSERT = {kind: _upsert(table).as_bytes(None) for kind, table in CHANGING.items()}
 _DELETE = {
     kind: SQL("DELETE FROM {} WHERE key = ANY(%b::text[])").format(Identifier(table.name)).as_bytes(None)
-    for kind, table in LIVING.items()
+    for kind, table in CHANGING.items()
 }
 _APPEND_AUDIT = _insert(audit).as_bytes(None)

@@ -1,6 +1,6 @@
 """Does the read model show what the fold says? Every column of every row: of what lives, and of what only ever grows.
 
-log ── fold ──┬── what lives ──► Fleet ──────────┐
+log ── fold ──┬── what lives ──► Fleet ─► Sums ──┐
               └── what is over ──► Ledger ───────┴──► differences() ◄── tables, in one snapshot
 """
 
@@ -19,7 +19,8 @@ from domain.command import CommandAccepted, CommandRejected
 from domain.fleet import Entry, Fleet
 from domain.recorded import Recorded
 from projections import rows, schema
-from projections.tables import LIVING, SCHEMA, audit, operations
+from projections.sums import Sums
+from projections.tables import LIVING, SCHEMA, audit, operations, sums
 
 DIFFERENCES_MAX = 1_000
 FETCHED_ROWS = 2_000
@@ -80,6 +81,8 @@ def _all(connection: psycopg.Connection[Any], fleet: Fleet, ledger: Ledger | Non
     for kind, table in LIVING.items():
         where = over if kind == "operation" else SQL("true")
         yield from _living(kind, expected[kind], _rows(connection, table, where))
+    summed = {row["key"]: _digest(sums, row) for row in Sums.of(fleet).rows()}
+    yield from _noted("the sum ", "key", sums, summed, _rows(connection, sums))
     if ledger is not None:
         shown = _rows(connection, operations, SQL("NOT ") + over)
         yield from _noted("operation/", "key", operations, ledger.operations, shown)

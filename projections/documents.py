@@ -335,6 +335,25 @@ def sums_over(hosts: Iterable[tuple[Host, Overcommit]]) -> Sums:
     return in_order(Sums(count, capacity, _with_zeros(used, capacity), free, usable, largest))
 
 
+def total(parts: Sequence[Sums]) -> Sums:
+    """The sums of several, of one at least."""
+    if len(parts) == 1:
+        return parts[0]
+    summed = Sums(sum(part.hosts for part in parts), {}, {}, {}, {}, {})
+    for part in parts:
+        for into, amounts in (
+            (summed.capacity, part.capacity),
+            (summed.used, part.used),
+            (summed.available, part.available),
+            (summed.usable, part.usable),
+        ):
+            for name, amount in amounts.items():
+                into[name] = into.get(name, 0) + amount
+        for name, amount in part.largest.items():
+            summed.largest[name] = max(summed.largest.get(name, 0), amount)
+    return in_order(summed)
+
+
 def in_order(sums: Sums) -> Sums:
     """The same with classes in the order in which they are shown."""
     return Sums(

@@ -4,12 +4,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.values import Resources
 from projections import documents
 from projections.documents import Document, Place, Sums
+from projections.sums import BY_DC
 
 Rows = Sequence[Row[*tuple[Any, ...]]]
 
@@ -48,27 +50,11 @@ JOIN quotas above ON above.tenant = up.key AND above.group = own.group WHERE own
 # The log's own side table, outside of any read model: progress is never an event.
 _PROGRESS = text("SELECT operation, step, attempt, percent, message FROM berth.progress WHERE operation = ANY(:keys)")
 
-# Per class, as classes are the operator's own. A class that a host uses and no longer has counts as used alone.
-# In numeric, since amounts times ratios, and their sums, may lie beyond a bigint.
 _SUMS = """
-SELECT name, class, sum(capacity), sum(used), sum(free), sum(usable), max(free)
-FROM (
-    SELECT name, class, capacity, used, usable,
-        CASE WHEN capacity IS NULL THEN NULL WHEN is_free THEN greatest(0, usable - used) ELSE 0 END AS free
-    FROM (
-        SELECT {name} AS name, class, hosts.state = 'available' AS is_free,
-            (hosts.capacity ->> class)::bigint AS capacity,
-            coalesce((hosts.used ->> class)::bigint, 0) AS used,
-            div((hosts.capacity ->> class)::numeric * coalesce((groups.overcommit ->> class)::bigint, 1000), 1000)
-                AS usable
-        FROM {source} CROSS JOIN LATERAL jsonb_object_keys(hosts.capacity || hosts.used) AS class
-        WHERE {where}
-    ) AS amounts
-) AS frees
-GROUP BY name, class
+SELECT {name}, sums.document::text FROM sums JOIN groups ON groups.key = sums.group WHERE level = :level AND {where}
 """
-_COUNTS = "SELECT {name} AS name, count(*) FROM {source} WHERE {where} GROUP BY 1"
-_SOURCE = "hosts JOIN groups ON groups.key = hosts.group LEFT JOIN racks ON racks.key = hosts.rack"
+
+_sums = msgspec.json.Decoder(Sums).decode
 
 
 async def present(connection: AsyncConnection, kind: str, found: Rows) -> list[Document]:
@@ -99,7 +85,7 @@ async def present(connection: AsyncConnection, kind: str, found: Rows) -> list[D
             for key, document in zip(keys, page, strict=True):
                 documents.present_tenant(document, path=paths[key], children=children[key])
         case "group":
-            sums = await sums_by(connection, "hosts.group", where="hosts.group = ANY(:keys)", values={"keys": keys})
+            sums = await sums_by(connection, "sums.group", where="sums.group = ANY(:keys)", values={"keys": keys})
             for key, document in zip(keys, page, strict=True):
                 documents.present_group(document, sums=sums.get(key, documents.NOTHING))
         case "quota":
@@ -130,24 +116,14 @@ def confine(kind: str, document: Document, *, scope: str) -> Document:
 
 
 async def sums_by(
-    connection: AsyncConnection, name: str, *, where: str = "true", values: dict[str, Any]
+    connection: AsyncConnection, name: str, *, level: str = BY_DC, where: str = "true", values: dict[str, Any]
 ) -> dict[str | None, Sums]:
-    """Sums over the hosts that fulfil `where`, by the SQL expression `name`: both speak of hosts, groups and racks."""
-    parts: defaultdict[str | None, tuple[Resources, ...]] = defaultdict(lambda: ({}, {}, {}, {}, {}))
-    statement = text(_SUMS.format(name=name, source=_SOURCE, where=where))
-    for key, resource_class, has, used, free, usable, largest in await connection.execute(statement, values):
-        capacities, uses, frees, usables, largests = parts[key]
-        if has is not None or used:
-            uses[resource_class] = int(used)
-        if has is not None:
-            capacities[resource_class], frees[resource_class] = int(has), int(free)
-            usables[resource_class], largests[resource_class] = int(usable), int(largest)
-    counts = await connection.execute(text(_COUNTS.format(name=name, source=_SOURCE, where=where)), values)
-    return {
-        key: documents.in_order(Sums(count, capacities, uses, frees, usables, largests))
-        for key, count in counts
-        for capacities, uses, frees, usables, largests in [parts[key]]
-    }
+    """Sums over the hosts that fulfil `where`, by the SQL expression `name`: both speak of sums and groups."""
+    cells: defaultdict[str | None, list[Sums]] = defaultdict(list)
+    statement = text(_SUMS.format(name=name, where=where))
+    for key, document in await connection.execute(statement, {**values, "level": level}):
+        cells[key].append(_sums(document))
+    return {key: documents.total(found) for key, found in cells.items()}
 
 
 async def _lists(connection: AsyncConnection, statement: Any, keys: list[str]) -> defaultdict[str, list[str]]:

@@ -32,7 +32,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from domain.values import from_rfc3339
 from projections import cursors
 from projections.cursors import Cursor
-from projections.tables import LIVING, audit, groups, hosts, operations, quotas, racks, tenants, tokens, vms
+from projections.sums import BY_DC, BY_RACK
+from projections.tables import LIVING, audit, groups, hosts, operations, quotas, racks, sums, tenants, tokens, vms
 
 Condition = ColumnElement[bool]
 Expression = ColumnElement[Any]
@@ -116,8 +117,7 @@ def _as_bigint(amount: Expression) -> Expression:
 
 
 def _group_sum(resource_class: str, what: str) -> Expression:
-    total = select(func.coalesce(func.sum(_host_sum(resource_class, what)), 0)).where(hosts.c.group == groups.c.key)
-    return _as_bigint(total.correlate(groups).scalar_subquery())
+    return _as_bigint(_summed(cast(sums.c.document[what][resource_class].as_string(), Numeric), _OF_GROUP, groups))
 
 
 def _quota_sum(resource_class: str, what: str) -> Expression:
@@ -133,8 +133,16 @@ def _quota_sum(resource_class: str, what: str) -> Expression:
             return cast(case((limit.is_not(None), func.greatest(0, limit - used))), BigInteger)
 
 
+_OF_GROUP = and_(sums.c.level == BY_DC, sums.c.group == groups.c.key)
+_OF_RACK = and_(sums.c.level == BY_RACK, sums.c.rack == racks.c.key)
+
+
+def _summed(part: Expression, where: Condition, of: FromClause) -> Expression:
+    return select(func.coalesce(func.sum(part), 0)).where(where).correlate(of).scalar_subquery()
+
+
 def _hosts_of(where: Condition, of: FromClause) -> Expression:
-    return select(func.count()).select_from(hosts).where(where).correlate(of).scalar_subquery()
+    return cast(_summed(cast(sums.c.document["hosts"].as_string(), BigInteger), where, of), BigInteger)
 
 
 _over_rack = hosts.outerjoin(racks, racks.c.key == hosts.c.rack)
@@ -155,7 +163,7 @@ LISTINGS: dict[str, Listing] = {
         sorts={
             **{name: racks.c[name] for name in ("region", "dc", "room")},
             "units": cast(racks.c.document["units"].as_string(), BigInteger),
-            "hosts": _hosts_of(hosts.c.rack == racks.c.key, racks),
+            "hosts": _hosts_of(_OF_RACK, racks),
         },
         in_scope=_nothing,
         owner=None,
@@ -167,7 +175,7 @@ LISTINGS: dict[str, Listing] = {
         sorts={
             "region": groups.c.region,
             "strategy": groups.c.document["strategy"].as_string(),
-            "hosts": _hosts_of(hosts.c.group == groups.c.key, groups),
+            "hosts": _hosts_of(_OF_GROUP, groups),
         },
         in_scope=lambda scope: groups.c.key.in_(select(quotas.c.group).where(quotas.c.tenant.in_(_scope(scope)))),
         owner=None,

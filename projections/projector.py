@@ -28,6 +28,7 @@ from eventlog.codec import Row, decode
 from eventlog.read import LogReader, log_changes
 from projections import changes, schema
 from projections.changes import Changes
+from projections.sums import Sums
 from projections.tables import CHANNEL, SCHEMA
 
 PAGE_EVENTS = 4_000
@@ -58,6 +59,7 @@ class Projector:
     ) -> None:
         self.schema = in_schema
         self.fleet = Fleet()
+        self._sums = Sums()  # the fleet's
         self._conninfo = conninfo
         self._reader = reader
         self._checkpointer = checkpointer
@@ -101,7 +103,7 @@ class Projector:
         while pages_max is None or pages < pages_max:
             events, is_end = self._whole_commands(until)
             if events:
-                self._unwritten = changes.fold(self.fleet, events)
+                self._unwritten = changes.fold(self.fleet, self._sums, events)
                 self._write()
                 if self._checkpointer is not None:
                     self._checkpointer.note(self.fleet)
@@ -160,6 +162,7 @@ class Projector:
             log.warning("read model of another log dropped", schema=self.schema, position=position)
             schema.make(self._opened(), self.schema)
             self.fleet, self._is_complete = Fleet(), False
+        self._sums = Sums.of(self.fleet)
 
     def _standing(self) -> tuple[str, int, bool]:
         found = self._opened().execute("SELECT log, position, is_complete FROM progress").fetchall()

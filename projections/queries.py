@@ -21,7 +21,7 @@ from domain.errors import Unavailable
 from eventlog.tasks import end_tasks
 from projections import capacity, cursors, facts, lists, schema
 from projections.documents import Document
-from projections.tables import CHANNEL, LIVING, SCHEMA, audit, progress, tokens
+from projections.tables import CHANNEL, LIVING, SCHEMA, audit, hosts, progress, tokens
 
 WAIT_S_MAX = 5.0
 POLL_S = 1.0
@@ -128,9 +128,25 @@ class ReadModel:
         _must_be_limit(limit)
         of = cursors.asked(kind, given, sort, q, list(labels), scope)
         after = cursors.decode(cursor, of=of) if cursor is not None else None
-        table, listing = LIVING[kind], lists.LISTINGS[kind]
         where = lists.conditions(kind, filters=given, q=q, labels=labels, scope=scope)
         order = lists.sort_of(kind, sort, scope=scope)
+        page = await self._page(kind, where, order, of=of, after=after, limit=limit, count=count)
+        if scope is not None:
+            page["items"] = [facts.confine(kind, item, scope=scope) for item in page["items"]]
+        return page
+
+    async def _page(
+        self,
+        kind: str,
+        where: Sequence[lists.Condition],
+        order: lists.Sort,
+        *,
+        of: str,
+        after: cursors.Cursor | None,
+        limit: int,
+        count: bool,
+    ) -> dict[str, Any]:
+        table, listing = LIVING[kind], lists.LISTINGS[kind]
         matching = select(table.c.key, table.c.document, *listing.columns).select_from(listing.source).where(*where)
         statement = lists.page(matching, sort=order, key=table.c.key, after=after, limit=limit)
         async with self._snapshot() as (connection, position):
@@ -140,8 +156,6 @@ class ReadModel:
                 counted = select(func.count()).select_from(listing.source).where(*where)
                 total = (await connection.execute(counted)).scalar_one()
             items = await facts.present(connection, kind, found[:limit])
-        if scope is not None:
-            items = [facts.confine(kind, item, scope=scope) for item in items]
         following = None
         if len(found) > limit:
             last = found[limit - 1]
@@ -161,7 +175,7 @@ class ReadModel:
         count: bool = False,
         scope: str | None = None,
     ) -> dict[str, Any]:
-        """A row by what it is asked by; all are worked out, whatever the page. `q` looks in names.
+        """A row by what it is asked by; hosts alone are cut to pages by the database. `q` looks in names.
 
         Raises:
             ValueError: an unknown `by`, filter or sort, or a cursor of another list.
@@ -169,9 +183,17 @@ class ReadModel:
         """
         given = {name: value for name, value in (filters or {}).items() if value is not None}
         _must_be_limit(limit)
+        capacity.must_be_answered(by, given, scope=scope)
         capacity.must_sort(sort)
         of = cursors.asked("capacity", by, given, sort, q, scope)
         after = cursors.decode(cursor, of=of) if cursor is not None else None
+        if by == "host":
+            where = [capacity.HOST_FILTERS[name](value) for name, value in given.items()]
+            if q:
+                where.append(func.strpos(hosts.c.key, q.lower()) > 0)
+            order = capacity.host_sort(sort)
+            page = await self._page("host", where, order, of=of, after=after, limit=limit, count=count)
+            return {**page, "items": [capacity.host_row(item) for item in page["items"]]}
         async with self._snapshot() as (connection, position):
             found = await capacity.capacity(connection, by=by, filters=given, scope=scope)
         if q:

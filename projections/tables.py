@@ -1,4 +1,5 @@
-"""The read model's tables: living ones with a row a resource, the ledger of commands, and how far both have come.
+"""The read model's tables: living ones with a row a resource, their sums, the ledger of commands, and how far all have
+come.
 
 A read model is a cache: all of its tables are in one schema, whose name changes with the sources that define what is in
 it. Tables are named without a schema: a connection finds its own by `search_path`, so that the past can have others.
@@ -16,6 +17,7 @@ _SOURCES = [
     *sorted((_PACKAGES / "domain").rglob("*.py")),
     _PACKAGES / "projections" / "documents.py",
     _PACKAGES / "projections" / "rows.py",
+    _PACKAGES / "projections" / "sums.py",
     _PACKAGES / "projections" / "tables.py",
 ]
 
@@ -122,6 +124,24 @@ LIVING: dict[str, Table] = {
     "operation": operations,
     "token": tokens,
 }
+
+# A row a cell of `sums.py`: what the hosts of a group have, in a rack or in a dc. `document` is documents.Sums.
+sums = Table(
+    "sums",
+    metadata,
+    Column("key", Name, primary_key=True),
+    Column("level", Name, nullable=False),
+    Column("group", Name, nullable=False),
+    Column("region", Name),
+    Column("dc", Name),
+    Column("rack", Name, index=True),
+    Column("document", JSON, nullable=False),
+    Index("sums_by_group", "group", "level"),
+    postgresql_with={"fillfactor": LIVELY_FILL},
+)
+
+# All tables whose rows come and go, by what `changes.py` calls them.
+CHANGING: dict[str, Table] = {**LIVING, "sums": sums}
 
 # One row a command, refused ones too; only ever added to.
 audit = Table(

@@ -17,7 +17,7 @@ from eventlog.append import LEADER_LOCK
 from eventlog.codec import Row
 from eventlog.read import LogReader
 from projections import changes, projector
-from projections.tables import LIVING, audit
+from projections.tables import CHANGING, audit
 from tests.simulation.postgres import Backend, Key, ReadModel, Server
 
 LATENCY_S = 0.0005
@@ -319,7 +319,7 @@ class BlockingConnection:
                 for key in values[0]:
                     model.living[kind].pop(key, None)
             elif (kind := _UPSERTS.get(id(statement))) is not None:
-                for row in _as_rows(LIVING[kind], values):
+                for row in _as_rows(CHANGING[kind], values):
                     model.living[kind][row["key"]] = row
             else:
                 assert statement is changes._APPEND_AUDIT, statement

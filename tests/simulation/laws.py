@@ -19,6 +19,7 @@ from domain.vm import Vm
 from eventlog.codec import Row, decode
 from projections import rows as projected
 from projections.rows import resource
+from projections.sums import Sums
 from tests.simulation.controllers import Machines
 
 STALE = "stale"  # the message of reports that must never be accepted
@@ -222,6 +223,7 @@ def what_differs(living: dict[str, dict[str, Any]], audit: list[dict[str, Any]],
     for stream, entry in {**log.fleet.entries, **log.last_rows}.items():
         row = projected.row(stream, entry)
         expected[stream.partition("/")[0]][row["key"]] = row
+    expected["sums"] = {row["key"]: row for row in Sums.of(log.fleet).rows()}
     for kind, table in living.items():
         for key in table.keys() | expected[kind].keys():
             if table.get(key) != expected[kind].get(key):

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors
 
 from eventlog.codec import Row
-from projections.tables import LIVING
+from projections.tables import CHANGING
 from tests.simulation.faults import Faults
 from tests.simulation.loop import PROCESS, Process, SimulatedLoop
 
@@ -222,7 +222,7 @@ class ReadModel:
     def __init__(self) -> None:
         self.progress: tuple[str, int, int] = ("", 0, 0)
         self.is_complete = False
-        self.living: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in LIVING}
+        self.living: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in CHANGING}
         self.audit: list[dict[str, Any]] = []
         self._kept: list[tuple[Any, ...]] = []
 
