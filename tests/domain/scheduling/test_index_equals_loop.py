@@ -327,12 +327,13 @@ def _answer(index: CapacityIndex, request: PlacementRequest, group: str, strateg
 
 
 class WithSmallBounds(IndexAgainstLoop):
-    """Blocks, lists of changes and kept shapes so small that each of them is outgrown."""
+    """Blocks, lists of changes, kept shapes and kinds at once so small that each of them is outgrown."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bounds = pytest.MonkeyPatch()
         self.bounds.setattr(shape_module, "BLOCK_ROWS", 2)
+        self.bounds.setattr(shape_module, "KINDS_AT_ONCE", 2)
         self.bounds.setattr(table_module, "SHAPES_MAX", 6)
         self.bounds.setattr(table_module, "CHANGES_MAX", 16)
 
