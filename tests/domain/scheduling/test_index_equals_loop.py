@@ -85,6 +85,11 @@ class IndexAgainstLoop(RuleBasedStateMachine):
         self.site = naive.Site()
         self.index = CapacityIndex(lambda: self.site.vms)
         self.vms: dict[str, list[Vm]] = {name: [] for name in SETS}
+        self.bounds = pytest.MonkeyPatch()
+        self.bounds.setattr(shape_module, "BLOCK_ROWS", 2)  # so that few hosts stand in several
+
+    def teardown(self) -> None:
+        self.bounds.undo()
 
     @initialize(
         hosts=st.lists(st.tuples(capacities, st.none() | st.sampled_from(RACKS), labels), min_size=3, max_size=9),
@@ -327,18 +332,13 @@ def _answer(index: CapacityIndex, request: PlacementRequest, group: str, strateg
 
 
 class WithSmallBounds(IndexAgainstLoop):
-    """Blocks, lists of changes, kept shapes and kinds at once so small that each of them is outgrown."""
+    """Lists of changes, kept shapes and kinds at once so small that each of them is outgrown."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bounds = pytest.MonkeyPatch()
-        self.bounds.setattr(shape_module, "BLOCK_ROWS", 2)
         self.bounds.setattr(shape_module, "KINDS_AT_ONCE", 2)
         self.bounds.setattr(table_module, "SHAPES_MAX", 6)
         self.bounds.setattr(table_module, "CHANGES_MAX", 16)
-
-    def teardown(self) -> None:
-        self.bounds.undo()
 
 
 TestIndexAgainstLoop = IndexAgainstLoop.TestCase
