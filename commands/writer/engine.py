@@ -298,6 +298,7 @@ class Engine:
                 in_flight = None
                 if not await self._settle(flown, task, batch):
                     batch = None
+                del flown, task  # each answer's memory goes with the answer, while the processor's cache still holds it
             if in_flight is None and batch is not None and batch.answered:
                 if batch.rows:
                     task = asyncio.create_task(self._append(batch))
