@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ from workers.log import log_to_stderr
 
 RESULTS = Path(__file__).with_name("results")
 TABLE_CHARACTERS = 170
-PLATFORM_HOSTS = 2_000  # room for 85,000 VMs
+PLATFORM_HOSTS = 4_000  # room for 170,000 VMs
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -61,23 +62,31 @@ def main() -> int:
     if told.peer is not None and not (told.peer / "run.py").is_file():
         parser.error(f"there is no run.py in {told.peer}")
     log_to_stderr("warning")  # as in a service; the default writes every batch to the terminal
+    # Servers and directories go, as with Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    RESULTS.mkdir(exist_ok=True)
     load, began = os.getloadavg()[0], time.monotonic()
     rows: list[Row] = []
-    for name in asked.only:
-        for measured in PARTS[name](told):
-            rows += measured
-            print(f"{time.monotonic() - began:5.0f} s: measured {rows[-1].name}", file=sys.stderr)
-    if told.peer is None and "http" in asked.only:
-        print("Not beside OpenStack Placement: `--peer DIR` says where its runner is", file=sys.stderr)
-    machine = (
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()},"
-        f" load {load:.1f} before and {os.getloadavg()[0]:.1f} at the end"
-    )
-    RESULTS.mkdir(exist_ok=True)
-    document = {"machine": machine, "rows": [msgspec.to_builtins(row) for row in rows]}
-    is_whole = not told.is_short and len(asked.only) == len(PARTS)
-    (RESULTS / ("latest.json" if is_whole else "part.json")).write_text(json.dumps(document, indent=2) + "\n")
-    show(rows, machine)
+    is_whole = False
+    try:
+        for name in asked.only:
+            for measured in PARTS[name](told):
+                rows += measured
+                print(f"{time.monotonic() - began:5.0f} s: measured {rows[-1].name}", file=sys.stderr)
+        is_whole = not told.is_short and len(asked.only) == len(PARTS)
+        if told.peer is None and "http" in asked.only:
+            print("Not beside OpenStack Placement: `--peer DIR` says where its runner is", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Interrupted: this is what was measured", file=sys.stderr)
+        return 130
+    finally:  # what was measured is told, whatever became of the rest
+        machine = (
+            f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()},"
+            f" load {load:.1f} before and {os.getloadavg()[0]:.1f} at the end"
+        )
+        show(rows, machine)
+        document = {"machine": machine, "rows": [msgspec.to_builtins(row) for row in rows]}
+        (RESULTS / ("latest.json" if is_whole else "part.json")).write_text(json.dumps(document, indent=2) + "\n")
     return 0
 
 
@@ -143,7 +152,7 @@ def show(rows: list[Row], machine: str) -> None:
             f"{row.baseline:,.1f}" if row.baseline is not None else "",
             "" if row.ratio is None else f"{row.ratio:.2f}" if row.ratio >= 0.1 else f"{row.ratio:.4f}",
             row.target,
-            "yes" if row.reached else "no",
+            "–" if row.target == "none" else "yes" if row.reached else "no",
         )
     # A pipe has no width: wide enough that no row is broken.
     Console(width=None if sys.stdout.isatty() else TABLE_CHARACTERS).print(table)

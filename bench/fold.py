@@ -5,7 +5,8 @@ import statistics
 import time
 
 from bench.row import Row
-from bench.site import SHAPES, a_fleet
+from bench.site import SHAPES, a_fleet, a_vm
+from domain.command import CommandAccepted
 from domain.host import HostClaimed
 from domain.operation import OperationStarted, Step
 from domain.quota import QuotaConsumed
@@ -13,7 +14,7 @@ from domain.recorded import Recorded
 from domain.vm import VmScheduled
 from eventlog.codec import decode, encode
 
-EVENTS_A_PROVISIONING = 5
+EVENTS_A_PROVISIONING = 6
 
 
 def measure(*, is_short: bool) -> list[Row]:
@@ -41,7 +42,7 @@ def measure(*, is_short: bool) -> list[Row]:
 
 def events(base: int, n: int, *, hosts: int = 1_000) -> list[Recorded]:
     """Those of one provisioning, as the writer records them."""
-    name, host = f"vm-{n}", f"h{n % hosts:06d}"
+    name, host = f"vm-{n}", f"h{(n + n // hosts) % hosts:06d}"  # another shape each time round
     stream, shape, operation = f"vm/payments/{name}", SHAPES[n % len(SHAPES)], f"op-{n}"
     steps = (Step("vm.create", deadline=10**15, compensation="vm.delete"),)
     counted = {**shape, "vms": 1}
@@ -52,6 +53,10 @@ def events(base: int, n: int, *, hosts: int = 1_000) -> list[Recorded]:
         ("quota/std/payments", QuotaConsumed(stream, counted)),
         ("quota/std/acme", QuotaConsumed(stream, counted)),
         (f"operation/{operation}", OperationStarted("vm.provision", stream, steps, {"uid": f"u-{n}"}, n)),
+        (f"command/bench/c-{n}", CommandAccepted(f"c-{n}", "vm.provision", "admin", a_vm(n), stream, operation, True)),
     ]
     first = base + 1 + n * EVENTS_A_PROVISIONING
-    return [Recorded(s, first + k, first + k, n + 10**6, "bench", "c", event) for k, (s, event) in enumerate(made)]
+    return [
+        Recorded(s, 1 if s.startswith("command/") else first + k, first + k, n + 10**6, "bench", f"c-{n}", event)
+        for k, (s, event) in enumerate(made)
+    ]

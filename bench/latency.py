@@ -4,10 +4,13 @@ Each provisioning is three commands: the client's, and the controller's two repo
 moments by the same clock: PostgreSQL's notification of the commit, the projector's of its own, and the message itself.
 What it hears of a commit late, by a millisecond or so, makes the latencies shorter by that. The baseline is how long
 the answers to the client's requests took meanwhile, from when each was due.
+
+One VM is read all the while, beside the same reads when nothing is written: decisions and appends must not block reads.
 """
 
 import asyncio
 import contextlib
+import itertools
 import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +22,7 @@ from psycopg.sql import SQL, Identifier
 from bench import load
 from bench.berth import Berth
 from bench.load import at
+from bench.over_http import get
 from bench.row import Row
 from eventlog.table import EVENTS_TABLE, LOG_CHANNEL
 from messaging import subjects
@@ -28,6 +32,7 @@ from workers.settings import Settings
 
 COMMANDS_A_PROVISIONING = 3
 COMMANDS_PER_S = 600.0
+READS_PER_S = 100.0
 SETTLE_S = 2.0
 TARGET_READ_MS, TARGET_NATS_MS = 50.0, 20.0
 
@@ -41,11 +46,18 @@ def measure(platform: Berth, requests: Iterator[bytes], *, is_short: bool) -> li
 
 async def _measure(platform: Berth, requests: Iterator[bytes], *, per_s: float, seconds: float) -> list[Row]:
     rate = per_s / COMMANDS_A_PROVISIONING
+    one_vm = itertools.repeat(get("/v1/vms/payments/vm-0", platform.token))
+    alone = await load.steady(platform.port, one_vm, per_s=READS_PER_S, seconds=seconds / 2)
     async with _observed(platform) as (committed, shown, relayed):
-        answered = await load.steady(platform.port, requests, per_s=rate, seconds=seconds)
+        answered, read = await asyncio.gather(
+            load.steady(platform.port, requests, per_s=rate, seconds=seconds),
+            load.steady(platform.port, one_vm, per_s=READS_PER_S, seconds=seconds),
+        )
         await asyncio.sleep(SETTLE_S)
-    assert not answered.refused, f"{answered.refused} of {answered.asked} were refused"
-    rows = []
+    for sent in (alone, answered, read):
+        assert not sent.refused, f"{sent.refused} of {sent.asked} were refused"
+    name = f"GET one VM, p99, at {per_s:,.0f} commands/s"
+    rows = [Row(name, read.p99_ms, "ms", "none", True, alone.p99_ms, read.p99_ms / alone.p99_ms)]
     for what, moments, target_ms in (("read model", shown, TARGET_READ_MS), ("NATS", relayed, TARGET_NATS_MS)):
         late_ms = sorted(_late_ms(committed, moments))
         p99_ms = at(late_ms, 0.99)

@@ -104,7 +104,7 @@ class Fleet:
         entry = Entry(state, position, old.created_at if old is not None else at, at)
         if type(event) in ENDS:
             self.put(stream, old, None)
-        else:
+        else:  # what `put` does, without looking again: 3 % of a fold with the short way in `_index_vm`
             self.entries[stream] = entry
             self._indexes[type(state)](stream, before, state)
         return entry
