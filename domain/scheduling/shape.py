@@ -66,7 +66,7 @@ class Shape:
             return
         self._seen = now
         new_scores, new_codes = self._score(table.kinds.amounts_of(rows))
-        scores, codes, least = self.scores, self.codes, self._least
+        scores, codes, least, unsure = self.scores, self.codes, self._least, set()
         for row, score, code in zip(rows, new_scores.tolist(), new_codes.tolist(), strict=True):
             if code != self.fits:
                 score = inf
@@ -79,8 +79,10 @@ class Shape:
             if score <= (low := least.item(block)):
                 least[block] = score
             elif not (was > low and score > low):  # it was the least (or one of them is not a number)
-                line = self._grid[block]
-                least[block] = line[line.argmin()]
+                unsure.add(block)
+        for block in unsure:
+            line = self._grid[block]
+            least[block] = line.item(line.argmin())
 
     def best(self) -> list[tuple[int, float]]:
         """The rows with the least and the second least (score, name), and their scores; fewer if fewer fit."""
