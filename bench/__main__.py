@@ -2,6 +2,7 @@
 the contract gives (part.json, if it was not the whole of it)."""
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -110,8 +111,19 @@ def _reads(told: Told) -> Iterator[list[Row]]:
         yield reads.measure(running, is_short=told.is_short)
 
 
+@contextlib.contextmanager
+def _on_two_cores() -> Iterator[None]:
+    """What is promised of the whole system is promised of two; whatever is started meanwhile stays there."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[:2])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def _platform(told: Told) -> Iterator[list[Row]]:
-    with berth.running(hosts=100 if told.is_short else PLATFORM_HOSTS) as running:
+    with _on_two_cores(), berth.running(hosts=100 if told.is_short else PLATFORM_HOSTS) as running:
         requests = (over_http.post(a_vm(n), running.token) for n in itertools.count())
         whole.step(running, requests, per_s=40.0, seconds=2.0)  # warms everything up
         yield latency.measure(running, requests, is_short=told.is_short)

@@ -1,6 +1,6 @@
 """The whole system over HTTP: provisionings at a steady rate, until each VM is active and every reader has seen it.
 
-All processes share the machine's cores with this client. The highest rate at which nothing falls behind by more than a
+All processes share two cores with this client. The highest rate at which nothing falls behind by more than a
 second is found by short steps, and then held: in a short one, what comes a tenth too fast is not yet a second late. How
 late each VM became active is read from the log afterwards, how far the projector and the relay were is looked at
 meanwhile.

@@ -169,6 +169,22 @@ def test_a_resize_beyond_the_host_is_refused_with_what_is_short() -> None:
     assert problem["largest_fit"] == {"cpu": 8, "memory_mib": 910}
 
 
+def test_what_becomes_of_a_vm_leaves_others_of_its_shape_as_they_are() -> None:
+    """They share one mapping of what they were asked with."""
+    site = a_site(hosts=4)
+    for name in ("web-1", "web-2", "web-3"):
+        site.finish(site.given("vm.provision", **a_vm(name, cpu=2)))
+    site.finish(site.given("vm.resize", tenant="payments", vm="web-1", resources={"cpu": 4, "memory_mib": 512}))
+    site.finish(site.given("vm.stop", tenant="payments", vm="web-1"))
+    site.finish(site.given("vm.delete", tenant="payments", vm="web-2"))
+    site.finish(site.given("vm.provision", **a_vm("web-4", cpu=2)))
+    asked = {"cpu": 2, "memory_mib": 1024}
+    for name in ("web-3", "web-4"):
+        vm = site.fleet.vm("payments", name)
+        assert (vm.resources, vm.claims) == (asked, asked)
+    assert site.fleet.quota("std", "payments").used == {"cpu": 8, "memory_mib": 2560, "vms": 3}
+
+
 def test_a_stopped_vm_keeps_its_claims() -> None:
     site = a_site()
     site.finish(site.given("vm.provision", **a_vm()))
