@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import msgspec
+
 from api import scope
 from api.auth import VIEWER
 from api.csv_rows import csv_of
@@ -29,11 +31,11 @@ from api.parameters import (
     text,
     time,
 )
-from api.reply import CSV, Answerable, Reply, json_reply
+from api.reply import CSV, Answerable, Reply, encode, json_reply
 from api.schemas import SCHEMAS
 from domain.errors import NotFound, Validation
-from projections.documents import Document
-from projections.lists import sort_of
+from projections.lists import must_sort
+from projections.queries import decoded
 
 PLACE_FILTERS = tuple(filter_by(name) for name in ("region", "dc", "room", "rack"))
 SUBTREE = filter_by("subtree", "Only those of this tenant and all below it")
@@ -56,6 +58,13 @@ SCHEMA_OF = {
     "operation": "Operation",
     "token": "Token",
 }
+
+
+class _Versioned(msgspec.Struct):
+    version: int
+
+
+_versioned = msgspec.json.Decoder(_Versioned).decode
 _IS_SUM = re.compile(r"-?(hosts|\w+_(available|used|capacity))\Z").match
 
 
@@ -120,9 +129,9 @@ def single(kind: str, path: str, *, roles: frozenset[str] = VIEWER) -> Endpoint:
         query = call.query()
         names = tuple(call.path.values())
         document, position = await found(call, kind, names, query)
-        tag = b'"%d"' % document["version"]
+        tag = b'"%d"' % _versioned(document).version
         # The tag is for If-Match alone: sums and places of others change without it, so it can't spare a reading.
-        return json_reply(document, headers=((b"etag", tag), (b"berth-position", b"%d" % position)))
+        return Reply(200, document, headers=((b"etag", tag), (b"berth-position", b"%d" % position)))
 
     return Endpoint(
         method="GET",
@@ -137,26 +146,27 @@ def single(kind: str, path: str, *, roles: frozenset[str] = VIEWER) -> Endpoint:
     )
 
 
-async def found(call: Call, kind: str, names: tuple[str, ...], query: Mapping[str, Any]) -> tuple[Document, int]:
-    """The resource as the query's `min_position` and `as_of` ask for it, and the position at which it is so.
+async def found(call: Call, kind: str, names: tuple[str, ...], query: Mapping[str, Any]) -> tuple[bytes, int]:
+    """The resource as the query's `min_position` and `as_of` ask for it, in JSON, and the position at which it is so.
 
     Raises:
         NotFound: it is not there, or not for this actor.
     """
     await at_least(call, query)
     model = call.context.read_model
-    document: Document | None
+    shown: bytes | None
     if (moment := query.get("as_of")) is not None:
         position = await position_of(call, moment)
         stream = f"{kind}/{'/'.join(names)}"
         document = await call.context.past.resource(stream, as_of=position) if position else None
         if document is not None:
             document = scope.resource(kind, document, await call.sight())
+        shown = encode(document) if document is not None else None
     else:
-        document, position = await model.one_at(kind, *names, scope=call.actor.tenant)
-    if document is None:
+        shown, position = await model.one_at(kind, *names, scope=call.actor.tenant)
+    if shown is None:
         raise await missing(call, kind, "/".join(names))
-    return document, position
+    return shown, position
 
 
 async def at_least(call: Call, query: Mapping[str, Any]) -> None:
@@ -191,7 +201,7 @@ def page_reply(call: Call, page: Mapping[str, Any], query: Mapping[str, Any]) ->
         following = "&".join([*kept, urlencode({"cursor": page["next_cursor"]})])
         link = f'<{quote(call.scope["path"])}?{following}>; rel="next"'
         headers += ((b"link", link.encode()),)
-    return Reply(200, csv_of(page["items"], otherwise=_fields(call.endpoint.answer)), CSV, headers)
+    return Reply(200, csv_of(decoded(page)["items"], otherwise=_fields(call.endpoint.answer)), CSV, headers)
 
 
 def _fields(answer: str | None) -> list[str]:
@@ -220,7 +230,8 @@ async def missing(call: Call, kind: str, name: str) -> NotFound:
         page = await call.context.read_model.list_(
             kind, filters=filters, q=part, limit=NAMES_COMPARED_MAX, scope=call.actor.tenant
         )
-        names |= {f"{item['tenant']}/{item['name']}" if kind == "vm" else item["name"] for item in page["items"]}
+        items = decoded(page)["items"]
+        names |= {f"{item['tenant']}/{item['name']}" if kind == "vm" else item["name"] for item in items}
     # In the past, a name may be right and the time not.
     near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.7) if name not in names else []
     return NotFound(kind, name, near[0] if near else None)
@@ -229,7 +240,7 @@ async def missing(call: Call, kind: str, name: str) -> NotFound:
 def _must_sort(kind: str, sort: str, call: Call) -> None:
     message = ""
     try:
-        sort_of(kind, sort)
+        must_sort(kind, sort)
     except ValueError as error:
         message = str(error)
     if kind == "group" and call.actor.tenant is not None and _IS_SUM(sort):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from domain.errors import QuotaExceeded
-from projections.queries import LIST_MAX, ReadModel
+from projections.queries import LIST_MAX, ReadModel, decoded
 
 Document = dict[str, Any]
 
@@ -37,7 +37,7 @@ async def _all(read_model: ReadModel, kind: str, root: str) -> AsyncIterator[Doc
     cursor: str | None = None
     while True:
         page = await read_model.list_(kind, limit=LIST_MAX, cursor=cursor, scope=root)
-        for item in page["items"]:
+        for item in decoded(page)["items"]:
             yield item
         cursor = page["next_cursor"]
         if cursor is None:

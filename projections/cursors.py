@@ -48,3 +48,12 @@ def fits(value: Any, type: TypeEngine[Any]) -> bool:
     if isinstance(type, Integer):
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= INT8_MAX
     return isinstance(value, str) and "\0" not in value
+
+
+def value(text: bytes | None, type: TypeEngine[Any]) -> Any:
+    """A column's value, from how PostgreSQL writes it."""
+    if text is None:
+        return None
+    if isinstance(type, Boolean):
+        return text == b"t"
+    return int(text) if isinstance(type, Integer) else text.decode()

@@ -1,7 +1,7 @@
 """What is shown of a resource: its own document, a function of its own state alone, and what others add to it.
 
-What belongs to other aggregates (a VM's rack, a group's sums) is a fact that `present_…` takes beside the document, so
-that the fleet's answer and the database's can't differ in form.
+What belongs to other aggregates (a VM's rack, a group's sums) are facts: more members behind the document's own. The
+functions that make them serve the fleet's answer and the database's, so that these can't differ in form.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -217,7 +217,7 @@ def owner_of_target(stream: str) -> str | None:
             return None
 
 
-# ── presenting: a document completed with what others know ──
+# ── facts: what others know ──
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -233,15 +233,13 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 NOWHERE = Place()
 
 
-def present_tenant(document: Document, *, path: Sequence[str], children: Sequence[str]) -> Document:
+def tenant_facts(*, path: Sequence[str], children: Sequence[str]) -> Document:
     """`path` is root first, ends with the tenant; `children` are sorted, one more than shown if there are more."""
-    document["path"] = list(path)
-    return _with_inner_list(document, "children", children)
+    return {"path": path, **_inner_list("children", children)}
 
 
-def present_rack(document: Document, *, hosts: int) -> Document:
-    document["hosts"] = hosts
-    return document
+def rack_facts(*, hosts: int) -> Document:
+    return {"hosts": hosts}
 
 
 class Sums(msgspec.Struct, frozen=True):
@@ -259,43 +257,39 @@ class Sums(msgspec.Struct, frozen=True):
 NOTHING = Sums()
 
 
-def present_group(document: Document, *, sums: Sums) -> Document:
-    document["hosts"] = sums.hosts
-    document["capacity"] = sums.capacity
-    document["used"] = sums.used
-    document["available"] = sums.available
-    return document
+def group_facts(sums: Sums) -> Document:
+    return {"hosts": sums.hosts, "capacity": sums.capacity, "used": sums.used, "available": sums.available}
 
 
-def present_quota(document: Document, *, above: Iterable[tuple[Resources, Resources]]) -> Document:
+def quota_facts(available: Resources, *, above: Iterable[tuple[Resources, Resources]]) -> Document:
     """`above` are limits and use of the ancestors' quotas in the same group."""
-    least: Resources = dict(document["available"])
+    least: Resources = dict(available)
     for limits, used in above:
         for name, limit in limits.items():
             left = max(0, limit - used.get(name, 0))
             least[name] = min(least.get(name, left), left)
-    document["effective_available"] = {name: least[name] for name in ordered(least)}
-    return document
+    return {"effective_available": in_order(least)}
 
 
-def present_host(
-    document: Document, *, place: Place, overcommit: Overcommit, schedulable: bool, vms: Sequence[str]
-) -> Document:
+def free_on(*, capacity: Resources, overcommit: Overcommit, used: Resources, is_schedulable: bool) -> Resources:
+    """A host's `available`."""
+    return available(capacity, overcommit, used) if is_schedulable else dict.fromkeys(capacity, 0)
+
+
+def host_facts(*, place: Place, free: Resources, vms: Sequence[str]) -> Document:
     """`vms` are `tenant/vm`, sorted; one more than is shown if there are more."""
-    document["region"], document["dc"], document["room"] = place.region, place.dc, place.room
-    capacity: Resources = document["capacity"]
-    free = available(capacity, overcommit, document["used"]) if schedulable else dict.fromkeys(capacity, 0)
-    document["available"] = free
-    return _with_inner_list(document, "vms", vms)
+    return {
+        "region": place.region,
+        "dc": place.dc,
+        "room": place.room,
+        "available": free,
+        **_inner_list("vms", vms),
+    }
 
 
-def present_vm(document: Document, *, place: Place) -> Document:
-    """While a VM has a host, its group is the host's."""
-    if place.group is not None:
-        document["group"] = place.group
-    document["rack"], document["dc"] = place.rack, place.dc
-    document["region"], document["room"] = place.region, place.room
-    return document
+def vm_facts(place: Place) -> Document:
+    """Its group, too, is its host's while it has one: that is no fact beside the document, but in it."""
+    return {"rack": place.rack, "dc": place.dc, "region": place.region, "room": place.room}
 
 
 def present_operation(
@@ -332,11 +326,11 @@ def sums_over(hosts: Iterable[tuple[Host, Overcommit]]) -> Sums:
             usable[name] = usable.get(name, 0) + room
             free[name] = free.get(name, 0) + left
             largest[name] = max(largest.get(name, 0), left)
-    return in_order(Sums(count, capacity, _with_zeros(used, capacity), free, usable, largest))
+    return _sums_in_order(Sums(count, capacity, _with_zeros(used, capacity), free, usable, largest))
 
 
 def total(parts: Sequence[Sums]) -> Sums:
-    """The sums of several, of one at least."""
+    """The sums of several together."""
     if len(parts) == 1:
         return parts[0]
     summed = Sums(sum(part.hosts for part in parts), {}, {}, {}, {}, {})
@@ -351,25 +345,23 @@ def total(parts: Sequence[Sums]) -> Sums:
                 into[name] = into.get(name, 0) + amount
         for name, amount in part.largest.items():
             summed.largest[name] = max(summed.largest.get(name, 0), amount)
-    return in_order(summed)
+    return _sums_in_order(summed)
 
 
-def in_order(sums: Sums) -> Sums:
+def _sums_in_order(sums: Sums) -> Sums:
+    parts = (sums.capacity, sums.used, sums.available, sums.usable, sums.largest)
+    return Sums(sums.hosts, *map(in_order, parts))
+
+
+def in_order(amounts: Resources) -> Resources:
     """The same with classes in the order in which they are shown."""
-    return Sums(
-        sums.hosts,
-        *(
-            {name: part[name] for name in ordered(part)}
-            for part in (sums.capacity, sums.used, sums.available, sums.usable, sums.largest)
-        ),
-    )
+    return {name: amounts[name] for name in ordered(amounts)}
 
 
-def _with_inner_list(document: Document, field: str, names: Sequence[str]) -> Document:
-    document[field] = list(names[:INNER_LIST_MAX])
-    if len(names) > INNER_LIST_MAX:
-        document[field + "_truncated"] = True
-    return document
+def _inner_list(field: str, names: Sequence[str]) -> Document:
+    if len(names) <= INNER_LIST_MAX:
+        return {field: names}
+    return {field: names[:INNER_LIST_MAX], field + "_truncated": True}
 
 
 def _with_zeros(used: Resources, classes: Resources) -> Resources:

@@ -1,145 +1,196 @@
-"""What belongs to others: read for a whole page at once, in the page's own snapshot, and put beside each document."""
+"""What belongs to others: read with each row, in the same statement, and put behind what the resource itself knows.
 
-from collections import defaultdict
-from collections.abc import Sequence
+A document goes to the client as it stands in its table: it is decoded only where a fact changes what is inside of it.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import literal_column
 
-from domain.values import Resources
+from domain.values import Overcommit, Resources
 from projections import documents
 from projections.documents import Document, Place, Sums
-from projections.sums import BY_DC
+from projections.sums import BY_DC, BY_RACK
+from projections.tables import groups, hosts, racks, vms
 
-Rows = Sequence[Row[*tuple[Any, ...]]]
+Facts = Sequence[bytes | None]
 
-_PATHS = text("""
-WITH RECURSIVE up AS (
-    SELECT key AS origin, key, parent, 0 AS depth FROM tenants WHERE key = ANY(:keys)
-    UNION ALL
-    SELECT up.origin, above.key, above.parent, depth + 1 FROM up JOIN tenants above ON above.key = up.parent
+_MOST = documents.INNER_LIST_MAX + 1
+
+_PATH = """
+array_to_json(ARRAY(
+    WITH RECURSIVE up AS (
+        SELECT own.key, own.parent, 0 AS depth FROM tenants own WHERE own.key = tenants.key
+        UNION ALL
+        SELECT above.key, above.parent, depth + 1 FROM up JOIN tenants above ON above.key = up.parent
+    )
+    SELECT key FROM up ORDER BY depth DESC
+))
+"""
+_CHILDREN = f"""
+array_to_json(ARRAY(SELECT child.key FROM tenants child WHERE child.parent = tenants.key ORDER BY 1 LIMIT {_MOST}))
+"""
+_VMS = f"array_to_json(ARRAY(SELECT vms.key FROM vms WHERE vms.host = hosts.key ORDER BY 1 LIMIT {_MOST}))"
+_HOSTS_IN_RACK = f"""
+(SELECT coalesce(sum((document ->> 'hosts')::bigint), 0) FROM sums WHERE level = '{BY_RACK}' AND sums.rack = racks.key)
+"""
+_SUMS = f"(SELECT json_agg(document) FROM sums WHERE level = '{BY_DC}' AND sums.group = groups.key)"
+_ABOVE = """
+(
+    WITH RECURSIVE up AS (
+        SELECT own.parent FROM tenants own WHERE own.key = quotas.tenant
+        UNION ALL
+        SELECT above.parent FROM up JOIN tenants above ON above.key = up.parent
+    )
+    SELECT json_agg(json_build_array(above.limits, above.used))
+    FROM up JOIN quotas above ON above.tenant = up.parent AND above.group = quotas.group
 )
-SELECT origin, array_agg(key ORDER BY depth DESC) FROM up GROUP BY origin
-""")
-
-_CHILDREN = text("""
-SELECT asked.key, child.key FROM unnest(CAST(:keys AS text[])) AS asked (key)
-CROSS JOIN LATERAL (SELECT key FROM tenants WHERE parent = asked.key ORDER BY key LIMIT :most) AS child
-""")
-
-_VMS = text("""
-SELECT asked.key, vm.key FROM unnest(CAST(:keys AS text[])) AS asked (key)
-CROSS JOIN LATERAL (SELECT key FROM vms WHERE host = asked.key ORDER BY key LIMIT :most) AS vm
-""")
-
-_HOSTS = text("SELECT rack, count(*) FROM hosts WHERE rack = ANY(:keys) GROUP BY rack")
-
-_ABOVE = text("""
-WITH RECURSIVE up AS (
-    SELECT key AS origin, parent AS key FROM tenants
-    WHERE key IN (SELECT tenant FROM quotas WHERE key = ANY(:keys)) AND parent IS NOT NULL
-    UNION ALL
-    SELECT up.origin, above.parent FROM up JOIN tenants above ON above.key = up.key WHERE above.parent IS NOT NULL
-)
-SELECT own.key, above.limits, above.used FROM quotas own JOIN up ON up.origin = own.tenant
-JOIN quotas above ON above.tenant = up.key AND above.group = own.group WHERE own.key = ANY(:keys)
-""")
-
+"""
 # The log's own side table, outside of any read model: progress is never an event.
-_PROGRESS = text("SELECT operation, step, attempt, percent, message FROM berth.progress WHERE operation = ANY(:keys)")
-
-_SUMS = """
-SELECT {name}, sums.document::text FROM sums JOIN groups ON groups.key = sums.group WHERE level = :level AND {where}
+_PROGRESS = """
+CASE WHEN state = 'running' THEN (
+    SELECT json_agg(json_build_array(step, attempt, percent, message)) FROM berth.progress
+    WHERE operation = operations.key
+) END
 """
 
-_sums = msgspec.json.Decoder(Sums).decode
+# Beside key and document, in the order in which the functions below take them.
+COLUMNS: dict[str, tuple[Any, ...]] = {
+    "tenant": (literal_column(_PATH), literal_column(_CHILDREN)),
+    "rack": (literal_column(_HOSTS_IN_RACK),),
+    "group": (literal_column(_SUMS),),
+    "host": (racks.c.region, racks.c.dc, racks.c.room, groups.c.overcommit, literal_column(_VMS)),
+    "quota": (literal_column(_ABOVE),),
+    "vm": (vms.c.group, hosts.c.group, hosts.c.rack, racks.c.region, racks.c.dc, racks.c.room),
+    "operation": (literal_column(_PROGRESS),),
+    "token": (),
+    "capacity": (groups.c.overcommit,),  # a host as a row of capacity
+}
+
+_json = msgspec.json.Encoder().encode
+_document = msgspec.json.Decoder(Document).decode
+_names = msgspec.json.Decoder(list[str]).decode
+_sums = msgspec.json.Decoder(list[Sums]).decode
+_overcommit = msgspec.json.Decoder(Overcommit).decode
+_above = msgspec.json.Decoder(list[tuple[Resources, Resources]]).decode
+_progress = msgspec.json.Decoder(list[tuple[str, int, int | None, str | None]]).decode
 
 
-async def present(connection: AsyncConnection, kind: str, found: Rows) -> list[Document]:
-    """The resources of a page; each row is key, document, and the columns of the kind's listing."""
-    keys = [row[0] for row in found]
-    page: list[Document] = [row[1] for row in found]
-    if not keys:
-        return page
-    match kind:
-        case "vm":
-            for row, document in zip(found, page, strict=True):
-                group, rack, region, dc, room = row[2:7]
-                documents.present_vm(document, place=Place(group, rack, region, dc, room))
-        case "host":
-            names = await _lists(connection, _VMS, keys)
-            for row, document in zip(found, page, strict=True):
-                region, dc, room, overcommit = row[2:6]
-                documents.present_host(
-                    document,
-                    place=Place(document["group"], document["rack"], region, dc, room),
-                    overcommit=overcommit,
-                    schedulable=document["state"] == "available",
-                    vms=names[row[0]],
-                )
-        case "tenant":
-            paths: dict[str, list[str]] = dict((await connection.execute(_PATHS, {"keys": keys})).all())
-            children = await _lists(connection, _CHILDREN, keys)
-            for key, document in zip(keys, page, strict=True):
-                documents.present_tenant(document, path=paths[key], children=children[key])
-        case "group":
-            sums = await sums_by(connection, "sums.group", where="sums.group = ANY(:keys)", values={"keys": keys})
-            for key, document in zip(keys, page, strict=True):
-                documents.present_group(document, sums=sums.get(key, documents.NOTHING))
-        case "quota":
-            above: defaultdict[str, list[tuple[Resources, Resources]]] = defaultdict(list)
-            for key, limits, used in await connection.execute(_ABOVE, {"keys": keys}):
-                above[key].append((limits, used))
-            for key, document in zip(keys, page, strict=True):
-                documents.present_quota(document, above=above[key])
-        case "rack":
-            counts: dict[str, int] = dict((await connection.execute(_HOSTS, {"keys": keys})).all())
-            for key, document in zip(keys, page, strict=True):
-                documents.present_rack(document, hosts=counts.get(key, 0))
-        case "operation":
-            await _add_progress(connection, page)
-    return page
+class _HostPart(msgspec.Struct):
+    name: str
+    state: str
+    capacity: Resources
+    used: Resources
 
 
-def confine(kind: str, document: Document, *, scope: str) -> Document:
-    """What a token that is confined to `scope` sees of what it sees: no tenant above its own, no sums of a group."""
-    if kind == "tenant":
-        document["path"] = document["path"][document["path"].index(scope) :]
-        if document["name"] == scope:
-            document["parent"] = document["owner"] = None
-    elif kind == "group":
-        for field in ("hosts", "capacity", "used", "available"):
-            document.pop(field, None)
+class _QuotaPart(msgspec.Struct):
+    available: Resources
+
+
+_host_part = msgspec.json.Decoder(_HostPart).decode
+_quota_part = msgspec.json.Decoder(_QuotaPart).decode
+
+
+def shown(kind: str, document: bytes, facts: Facts, *, scope: str | None) -> bytes:
+    """The whole resource as JSON. Within a scope, no tenant above its own is named, and no sums of a group."""
+    return _SHOWN[kind](document, facts, scope)
+
+
+def _tenant(document: bytes, facts: Facts, scope: str | None) -> bytes:
+    path, children = (_names(fact or b"") for fact in facts)
+    if scope is None:
+        return _with(document, documents.tenant_facts(path=path, children=children))
+    own = _document(document)
+    if own["name"] == scope:
+        own["parent"] = own["owner"] = None
+    return _json(own | documents.tenant_facts(path=path[path.index(scope) :], children=children))
+
+
+def _rack(document: bytes, facts: Facts, scope: str | None) -> bytes:
+    return _with(document, documents.rack_facts(hosts=int(facts[0] or 0)))
+
+
+def _group(document: bytes, facts: Facts, scope: str | None) -> bytes:
+    if scope is not None:
+        return document
+    (cells,) = facts
+    return _with(document, documents.group_facts(documents.total(_sums(cells)) if cells else documents.NOTHING))
+
+
+def _host(document: bytes, facts: Facts, scope: str | None) -> bytes:
+    region, dc, room, overcommit, vms = facts
+    host = _host_part(document)
+    added = documents.host_facts(
+        place=Place(region=_name(region), dc=_name(dc), room=_name(room)),
+        free=_free_on(host, overcommit),
+        vms=_names(vms or b""),
+    )
+    return _with(document, added)
+
+
+def _capacity(document: bytes, facts: Facts, scope: str | None) -> bytes:
+    host = _host_part(document)
+    capacity, used, free = map(documents.in_order, (host.capacity, host.used, _free_on(host, facts[0])))
+    row = {"name": host.name, "hosts": 1, "capacity": capacity, "used": used, "available": free, "largest_fit": free}
+    return _json(row)
+
+
+def _free_on(host: _HostPart, overcommit: bytes | None) -> Resources:
+    return documents.free_on(
+        capacity=host.capacity,
+        overcommit=_overcommit(overcommit or b""),
+        used=host.used,
+        is_schedulable=host.state == "available",
+    )
+
+
+def _quota(document: bytes, facts: Facts, scope: str | None) -> bytes:
+    (above,) = facts
+    available = _quota_part(document).available
+    return _with(document, documents.quota_facts(available, above=_above(above) if above else ()))
+
+
+def _vm(document: bytes, facts: Facts, scope: str | None) -> bytes:
+    own_group, *names = facts
+    group, rack, region, dc, room = map(_name, names)
+    added = documents.vm_facts(Place(group, rack, region, dc, room))
+    if group is None or names[0] == own_group:
+        return _with(document, added)
+    return _json(_document(document) | {"group": group} | added)
+
+
+def _operation(document: bytes, facts: Facts, scope: str | None) -> bytes:
+    (told,) = facts
+    if not told:
+        return document
+    progress = {(step, attempt): (percent, message) for step, attempt, percent, message in _progress(told)}
+    return _json(documents.present_operation(_document(document), progress=progress))
+
+
+def _as_it_stands(document: bytes, facts: Facts, scope: str | None) -> bytes:
     return document
 
 
-async def sums_by(
-    connection: AsyncConnection, name: str, *, level: str = BY_DC, where: str = "true", values: dict[str, Any]
-) -> dict[str | None, Sums]:
-    """Sums over the hosts that fulfil `where`, by the SQL expression `name`: both speak of sums and groups."""
-    cells: defaultdict[str | None, list[Sums]] = defaultdict(list)
-    statement = text(_SUMS.format(name=name, where=where))
-    for key, document in await connection.execute(statement, {**values, "level": level}):
-        cells[key].append(_sums(document))
-    return {key: documents.total(found) for key, found in cells.items()}
+_SHOWN: dict[str, Callable[[bytes, Facts, str | None], bytes]] = {
+    "tenant": _tenant,
+    "rack": _rack,
+    "group": _group,
+    "host": _host,
+    "quota": _quota,
+    "vm": _vm,
+    "operation": _operation,
+    "token": _as_it_stands,
+    "audit": _as_it_stands,
+    "capacity": _capacity,
+}
 
 
-async def _lists(connection: AsyncConnection, statement: Any, keys: list[str]) -> defaultdict[str, list[str]]:
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    values = {"keys": keys, "most": documents.INNER_LIST_MAX + 1}
-    for key, name in await connection.execute(statement, values):
-        found[key].append(name)
-    return found
+def _with(document: bytes, facts: Document) -> bytes:
+    """A JSON object with more members."""
+    return document[:-1] + b"," + _json(facts)[1:]
 
 
-async def _add_progress(connection: AsyncConnection, page: list[Document]) -> None:
-    running = {document["id"]: document for document in page if document["state"] == "running"}
-    if not running:
-        return
-    told: defaultdict[str, dict[tuple[str, int], tuple[int | None, str | None]]] = defaultdict(dict)
-    for id, step, attempt, percent, message in await connection.execute(_PROGRESS, {"keys": list(running)}):
-        told[id][step, attempt] = (percent, message)
-    for id, progress in told.items():
-        documents.present_operation(running[id], progress=progress)
+def _name(text: bytes | None) -> str | None:
+    return text.decode() if text is not None else None

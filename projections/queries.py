@@ -1,35 +1,41 @@
-"""Reading the read model: one resource, lists, capacity, the audit, receipts; each from one snapshot with its position.
+"""Reading the read model: one resource, lists, capacity, the audit, receipts; each in one statement, with its position.
 
-wait_for(position) ──► begin (REPEATABLE READ) ──► progress ──► page ──► facts of others ──► JSON
+wait_for(position) ──► statement (lists, capacity, ledger) ──► sessions ──► facts ──► JSON
+
+Items of pages are JSON as it goes to the client (`msgspec.Raw`), but for rows of capacity; `decoded` is for those who
+look into them.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import psycopg
 import structlog
-from psycopg.conninfo import conninfo_to_dict
+from psycopg import errors
 from psycopg.sql import SQL, Identifier
-from psycopg.types.json import set_json_loads
-from sqlalchemy import exc, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy import bindparam, select
 
 from domain.errors import Unavailable
 from eventlog.tasks import end_tasks
-from projections import capacity, cursors, facts, lists, schema
+from projections import capacity, cursors, facts, ledger, lists, schema, sessions
 from projections.documents import Document
-from projections.tables import CHANNEL, LIVING, SCHEMA, audit, hosts, progress, tokens
+from projections.pages import Question, at_a_position
+from projections.sessions import Row, Sessions, Statement
+from projections.tables import CHANNEL, SCHEMA, tokens
 
 WAIT_S_MAX = 5.0
 POLL_S = 1.0
 RETRY_S = 0.2
-# No overflow: such a connection is closed after each use, and opening one takes longer than what it is used for.
-POOL_CONNECTIONS = 16
-POOL_WAIT_S = 5
 LIST_MAX = 1_000
+# So many are made into JSON before others have their turn: 2 ms.
+ROWS_AT_ONCE = 250
+
+_document = msgspec.json.Decoder(Document).decode
+_token_columns = (tokens.c.key, tokens.c.role, tokens.c.tenant, tokens.c.hash, tokens.c.state, tokens.c.expires_at)
+_ALL_TOKENS = sessions.statement(at_a_position(select(*_token_columns)))
+_TOKEN_BY_HASH = sessions.statement(at_a_position(select(*_token_columns).where(tokens.c.hash == bindparam("hash"))))
 
 log = structlog.get_logger()
 
@@ -60,13 +66,7 @@ class ReadModel:
         self._is_built = False
         self._moved = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
-        self._engine = create_async_engine(
-            "postgresql+psycopg://",
-            async_creator=self._connect,
-            pool_size=POOL_CONNECTIONS,
-            max_overflow=0,
-            pool_timeout=POOL_WAIT_S,
-        )
+        self._sessions = Sessions(conninfo, in_schema=in_schema)
 
     async def __aenter__(self) -> "ReadModel":
         self._listener = asyncio.create_task(self._listen())
@@ -75,7 +75,7 @@ class ReadModel:
     async def __aexit__(self, *_: object) -> None:
         if self._listener is not None:
             await end_tasks(self._listener)
-        await self._engine.dispose()
+        await self._sessions.close()
 
     async def wait_for(self, position: int, *, timeout_s: float = WAIT_S_MAX) -> None:
         """Until what is read is at `position` or later.
@@ -92,19 +92,17 @@ class ReadModel:
 
     async def one(self, kind: str, *name: str, scope: str | None = None) -> Document | None:
         """The resource, or None: `one("vm", "acme", "web-1")`, `one("quota", group, tenant)`, `one("host", name)`."""
-        return (await self.one_at(kind, *name, scope=scope))[0]
+        found, _ = await self.one_at(kind, *name, scope=scope)
+        return _document(found) if found is not None else None
 
-    async def one_at(self, kind: str, *name: str, scope: str | None = None) -> tuple[Document | None, int]:
-        """The same, with the position at which it is so."""
-        table, listing = LIVING[kind], lists.LISTINGS[kind]
-        where = lists.conditions(kind, filters={}, q=None, labels=(), scope=scope)
-        statement = select(table.c.key, table.c.document, *listing.columns).select_from(listing.source)
-        async with self._snapshot() as (connection, position):
-            found = (await connection.execute(statement.where(table.c.key == "/".join(name), *where))).all()
-            documents = await facts.present(connection, kind, found)
-        if not documents:
+    async def one_at(self, kind: str, *name: str, scope: str | None = None) -> tuple[bytes | None, int]:
+        """The same in JSON, with the position at which it is so."""
+        asked = lists.one(kind, is_scoped=scope is not None)
+        position, rows = await self._read(asked, {"key": "/".join(name), "scope": scope})
+        _, _, _, _, document, *others = rows[0]
+        if document is None:
             return None, position
-        return (facts.confine(kind, documents[0], scope=scope) if scope is not None else documents[0]), position
+        return facts.shown(kind, document, others, scope=scope), position
 
     async def list_(
         self,
@@ -124,44 +122,21 @@ class ReadModel:
         Raises:
             ValueError: an unknown filter or sort, a value that can't be, a cursor of another list; says which.
         """
-        given = {name: value for name, value in (filters or {}).items() if value is not None}
+        given = _given(filters)
         _must_be_limit(limit)
         of = cursors.asked(kind, given, sort, q, list(labels), scope)
-        after = cursors.decode(cursor, of=of) if cursor is not None else None
-        where = lists.conditions(kind, filters=given, q=q, labels=labels, scope=scope)
-        order = lists.sort_of(kind, sort, scope=scope)
-        page = await self._page(kind, where, order, of=of, after=after, limit=limit, count=count)
-        if scope is not None:
-            page["items"] = [facts.confine(kind, item, scope=scope) for item in page["items"]]
-        return page
-
-    async def _page(
-        self,
-        kind: str,
-        where: Sequence[lists.Condition],
-        order: lists.Sort,
-        *,
-        of: str,
-        after: cursors.Cursor | None,
-        limit: int,
-        count: bool,
-    ) -> dict[str, Any]:
-        table, listing = LIVING[kind], lists.LISTINGS[kind]
-        matching = select(table.c.key, table.c.document, *listing.columns).select_from(listing.source).where(*where)
-        statement = lists.page(matching, sort=order, key=table.c.key, after=after, limit=limit)
-        async with self._snapshot() as (connection, position):
-            found = (await connection.execute(statement)).all()
-            total = None
-            if count:
-                counted = select(func.count()).select_from(listing.source).where(*where)
-                total = (await connection.execute(counted)).scalar_one()
-            items = await facts.present(connection, kind, found[:limit])
-        following = None
-        if len(found) > limit:
-            last = found[limit - 1]
-            following = cursors.encode(cursors.Cursor(of, last.sort_value, last.key))
-        answer: dict[str, Any] = {"items": items, "next_cursor": following, "position": position}
-        return answer if total is None else {**answer, "count": total}
+        question = lists.several(
+            kind,
+            filters=given,
+            sort=sort,
+            after=cursors.decode(cursor, of=of) if cursor is not None else None,
+            limit=limit,
+            q=q,
+            labels=labels,
+            scope=scope,
+            count=count,
+        )
+        return await self._page(question, kind, of=of, limit=limit, scope=scope)
 
     async def capacity(
         self,
@@ -181,21 +156,29 @@ class ReadModel:
             ValueError: an unknown `by`, filter or sort, or a cursor of another list.
             Forbidden: a scoped asker asks by anything but tenant.
         """
-        given = {name: value for name, value in (filters or {}).items() if value is not None}
+        given = _given(filters)
         _must_be_limit(limit)
-        capacity.must_be_answered(by, given, scope=scope)
-        capacity.must_sort(sort)
+        capacity.must_be_answered(by, given, sort=sort, scope=scope)
         of = cursors.asked("capacity", by, given, sort, q, scope)
         after = cursors.decode(cursor, of=of) if cursor is not None else None
         if by == "host":
-            where = [capacity.HOST_FILTERS[name](value) for name, value in given.items()]
-            if q:
-                where.append(func.strpos(hosts.c.key, q.lower()) > 0)
-            order = capacity.host_sort(sort)
-            page = await self._page("host", where, order, of=of, after=after, limit=limit, count=count)
-            return {**page, "items": [capacity.host_row(item) for item in page["items"]]}
-        async with self._snapshot() as (connection, position):
-            found = await capacity.capacity(connection, by=by, filters=given, scope=scope)
+            # What is free on a host is the most that fits there, too.
+            column = sort.removesuffix("_largest_fit") + "_available" if sort.endswith("_largest_fit") else sort
+            question = lists.several(
+                "capacity",
+                filters=given,
+                sort=column,
+                after=after,
+                limit=limit,
+                q=q,
+                labels=(),
+                scope=None,
+                count=count,
+            )
+            return await self._page(question, "capacity", of=of, limit=limit, scope=None)
+        asked = capacity.statement(by, tuple(given), is_scoped=scope is not None)
+        position, rows = await self._read(asked, {**given, "scope": scope})
+        found = capacity.rows(by, rows)
         if q:
             found = [row for row in found if q.lower() in (row["name"] or "")]
         if after is not None and not (isinstance(after.value, int) and isinstance(after.key, str | None)):
@@ -222,80 +205,67 @@ class ReadModel:
         Raises:
             ValueError: an unknown filter or sort, a value that can't be, a cursor of another list; says which.
         """
-        given = {name: value for name, value in (filters or {}).items() if value is not None}
+        given = _given(filters)
         _must_be_limit(limit)
         if sort not in ("position", "-position"):
             raise ValueError(f"the audit is sorted by position or -position, not by {sort!r}")
         of = cursors.asked("audit", given, sort, q, scope)
-        after = cursors.decode(cursor, of=of) if cursor is not None else None
-        where = lists.audit_conditions(filters=given, q=q, scope=scope)
-        order = lists.Sort(audit.c.position, sort.startswith("-"), True)
-        matching = select(audit.c.document).where(*where)
-        statement = lists.page(matching, sort=order, key=audit.c.position, after=after, limit=limit)
-        async with self._snapshot() as (connection, position):
-            found = (await connection.execute(statement)).all()
-            total = None
-            if count:
-                total = (await connection.execute(select(func.count()).select_from(audit).where(*where))).scalar_one()
-        items = [row.document for row in found[:limit]]
-        following = None
-        if len(found) > limit:
-            last = found[limit - 1].sort_value
-            following = cursors.encode(cursors.Cursor(of, last, last))
-        answer: dict[str, Any] = {"items": items, "next_cursor": following, "position": position}
-        return answer if total is None else {**answer, "count": total}
+        question = ledger.entries(
+            filters=given,
+            is_falling=sort.startswith("-"),
+            after=cursors.decode(cursor, of=of) if cursor is not None else None,
+            limit=limit,
+            q=q,
+            scope=scope,
+            count=count,
+        )
+        return await self._page(question, "audit", of=of, limit=limit, scope=scope)
 
     async def command(self, id: str, *, scope: str | None = None) -> Document | None:
         """The audit's entry of a command: with `position`, `resource` (a stream), `operation`, `created`, `problem`."""
-        statement = select(audit.c.document).where(audit.c.id == id)
-        if scope is not None:
-            statement = statement.where(lists.audit_in_scope(scope))
-        async with self._snapshot() as (connection, _):
-            found: Document | None = (await connection.execute(statement)).scalars().first()
-        return found
+        _, rows = await self._read(ledger.entry(is_scoped=scope is not None), {"id": id, "scope": scope})
+        document = rows[0][-1]
+        return _document(document) if document is not None else None
 
     async def token_by_hash(self, hash: str) -> TokenRow | None:
         """The token whose secret has this hash, be it revoked or expired."""
-        return next((token for token in await self._tokens(tokens.c.hash == hash)), None)
+        return next(iter(await self._tokens(_TOKEN_BY_HASH, {"hash": hash})), None)
 
     async def all_tokens(self) -> list[TokenRow]:
         """Every token there ever was, for a cache."""
-        return await self._tokens(None)
+        return await self._tokens(_ALL_TOKENS, {})
 
-    async def _tokens(self, where: Any) -> list[TokenRow]:
-        columns = (tokens.c.key, tokens.c.role, tokens.c.tenant, tokens.c.hash, tokens.c.state, tokens.c.expires_at)
-        statement = select(*columns) if where is None else select(*columns).where(where)
-        async with self._snapshot() as (connection, _):
-            return [TokenRow(*row) for row in await connection.execute(statement)]
+    async def _tokens(self, asked: Statement, values: Mapping[str, Any]) -> list[TokenRow]:
+        _, rows = await self._read(asked, values)
+        return [_token_row(row[2:]) for row in rows if row[2] is not None]
 
-    @contextlib.asynccontextmanager
-    async def _snapshot(self) -> AsyncIterator[tuple[AsyncConnection, int]]:
-        """A connection on which all statements see one state, and that state's position."""
+    async def _page(self, question: Question, kind: str, *, of: str, limit: int, scope: str | None) -> dict[str, Any]:
+        position, rows = await self._read(question.statement, question.values)
+        items: list[msgspec.Raw] = []
+        for _, _, _, _, document, *others in rows[:limit]:
+            if document is not None:
+                items.append(msgspec.Raw(facts.shown(kind, document, others, scope=scope)))
+            if len(items) % ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        following = None
+        if len(rows) > limit:
+            _, _, value, key, *_ = rows[limit - 1]
+            last = cursors.Cursor(of, cursors.value(value, question.sort), cursors.value(key, question.key))
+            following = cursors.encode(last)
+        answer: dict[str, Any] = {"items": items, "next_cursor": following, "position": position}
+        count = rows[0][1]
+        return answer if count is None else {**answer, "count": int(count)}
+
+    async def _read(self, asked: Statement, values: Mapping[str, Any]) -> tuple[int, list[Row]]:
+        """The position, and the rows, of which there is one at least (`pages.at_a_position`)."""
         try:
-            async with self._engine.connect() as connection:
-                found = (await connection.execute(select(progress.c.position, progress.c.is_complete))).all()
-                if len(found) != 1 or not found[0].is_complete:
-                    raise Unavailable()
-                yield connection, found[0].position
-        except (exc.OperationalError, exc.ProgrammingError, exc.InternalError, exc.TimeoutError, OSError) as error:
-            if isinstance(error, exc.ProgrammingError) and not isinstance(error.orig, psycopg.errors.UndefinedTable):
-                raise
+            rows = await self._sessions.fetch(asked, values)
+        except (psycopg.OperationalError, psycopg.InternalError, errors.UndefinedTable, TimeoutError, OSError) as error:
             log.warning("read model not reached", error=str(error).partition("\n")[0])
             raise Unavailable() from error
-        except psycopg.OperationalError as error:
-            raise Unavailable() from error
-
-    async def _connect(self) -> psycopg.AsyncConnection[Any]:
-        options: dict[str, Any] = dict(conninfo_to_dict(self._conninfo))
-        settings = (
-            f"-c search_path={self.schema} -c default_transaction_isolation=repeatable\\ read"
-            " -c default_transaction_read_only=on"
-        )
-        options["options"] = f"{options.get('options') or ''} {settings}".strip()
-        connection = await psycopg.AsyncConnection.connect(**{"connect_timeout": 2, **options})
-        # SQLAlchemy would set it by its own `connect`, which is not asked here; with json's a page takes 1.5 × as long.
-        set_json_loads(msgspec.json.decode, connection)
-        return connection
+        if not rows:
+            raise Unavailable()
+        return int(rows[0][0] or b""), rows
 
     async def _listen(self) -> None:
         """Follow the projector, and keep the schema from being dropped; comes back after any loss of the database."""
@@ -338,6 +308,21 @@ class ReadModel:
         moved.set()
 
 
+def _token_row(row: Row) -> TokenRow:
+    texts = [text.decode() if text is not None else None for text in row]
+    fields = dict(zip(TokenRow.__struct_fields__, texts, strict=True))
+    return msgspec.convert(fields, TokenRow, strict=False)
+
+
 def _must_be_limit(limit: int) -> None:
     if not 1 <= limit <= LIST_MAX:
         raise ValueError(f"limit is 1 to {LIST_MAX}")
+
+
+def _given(filters: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (filters or {}).items() if value is not None}
+
+
+def decoded(page: Mapping[str, Any]) -> dict[str, Any]:
+    items = [_document(item) if isinstance(item, msgspec.Raw) else item for item in page["items"]]
+    return {**page, "items": items}

@@ -1,7 +1,7 @@
 """What a read model and the fleet hold of a resource.
 
-state ── own() ──► document ──┬── row() ──► the living table ── queries.py joins what others know ──┐
-                              └── resource(): the fleet knows the rest ────────────────── present ──┴──► JSON
+state ── own() ──► document ──┬── row() ──► the living table ── facts.py: others' rows ──┐
+                              └── resource(): the fleet knows the rest ────────────── facts ──┴──► JSON
 """
 
 from typing import Any
@@ -24,16 +24,17 @@ from projections.documents import (
     NOWHERE,
     Document,
     Place,
+    free_on,
+    group_facts,
+    host_facts,
     own,
     owner_of_target,
-    present_group,
-    present_host,
-    present_quota,
-    present_rack,
-    present_tenant,
-    present_vm,
+    quota_facts,
+    rack_facts,
     shown_time,
     sums_over,
+    tenant_facts,
+    vm_facts,
 )
 
 _json = msgspec.json.Encoder().encode
@@ -55,32 +56,35 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
     document = own(stream, standing)
     match state:
         case Vm():
-            return present_vm(document, place=_place_of(fleet, state.host))
+            place = _place_of(fleet, state.host)
+            if place.group is not None:
+                document["group"] = place.group
+            return document | vm_facts(place)
         case Operation() | Token():
             return document
         case Host():
             group = fleet.group(state.group)
             names = sorted(stream[3:] for stream in fleet.vms_by_host.get(state.name, ()))
-            return present_host(
-                document,
-                place=_place(fleet, state),
+            free = free_on(
+                capacity=state.capacity,
                 overcommit=group.overcommit if group is not None else {},
-                schedulable=state.is_schedulable,
-                vms=names,
+                used=state.used,
+                is_schedulable=state.is_schedulable,
             )
+            return document | host_facts(place=_place(fleet, state), free=free, vms=names)
         case Quota():
             chain = fleet.chain(state.tenant)[1:]
             above = [(quota.limits, quota.used) for quota in fleet.quotas(state.group, chain)]
-            return present_quota(document, above=above)
+            return document | quota_facts(document["available"], above=above)
         case Tenant():
             path = [*reversed(fleet.chain(state.parent) if state.parent is not None else []), state.name]
-            return present_tenant(document, path=path, children=sorted(fleet.children.get(state.name, ())))
+            return document | tenant_facts(path=path, children=sorted(fleet.children.get(state.name, ())))
         case Group():
             names = sorted(fleet.hosts_by_group.get(state.name, ()))
             hosts = [host for host in map(fleet.host, names) if host is not None]
-            return present_group(document, sums=sums_over((host, state.overcommit) for host in hosts))
+            return document | group_facts(sums_over((host, state.overcommit) for host in hosts))
         case Rack():
-            return present_rack(document, hosts=len(fleet.hosts_by_rack.get(state.name, ())))
+            return document | rack_facts(hosts=len(fleet.hosts_by_rack.get(state.name, ())))
         case _:
             raise AssertionError(f"{stream} holds a {type(state).__name__}")
 

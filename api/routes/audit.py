@@ -25,6 +25,7 @@ from api.reading import at_least, page_reply
 from api.reply import Answerable, json_reply
 from domain.errors import NotFound, Unavailable, Validation
 from domain.values import to_rfc3339
+from projections.queries import decoded
 
 OUTCOME = Parameter("outcome", "Only these", one_of("accepted", "rejected"), {"enum": ["accepted", "rejected"]})
 FILTERS = (
@@ -58,7 +59,7 @@ async def _list(call: Call) -> Answerable:
         raise Validation([{"field": "query:cursor", "message": str(error)}]) from None
     sight = await call.sight()
     if sight is not None:
-        page["items"] = [scope.command(entry, sight) for entry in page["items"]]
+        page["items"] = [scope.command(entry, sight) for entry in decoded(page)["items"]]
     return page_reply(call, page, query)
 
 

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import msgspec
+
 from api import scope
 from api.auth import AUDITOR, EVERYONE, VIEWER, must_be_one_of
 from api.body import COMMAND_BYTES_MAX, read
@@ -61,7 +63,8 @@ async def _capacity(call: Call) -> Answerable:
 async def _explain(call: Call) -> Answerable:
     query = call.query()
     tenant, name = call.path["tenant"], call.path["vm"]
-    vm, position = await found(call, "vm", (tenant, name), query)
+    shown, position = await found(call, "vm", (tenant, name), query)
+    vm = msgspec.json.decode(shown)
     stream = vm_stream(tenant, name)
     rows = await asyncio.to_thread(call.context.log.stream, stream)
     scheduled = next((row for row in reversed(rows) if row.topic == "vm.scheduled" and row.position <= position), None)

@@ -118,6 +118,7 @@ def test_sums_are_read_anew_though_the_version_stands(api: Api, site: dict[str, 
 
 def test_a_read_names_the_position_at_which_it_is_so(api: Api, site: dict[str, Any], named: str) -> None:
     path = f"/v1/tenants/{named}"
+    api.shown(site, path)
     for n in range(30):
         api.done("PATCH", path, {"description": f"{n}"})
         read = api.get(path)

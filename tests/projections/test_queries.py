@@ -13,13 +13,26 @@ from eventlog.codec import decode
 from eventlog.read import LogReader
 from projections.capacity import page
 from projections.projector import catch_up
-from projections.queries import ReadModel
+from projections.queries import ReadModel, decoded
 from projections.rows import resource
 from projections.tables import LIVING
 from tests.deciding import Site
 from tests.projections.logs import a_site, live, write
 
 NAMED = {"vm": 2, "quota": 2}
+
+
+class Model(ReadModel):
+    """The read model, with pages that can be looked into."""
+
+    async def list_(self, *asked: Any, **more: Any) -> dict[str, Any]:
+        return decoded(await super().list_(*asked, **more))
+
+    async def capacity(self, *asked: Any, **more: Any) -> dict[str, Any]:
+        return decoded(await super().capacity(*asked, **more))
+
+    async def audit(self, **asked: Any) -> dict[str, Any]:
+        return decoded(await super().audit(**asked))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +46,7 @@ def site() -> Site:
 async def model(database: Any, site: Site) -> AsyncIterator[ReadModel]:
     write(database.service, site.rows)
     catch_up(database.service, LogReader(database.service))
-    async with ReadModel(database.service) as model:
+    async with Model(database.service) as model:
         await model.wait_for(site.fleet.position)
         yield model
 
@@ -74,7 +87,7 @@ async def test_what_is_read_equals_what_the_fleet_shows(database: Any, seed: int
     site.given("vm.provision", tenant="other", name="last", group="mem", resources={"cpu": 4})
     write(database.service, site.rows)
     catch_up(database.service, LogReader(database.service))
-    async with ReadModel(database.service) as model:
+    async with Model(database.service) as model:
         await model.wait_for(site.fleet.position)
         for kind in LIVING:
             expected = shown(site.fleet, kind)
@@ -114,7 +127,7 @@ async def test_progress_of_a_started_step_is_shown_and_of_another_attempt_is_not
             " VALUES (%s, 'vm.create', %s, 40, %s)",
             [(operations[0], 1, "copying"), (operations[1], 2, "too early")],
         )
-    async with ReadModel(database.service) as model:
+    async with Model(database.service) as model:
         told = await model.one("operation", str(operations[0]))
         assert told is not None
         assert (told["percent"], told["message"], told["steps"][0]["message"]) == (40, "copying", "copying")
@@ -228,7 +241,7 @@ async def test_a_page_shows_what_stands_all_the_while_once(database: Any) -> Non
     live(site, seed=9, commands=150)
     write(database.service, site.rows)
     catch_up(database.service, LogReader(database.service))
-    async with ReadModel(database.service) as model:
+    async with Model(database.service) as model:
         await model.wait_for(site.fleet.position)
         await paging_misses_nothing(database, site, model)
 
@@ -374,7 +387,7 @@ async def test_what_top_tenants_were_promised_is_shown_per_group(database: Any) 
     site = a_site()
     write(database.service, site.rows)
     catch_up(database.service, LogReader(database.service))
-    async with ReadModel(database.service) as model:
+    async with Model(database.service) as model:
         std, mem = sorted((await model.capacity("group"))["items"], key=lambda row: row["name"], reverse=True)
     assert std["promised"] == {"cpu": 40, "vms": 40}  # acme's; payments and ads are below it
     assert std["unpromised"]["cpu"] == (8 + 10 + 12) * 3 // 2 - 40
@@ -400,7 +413,7 @@ async def test_a_long_list_inside_a_resource_says_that_it_was_cut(database: Any)
         site.given("tenant.create", name=f"t{n}", parent="root")
     write(database.service, site.rows)
     catch_up(database.service, LogReader(database.service))
-    async with ReadModel(database.service) as model:
+    async with Model(database.service) as model:
         found = await model.one("tenant", "root")
     assert found == resource(site.fleet, "tenant/root")
     assert found is not None
@@ -416,7 +429,7 @@ async def test_amounts_beyond_64_bits_are_summed_and_sorted(database: Any) -> No
         site.given("host.register", name=f"h{n}", group="std", capacity={"cpu": most - n})
     write(database.service, site.rows)
     catch_up(database.service, LogReader(database.service))
-    async with ReadModel(database.service) as model:
+    async with Model(database.service) as model:
         await model.wait_for(site.fleet.position)
         group = await model.one("group", "std")
         assert group == resource(site.fleet, "group/std")
