@@ -76,8 +76,8 @@ def test_every_dependency_is_used_and_every_use_is_a_dependency() -> None:
     theirs = {module for module in imported() if module not in {*sys.stdlib_module_names, *PACKAGES}}
     used = {canonicalize_name(BROUGHT.get(module, brought[module][0])) for module in theirs}
     declared = {canonicalize_name(requirement.name) for requirement in RUNTIME} - PROGRAMS
-    # uvloop comes with uvicorn[standard], by whose name it is wanted.
-    assert used - {"uvloop"} == declared
+    # These come with uvicorn[standard], by whose name they are wanted.
+    assert used - {"uvloop", "httptools"} == declared
 
 
 def test_every_direct_dependency_has_its_reason() -> None:
