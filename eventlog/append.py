@@ -185,9 +185,10 @@ class LogConnection:
             results = await self._connection.wait(generators.execute(pgconn))
         if not results:
             raise psycopg.OperationalError("the server gave no result")
-        if results[0].status != ExecStatus.TUPLES_OK:
-            raise errors.error_from_result(results[0])
-        return int.from_bytes(results[0].get_value(0, 0) or b"")
+        result = results[-1]  # the commit comes after the rows: if it fails, a second result says so
+        if result.status != ExecStatus.TUPLES_OK:
+            raise errors.error_from_result(result)
+        return int.from_bytes(result.get_value(0, 0) or b"")
 
     async def begin_heartbeat(self) -> None:
         """Whoever led before is told that it does no more; to be called with the lock held."""

@@ -236,6 +236,21 @@ async def regained(connection: LogConnection) -> bool:
     return True
 
 
+async def test_what_fails_in_the_commit_is_never_taken_for_appended(database: Database) -> None:
+    leader = await an_open_log(database.service)
+    with psycopg.connect(database.owner, autocommit=True) as owner:
+        # The rows are there, and told, before a deferred trigger raises.
+        owner.execute("CREATE FUNCTION berth.fails() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''full''; END'")
+        owner.execute(
+            "CREATE CONSTRAINT TRIGGER fails AFTER INSERT ON berth.events"
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION berth.fails()"
+        )
+    with pytest.raises(OutcomeUnknown, match="full"):
+        await leader.append(1, rows_after(1, 2))
+    assert await leader.end() == 1
+    await leader.close()
+
+
 async def test_a_server_that_does_not_wait_for_the_disk_is_refused(database: Database) -> None:
     with psycopg.connect(database.owner, autocommit=True) as owner:
         name = Identifier(owner.info.dbname)
