@@ -62,6 +62,13 @@ class Deposed(Exception):
     """Another writer leads. Everything of ours is settled: what stands is answered, the rest is undone."""
 
 
+class LogLost(Exception):
+    """The log lacks what this process knows to have been committed: it was replaced by an older one."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"the log no longer has position {position}, which was committed; begin anew with what it has")
+
+
 class Engine:
     """The writer; implements `Gateway`. Everything runs on one event loop; the fleet belongs to it alone.
 
@@ -184,6 +191,7 @@ class Engine:
 
         Raises:
             Deposed: another was faster.
+            LogLost: the log is not the one that was folded.
         """
         while True:
             try:
@@ -196,6 +204,8 @@ class Engine:
                 recorded = Recorded("log", position, position, at, deadlines.BERTH.name, ids.uuid7(), event)
                 await self._leader.append(fleet.position, [encode(recorded)])
             except (Collision, OutcomeUnknown, psycopg.Error) as lost:
+                if isinstance(lost, Collision) and lost.reason == "base":
+                    raise LogLost(self.fleet.position) from lost
                 log.warning("taking over again", error=str(lost).strip())
                 await self._regain()
             else:

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from commands.catalogue import COMMANDS
 from commands.writer import ids
-from commands.writer.engine import Engine
+from commands.writer.engine import Engine, LogLost
 from commands.writer.gateway import Actor, Answer, Envelope, Item
 from domain.errors import Unavailable
 from domain.fleet import Fleet
@@ -335,6 +335,22 @@ async def test_no_answer_leaves_before_what_it_was_decided_upon_is_committed(dat
     assert (placed.status, repeated.position, repeated.replayed) == (202, placed.position, True)
     assert tried.position == placed.position
     assert refused.position > placed.position
+
+
+async def test_a_log_that_lost_what_was_committed_stops_the_engine_instead_of_going_on_without_it(
+    database: Database,
+) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        with psycopg.connect(database.owner, autocommit=True) as owner:  # as when an older backup is restored
+            owner.execute("ALTER TABLE berth.events DISABLE TRIGGER ALL")
+            owner.execute("DELETE FROM berth.events WHERE notification_id > 3")
+        asked = asyncio.create_task(client.send("tenant.create", name="later"))
+        async with asyncio.timeout(10):
+            with pytest.raises(LogLost):
+                await client.engine.ended()
+            with pytest.raises(Unavailable):
+                await asked
 
 
 async def test_a_foreign_event_in_its_place_makes_the_writer_fold_it_and_decide_again(database: Database) -> None:
