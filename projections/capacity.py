@@ -25,11 +25,12 @@ _SUM = re.compile(r"^([a-z][a-z0-9_]{0,62})_(capacity|used|available|largest_fit
 
 # As in `pages.at_a_position`.
 _AT_A_POSITION = (
-    "SELECT progress.position, found.* FROM progress LEFT JOIN ({found}) AS found ON true WHERE progress.is_complete"
+    "SELECT standing.position, found.* FROM (SELECT position FROM progress WHERE is_complete LIMIT 1) AS standing"
+    " LEFT JOIN ({found}) AS found ON true"
 )
 
 _CELLS = """
-SELECT sums.{by}, sums.document, NULL::json FROM sums JOIN groups ON groups.key = sums.group
+SELECT sums.{by}, sums.document, {usable}, NULL::json FROM sums JOIN groups ON groups.key = sums.group
 WHERE level = '{level}' AND {where}
 """
 _WHERE = {
@@ -41,10 +42,10 @@ _WHERE = {
 
 # Everything that has the name, also without a host: an empty rack is worth seeing too.
 _NAMES = {
-    "region": "SELECT region, NULL::json, NULL::json FROM racks WHERE {where} GROUP BY region",
-    "dc": "SELECT dc, NULL::json, NULL::json FROM racks WHERE {where} GROUP BY dc",
-    "rack": "SELECT key, NULL, NULL FROM racks WHERE {where}",
-    "group": "SELECT key, NULL, NULL FROM groups WHERE {where}",
+    "region": "SELECT region, NULL::json, NULL::json, NULL::json FROM racks WHERE {where} GROUP BY region",
+    "dc": "SELECT dc, NULL::json, NULL::json, NULL::json FROM racks WHERE {where} GROUP BY dc",
+    "rack": "SELECT key, NULL, NULL, NULL FROM racks WHERE {where}",
+    "group": "SELECT key, NULL, NULL, NULL FROM groups WHERE {where}",
 }
 _NAMES_WHERE: dict[str, dict[str, str]] = {
     "region": {"region": "region = :region", "dc": "dc = :dc"},
@@ -65,7 +66,7 @@ _PROMISED = """
         UNION ALL
         SELECT up.quota, tenants.parent FROM up JOIN tenants ON tenants.key = up.tenant
     )
-    SELECT top.group, NULL::json, top.limits::json FROM quotas top WHERE NOT EXISTS (
+    SELECT top.group, NULL::json, NULL::json, top.limits::json FROM quotas top WHERE NOT EXISTS (
         SELECT FROM up JOIN quotas above ON above.tenant = up.tenant AND above.group = top.group
         WHERE up.quota = top.key
     )
@@ -123,14 +124,15 @@ def must_sort(sort: str) -> None:
 
 @lru_cache
 def statement(by: str, filters: tuple[str, ...], *, is_scoped: bool) -> Statement:
-    """By anything but host, of which there is a list (`lists.py`, kind "capacity"). Its rows are for `rows`."""
+    """By anything but host, of which there is a list (`lists.py`, kind "capacity"). Its rows are for `lines`."""
     if by == "tenant":
         where = _all(_QUOTAS_WHERE[name] for name in filters)
         if is_scoped:
             where += " AND quotas.tenant IN (SELECT key FROM below)"
         return sessions.statement(text(_AT_A_POSITION.format(found=_QUOTAS.format(where=where, level=BY_DC))))
     level = BY_RACK if by == "rack" else BY_DC
-    parts = [_CELLS.format(by=by, level=level, where=_all(_WHERE[name] for name in filters))]
+    usable, where = "sums.usable" if by == "group" else "NULL::json", _all(_WHERE[name] for name in filters)
+    parts = [_CELLS.format(by=by, level=level, usable=usable, where=where)]
     if set(filters) <= _NAMES_WHERE[by].keys():
         parts.append(_NAMES[by].format(where=_all(_NAMES_WHERE[by][name] for name in filters)))
     if by == "group":
@@ -138,63 +140,77 @@ def statement(by: str, filters: tuple[str, ...], *, is_scoped: bool) -> Statemen
     return sessions.statement(text(_AT_A_POSITION.format(found=" UNION ALL ".join(parts))))
 
 
-def rows(by: str, found: Sequence[Row]) -> list[Shown]:
-    """By name; `largest_fit` is, per class, the most that is free on one schedulable host.
+class Line:
+    """A row to be. Its only cell goes to the client as it stands, and is decoded where it is looked into."""
 
-    A row whose name is null sums up hosts that stand in no rack.
+    def __init__(self, name: str | None, *, cells: Sequence[bytes] = (), row: Shown | None = None) -> None:
+        self.name = name
+        self._cells = cells
+        self._row = row
+
+    @property
+    def row(self) -> Shown:
+        if self._row is None:
+            sums = documents.total(list(map(_sums, self._cells)))
+            self._row = {"name": self.name, **msgspec.structs.asdict(sums)}
+        return self._row
+
+    @property
+    def shown(self) -> Shown | msgspec.Raw:
+        if self._row is None and len(self._cells) == 1:
+            return msgspec.Raw(b'{"name":%s,%s' % (msgspec.json.encode(self.name), self._cells[0][1:]))
+        return self.row
+
+
+def lines(by: str, found: Iterable[Row]) -> list[Line]:
+    """`largest_fit` is, per class, the most that is free on one schedulable host.
+
+    A line whose name is null sums up hosts that stand in no rack.
     """
     if by == "tenant":
         return _by_tenant(found)
-    cells: defaultdict[str | None, list[Sums]] = defaultdict(list)
+    cells: defaultdict[str | None, list[bytes]] = defaultdict(list)
+    usable: defaultdict[str | None, Resources] = defaultdict(dict)
     promised: defaultdict[str | None, Resources] = defaultdict(dict)
-    for _, key, document, limits in found:
+    for _, key, document, room, limits in found:
         name = key.decode() if key is not None else None
         if limits is not None:
             _add(promised[name], _resources(limits))
         elif document is not None:
-            cells[name].append(_sums(document))
+            cells[name].append(document)
+            if room is not None:
+                _add(usable[name], _resources(room))
         elif name is not None:
             cells.setdefault(name, [])
-    sums = {name: documents.total(parts) for name, parts in cells.items()}
-    shown = [_row(name, sums[name]) for name in sorted(sums, key=lambda name: (name is None, name or ""))]
+    made = [Line(name, cells=documents) for name, documents in cells.items()]
     if by == "group":
-        for row in shown:
-            _add_promises(row, usable=sums[row["name"]].usable, promised=promised[row["name"]])
-    return shown
+        for line in made:
+            _add_promises(line.row, usable=usable[line.name], promised=promised[line.name])
+    return made
 
 
 def page(
-    found: Sequence[Shown], *, sort: str, after: tuple[int, str | None] | None, limit: int
-) -> tuple[list[Shown], tuple[int, str | None] | None]:
-    """The next `limit` rows by `name`, or by a class's amount such as `-cpu_available`, and (amount, name) of the last
-    if more follow. A row without a name comes after its equals."""
+    found: Sequence[Line], *, sort: str, after: tuple[int, str | None] | None, limit: int
+) -> tuple[list[Line], tuple[int, str | None] | None]:
+    """The next `limit` lines by `name`, or by a class's amount such as `-cpu_available`, and (amount, name) of the last
+    if more follow. A line without a name comes after its equals."""
     is_falling, amount = sort.startswith("-"), _SUM.match(sort.removeprefix("-"))
 
-    def value(row: Shown) -> int:
-        what: int = row[amount[2]].get(amount[1], 0) if amount is not None else 0
+    def value(line: Line) -> int:
+        what: int = line.row[amount[2]].get(amount[1], 0) if amount is not None else 0
         return what
 
-    left: Shown | None = None
+    left: Line | None = None
     if after is not None:  # what the page before ended with takes its place as it was then, and no more
-        left = {"name": after[1], **({amount[2]: {amount[1]: after[0]}} if amount is not None else {})}
-    rows = [*found, *([left] if left is not None else [])]
-    rows.sort(key=lambda row: row["name"] or "", reverse=is_falling and amount is None)
-    rows.sort(key=lambda row: row["name"] is None)
-    rows.sort(key=value, reverse=is_falling)
-    begin = next(n for n, row in enumerate(rows) if row is left) + 1 if left is not None else 0
-    shown = rows[begin : begin + limit]
-    return shown, (value(shown[-1]), shown[-1]["name"]) if len(rows) > begin + limit else None
-
-
-def _row(name: str | None, sums: Sums) -> Shown:
-    return {
-        "name": name,
-        "hosts": sums.hosts,
-        "capacity": sums.capacity,
-        "used": sums.used,
-        "available": sums.available,
-        "largest_fit": sums.largest,
-    }
+        left = Line(after[1], row={amount[2]: {amount[1]: after[0]}} if amount is not None else {})
+    ordered = [*found, *([left] if left is not None else [])]
+    ordered.sort(key=lambda line: line.name or "", reverse=is_falling and amount is None)
+    ordered.sort(key=lambda line: line.name is None)
+    if amount is not None:
+        ordered.sort(key=value, reverse=is_falling)
+    begin = ordered.index(left) + 1 if left is not None else 0
+    shown = ordered[begin : begin + limit]
+    return shown, (value(shown[-1]), shown[-1].name) if len(ordered) > begin + limit else None
 
 
 def _add_promises(row: Shown, *, usable: Resources, promised: Resources) -> None:
@@ -204,18 +220,18 @@ def _add_promises(row: Shown, *, usable: Resources, promised: Resources) -> None
     row["unpromised"] = {name: usable.get(name, 0) - promised.get(name, 0) for name in ordered(classes)}
 
 
-def _by_tenant(found: Sequence[Row]) -> list[Shown]:
+def _by_tenant(found: Iterable[Row]) -> list[Line]:
     """A tenant's capacity is Σ of its limits; what fits is bounded by its quotas and by the hosts of their groups."""
+    quotas: list[tuple[bytes, bytes | None, Resources, Resources]] = []
     cells: defaultdict[bytes | None, list[Sums]] = defaultdict(list)
-    for _, _, group, _, _, document in found:
+    for _, tenant, group, limited, taken, document in found:
         if document is not None:
             cells[group].append(_sums(document))
-    fits = {group: documents.total(parts).largest for group, parts in cells.items()}
+        elif tenant is not None:
+            quotas.append((tenant, group, _resources(limited or b""), _resources(taken or b"")))
+    fits = {group: documents.total(parts).largest_fit for group, parts in cells.items()}
     totals: dict[bytes, tuple[Resources, Resources, Resources, Resources]] = {}
-    for _, tenant, group, limits_, used_, _ in found:
-        if tenant is None or limits_ is None or used_ is None:
-            continue
-        limits, used = _resources(limits_), _resources(used_)
+    for tenant, group, limits, used in quotas:
         capacities, uses, frees, largest = totals.setdefault(tenant, ({}, {}, {}, {}))
         free = {name: max(0, limit - used.get(name, 0)) for name, limit in limits.items()}
         _add(capacities, limits)
@@ -225,8 +241,8 @@ def _by_tenant(found: Sequence[Row]) -> list[Shown]:
             largest[name] = max(largest.get(name, 0), min(amount, free.get(name, amount)))
     columns = ("capacity", "used", "available", "largest_fit")
     return [
-        {"name": tenant.decode(), **dict(zip(columns, map(documents.in_order, parts), strict=True))}
-        for tenant, parts in sorted(totals.items())
+        Line(name, row={"name": name, **dict(zip(columns, map(documents.in_order, parts), strict=True))})
+        for name, parts in ((tenant.decode(), parts) for tenant, parts in totals.items())
     ]
 
 

@@ -235,7 +235,7 @@ NOWHERE = Place()
 
 def tenant_facts(*, path: Sequence[str], children: Sequence[str]) -> Document:
     """`path` is root first, ends with the tenant; `children` are sorted, one more than shown if there are more."""
-    return {"path": path, **_inner_list("children", children)}
+    return _cut({"path": path, "children": children}, "children")
 
 
 def rack_facts(*, hosts: int) -> Document:
@@ -243,18 +243,13 @@ def rack_facts(*, hosts: int) -> Document:
 
 
 class Sums(msgspec.Struct, frozen=True):
-    """Sums over hosts. `largest` is, per class, the most that is free on one schedulable host; `usable` is capacity ×
-    over-commit."""
+    """Sums over hosts. `largest_fit` is, per class, the most that is free on one schedulable host."""
 
     hosts: int = 0
     capacity: Resources = {}
     used: Resources = {}
     available: Resources = {}
-    usable: Resources = {}
-    largest: Resources = {}
-
-
-NOTHING = Sums()
+    largest_fit: Resources = {}
 
 
 def group_facts(sums: Sums) -> Document:
@@ -271,20 +266,15 @@ def quota_facts(available: Resources, *, above: Iterable[tuple[Resources, Resour
     return {"effective_available": in_order(least)}
 
 
-def free_on(*, capacity: Resources, overcommit: Overcommit, used: Resources, is_schedulable: bool) -> Resources:
+def free_on(capacity: Resources, overcommit: Overcommit, used: Resources, *, is_schedulable: bool) -> Resources:
     """A host's `available`."""
     return available(capacity, overcommit, used) if is_schedulable else dict.fromkeys(capacity, 0)
 
 
 def host_facts(*, place: Place, free: Resources, vms: Sequence[str]) -> Document:
     """`vms` are `tenant/vm`, sorted; one more than is shown if there are more."""
-    return {
-        "region": place.region,
-        "dc": place.dc,
-        "room": place.room,
-        "available": free,
-        **_inner_list("vms", vms),
-    }
+    facts = {"region": place.region, "dc": place.dc, "room": place.room, "available": free, "vms": vms}
+    return _cut(facts, "vms")
 
 
 def vm_facts(place: Place) -> Document:
@@ -312,7 +302,6 @@ def sums_over(hosts: Iterable[tuple[Host, Overcommit]]) -> Sums:
     count = 0
     capacity: Resources = {}
     used: Resources = {}
-    usable: Resources = {}
     free: Resources = {}
     largest: Resources = {}
     for host, overcommit in hosts:
@@ -323,34 +312,22 @@ def sums_over(hosts: Iterable[tuple[Host, Overcommit]]) -> Sums:
             room = amount * overcommit.get(name, 1000) // 1000
             left = max(0, room - host.used.get(name, 0)) if host.is_schedulable else 0
             capacity[name] = capacity.get(name, 0) + amount
-            usable[name] = usable.get(name, 0) + room
             free[name] = free.get(name, 0) + left
             largest[name] = max(largest.get(name, 0), left)
-    return _sums_in_order(Sums(count, capacity, _with_zeros(used, capacity), free, usable, largest))
+    return Sums(count, *map(in_order, (capacity, _with_zeros(used, capacity), free, largest)))
 
 
 def total(parts: Sequence[Sums]) -> Sums:
     """The sums of several together."""
-    if len(parts) == 1:
-        return parts[0]
-    summed = Sums(sum(part.hosts for part in parts), {}, {}, {}, {}, {})
+    summed: tuple[Resources, ...] = ({}, {}, {})
+    largest: Resources = {}
     for part in parts:
-        for into, amounts in (
-            (summed.capacity, part.capacity),
-            (summed.used, part.used),
-            (summed.available, part.available),
-            (summed.usable, part.usable),
-        ):
+        for into, amounts in zip(summed, (part.capacity, part.used, part.available), strict=True):
             for name, amount in amounts.items():
                 into[name] = into.get(name, 0) + amount
-        for name, amount in part.largest.items():
-            summed.largest[name] = max(summed.largest.get(name, 0), amount)
-    return _sums_in_order(summed)
-
-
-def _sums_in_order(sums: Sums) -> Sums:
-    parts = (sums.capacity, sums.used, sums.available, sums.usable, sums.largest)
-    return Sums(sums.hosts, *map(in_order, parts))
+        for name, amount in part.largest_fit.items():
+            largest[name] = max(largest.get(name, 0), amount)
+    return Sums(sum(part.hosts for part in parts), *map(in_order, (*summed, largest)))
 
 
 def in_order(amounts: Resources) -> Resources:
@@ -358,10 +335,12 @@ def in_order(amounts: Resources) -> Resources:
     return {name: amounts[name] for name in ordered(amounts)}
 
 
-def _inner_list(field: str, names: Sequence[str]) -> Document:
-    if len(names) <= INNER_LIST_MAX:
-        return {field: names}
-    return {field: names[:INNER_LIST_MAX], field + "_truncated": True}
+def _cut(facts: Document, field: str) -> Document:
+    """With the list that is its last member at its longest."""
+    if len(facts[field]) > INNER_LIST_MAX:
+        facts[field] = facts[field][:INNER_LIST_MAX]
+        facts[field + "_truncated"] = True
+    return facts
 
 
 def _with_zeros(used: Resources, classes: Resources) -> Resources:

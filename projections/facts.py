@@ -93,11 +93,6 @@ _host_part = msgspec.json.Decoder(_HostPart).decode
 _quota_part = msgspec.json.Decoder(_QuotaPart).decode
 
 
-def shown(kind: str, document: bytes, facts: Facts, *, scope: str | None) -> bytes:
-    """The whole resource as JSON. Within a scope, no tenant above its own is named, and no sums of a group."""
-    return _SHOWN[kind](document, facts, scope)
-
-
 def _tenant(document: bytes, facts: Facts, scope: str | None) -> bytes:
     path, children = (_names(fact or b"") for fact in facts)
     if scope is None:
@@ -116,18 +111,14 @@ def _group(document: bytes, facts: Facts, scope: str | None) -> bytes:
     if scope is not None:
         return document
     (cells,) = facts
-    return _with(document, documents.group_facts(documents.total(_sums(cells)) if cells else documents.NOTHING))
+    return _with(document, documents.group_facts(documents.total(_sums(cells) if cells else ())))
 
 
 def _host(document: bytes, facts: Facts, scope: str | None) -> bytes:
     region, dc, room, overcommit, vms = facts
-    host = _host_part(document)
-    added = documents.host_facts(
-        place=Place(region=_name(region), dc=_name(dc), room=_name(room)),
-        free=_free_on(host, overcommit),
-        vms=_names(vms or b""),
-    )
-    return _with(document, added)
+    place = Place(None, None, _name(region), _name(dc), _name(room))
+    free = _free_on(_host_part(document), overcommit)
+    return _with(document, documents.host_facts(place=place, free=free, vms=_names(vms or b"")))
 
 
 def _capacity(document: bytes, facts: Facts, scope: str | None) -> bytes:
@@ -138,12 +129,8 @@ def _capacity(document: bytes, facts: Facts, scope: str | None) -> bytes:
 
 
 def _free_on(host: _HostPart, overcommit: bytes | None) -> Resources:
-    return documents.free_on(
-        capacity=host.capacity,
-        overcommit=_overcommit(overcommit or b""),
-        used=host.used,
-        is_schedulable=host.state == "available",
-    )
+    ratios = _overcommit(overcommit or b"")
+    return documents.free_on(host.capacity, ratios, host.used, is_schedulable=host.state == "available")
 
 
 def _quota(document: bytes, facts: Facts, scope: str | None) -> bytes:
@@ -173,7 +160,8 @@ def _as_it_stands(document: bytes, facts: Facts, scope: str | None) -> bytes:
     return document
 
 
-_SHOWN: dict[str, Callable[[bytes, Facts, str | None], bytes]] = {
+# The whole resource as JSON. Within a scope, no tenant above its own is named, and no sums of a group.
+SHOWN: dict[str, Callable[[bytes, Facts, str | None], bytes]] = {
     "tenant": _tenant,
     "rack": _rack,
     "group": _group,

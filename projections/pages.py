@@ -5,7 +5,20 @@ A statement is made once for each form of a question, that is for all of it but 
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, String, and_, bindparam, collate, null, or_, select, true, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    String,
+    and_,
+    bindparam,
+    collate,
+    literal_column,
+    null,
+    or_,
+    select,
+    true,
+    tuple_,
+)
 from sqlalchemy.types import TypeEngine
 
 from projections import cursors
@@ -17,6 +30,9 @@ Condition = ColumnElement[bool]
 Expression = ColumnElement[Any]
 
 FORMS_MAX = 1_000
+
+# Of one row it has: the limit tells the planner so, which else keeps the page in memory for some hundred rows to come.
+STANDING = select(progress.c.position).where(progress.c.is_complete).limit(literal_column("1"))
 
 
 class Sort(NamedTuple):
@@ -85,10 +101,9 @@ def at_a_position(rows: Select[Any], *, count: Select[Any] | None = None) -> Sel
 
     The rows keep their order, as a join without a condition can but go through them for the one row of `progress`.
     """
-    found = rows.subquery("page")
+    found, here = rows.subquery("page"), STANDING.subquery("standing")
     counted = count.scalar_subquery() if count is not None else null()
-    shown = select(progress.c.position, counted.label("count"), *found.c)
-    return shown.select_from(progress.outerjoin(found, true())).where(progress.c.is_complete)
+    return select(here.c.position, counted.label("count"), *found.c).select_from(here.outerjoin(found, true()))
 
 
 def by_bytes(expression: Expression) -> Expression:

@@ -65,12 +65,8 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
         case Host():
             group = fleet.group(state.group)
             names = sorted(stream[3:] for stream in fleet.vms_by_host.get(state.name, ()))
-            free = free_on(
-                capacity=state.capacity,
-                overcommit=group.overcommit if group is not None else {},
-                used=state.used,
-                is_schedulable=state.is_schedulable,
-            )
+            overcommit = group.overcommit if group is not None else {}
+            free = free_on(state.capacity, overcommit, state.used, is_schedulable=state.is_schedulable)
             return document | host_facts(place=_place(fleet, state), free=free, vms=names)
         case Quota():
             chain = fleet.chain(state.tenant)[1:]

@@ -6,7 +6,7 @@ take as long as all the rest of a small read, and SQLAlchemy's layers around it 
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
@@ -25,6 +25,26 @@ PREPARED_MAX = 200
 _dialect = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
 Row = tuple[bytes | None, ...]  # values as PostgreSQL writes them
+
+
+class Rows(Sequence[Row]):
+    """Each row is made when it is asked for, so that a long page is not made in one go."""
+
+    def __init__(self, result: PGresult) -> None:
+        self._value = result.get_value
+        self._columns = range(result.nfields)
+        self._count = result.ntuples
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: Any) -> Any:
+        return tuple([self._value(number, column) for column in self._columns])
+
+    def __iter__(self) -> Iterator[Row]:
+        value, columns = self._value, self._columns
+        for number in range(self._count):
+            yield tuple([value(number, column) for column in columns])
 
 
 class Statement(NamedTuple):
@@ -51,7 +71,7 @@ class Sessions:
         self._idle: list[_Session] = []
         self._turn = asyncio.Semaphore(CONNECTIONS_MAX)
 
-    async def fetch(self, asked: Statement, values: Mapping[str, Any] | None = None) -> list[Row]:
+    async def fetch(self, asked: Statement, values: Mapping[str, Any] | None = None) -> Rows:
         """The rows.
 
         Raises:
@@ -101,7 +121,7 @@ class _Session:
         pgconn = self._connection.pgconn
         return not self._connection.closed and pgconn.transaction_status == TransactionStatus.IDLE
 
-    async def fetch(self, sql: bytes, values: Sequence[bytes | None]) -> list[Row]:
+    async def fetch(self, sql: bytes, values: Sequence[bytes | None]) -> Rows:
         pgconn = self._connection.pgconn
         name = self._prepared.get(sql)
         if name is None:
@@ -113,9 +133,7 @@ class _Session:
             await self._result()
             self._prepared[sql] = name
         pgconn.send_query_prepared(name, values)
-        result = await self._result()
-        columns, value = range(result.nfields), result.get_value
-        return [tuple([value(row, column) for column in columns]) for row in range(result.ntuples)]
+        return Rows(await self._result())
 
     async def _result(self) -> PGresult:
         results = await self._connection.wait(generators.execute(self._connection.pgconn))

@@ -88,14 +88,15 @@ class _Cell:
         return amounts
 
     def row(self) -> Row:
-        sums = documents.Sums(self.hosts, {}, {}, {}, {}, {})
+        sums = documents.Sums(self.hosts, {}, {}, {}, {})
+        usable: Resources = {}
         for name, amounts in self.classes.items():
             if amounts.hosts:
-                sums.capacity[name], sums.usable[name] = amounts.capacity, amounts.usable
-                sums.available[name], sums.largest[name] = amounts.available, amounts.largest()
+                sums.capacity[name], usable[name] = amounts.capacity, amounts.usable
+                sums.available[name], sums.largest_fit[name] = amounts.available, amounts.largest()
             if amounts.hosts or amounts.used:
                 sums.used[name] = amounts.used
-        return {**self._columns, "document": _json(sums).decode()}
+        return {**self._columns, "usable": _json(usable).decode(), "document": _json(sums).decode()}
 
 
 class _Share:

@@ -125,7 +125,8 @@ LIVING: dict[str, Table] = {
     "token": tokens,
 }
 
-# A row a cell of `sums.py`: what the hosts of a group have, in a rack or in a dc. `document` is documents.Sums.
+# A row a cell of `sums.py`: what the hosts of a group have, in a rack or in a dc. `usable` is capacity × over-commit,
+# `document` a row of capacity but for its name.
 sums = Table(
     "sums",
     metadata,
@@ -135,6 +136,7 @@ sums = Table(
     Column("region", Name),
     Column("dc", Name),
     Column("rack", Name, index=True),
+    Column("usable", JSON, nullable=False),
     Column("document", JSON, nullable=False),
     Index("sums_by_group", "group", "level"),
     postgresql_with={"fillfactor": LIVELY_FILL},

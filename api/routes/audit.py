@@ -60,7 +60,7 @@ async def _list(call: Call) -> Answerable:
     sight = await call.sight()
     if sight is not None:
         page["items"] = [scope.command(entry, sight) for entry in decoded(page)["items"]]
-    return page_reply(call, page, query)
+    return await page_reply(call, page, query)
 
 
 def _told(value: Any) -> Any:

@@ -74,7 +74,7 @@ async def _list(call: Call) -> Answerable:
         last, scanned = row.position, scanned + 1
         if document is not None:
             page["items"].append(document)
-    return page_reply(call, page, query)
+    return await page_reply(call, page, query)
 
 
 async def _count(call: Call, view: EventView, query: dict[str, Any], *, low: int, high: int) -> int:
@@ -286,7 +286,7 @@ async def _history(call: Call) -> Answerable:
         ]
     following = str(items[-1]["position"]) if len(rest) > limit else None
     page: dict[str, Any] = {"items": items, "next_cursor": following, "position": end}
-    return page_reply(call, {**page, "count": len(changes)} if query.get("count", False) else page, query)
+    return await page_reply(call, {**page, "count": len(changes)} if query.get("count", False) else page, query)
 
 
 ENDPOINTS = (

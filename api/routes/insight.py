@@ -57,7 +57,7 @@ async def _capacity(call: Call) -> Answerable:
         )
     except ValueError as error:
         raise Validation([{"field": "query:cursor", "message": str(error)}]) from None
-    return page_reply(call, page, query)
+    return await page_reply(call, page, query)
 
 
 async def _explain(call: Call) -> Answerable:

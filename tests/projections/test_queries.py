@@ -11,7 +11,7 @@ from domain.fleet import Fleet
 from domain.invariants import violations
 from eventlog.codec import decode
 from eventlog.read import LogReader
-from projections.capacity import page
+from projections.capacity import Line, page
 from projections.projector import catch_up
 from projections.queries import ReadModel, decoded
 from projections.rows import resource
@@ -267,13 +267,13 @@ async def paging_misses_nothing(database: Any, site: Site, model: ReadModel) -> 
 @pytest.mark.parametrize("sort", ["name", "-name", "cpu_available", "-cpu_available"])
 def test_pages_of_capacity_go_on_where_they_were(sort: str) -> None:
     amounts = {"a": 3, "b": 1, "ba": 3, "c": 0, None: 3}
-    rows = [{"name": name, "available": {"cpu": amount}} for name, amount in amounts.items()]
-    whole, end = page(rows, sort=sort, after=None, limit=5)
+    lines = [Line(name, row={"available": {"cpu": amount}}) for name, amount in amounts.items()]
+    whole, end = page(lines, sort=sort, after=None, limit=5)
     assert end is None
     for kept in ({"a", "b", "ba", "c", None}, {"a", "c", None}, {"ba"}):
-        _, after = page(rows, sort=sort, after=None, limit=2)
-        rest, _ = page([row for row in rows if row["name"] in kept], sort=sort, after=after, limit=5)
-        assert rest == [row for row in whole[2:] if row["name"] in kept]
+        _, after = page(lines, sort=sort, after=None, limit=2)
+        rest, _ = page([line for line in lines if line.name in kept], sort=sort, after=after, limit=5)
+        assert rest == [line for line in whole[2:] if line.name in kept]
 
 
 async def test_a_cursor_is_good_for_its_own_list_alone(model: ReadModel) -> None:

@@ -23,21 +23,25 @@ async def readers(database: Any) -> AsyncIterator[Sessions]:
     await readers.close()
 
 
+async def fetched(readers: Sessions, *asked: Any) -> list[tuple[bytes | None, ...]]:
+    return list(await readers.fetch(*asked))
+
+
 async def pid(readers: Sessions) -> int:
     ((found,),) = await readers.fetch(WHO)
     return int(found or b"")
 
 
 async def test_values_are_given_by_name(readers: Sessions) -> None:
-    assert await readers.fetch(SUM, {"b": -2, "a": 44, "c": True}) == [(b"42", b"-2", b"t")]
-    assert await readers.fetch(SUM, {"a": None, "b": None, "c": False}) == [(None, None, b"f")]
+    assert await fetched(readers, SUM, {"b": -2, "a": 44, "c": True}) == [(b"42", b"-2", b"t")]
+    assert await fetched(readers, SUM, {"a": None, "b": None, "c": False}) == [(None, None, b"f")]
 
 
 async def test_a_text_with_nul_is_refused_and_not_cut(readers: Sessions) -> None:
     asked = statement(text("SELECT CAST(:a AS text)"))
     with pytest.raises(ValueError, match="NUL"):
         await readers.fetch(asked, {"a": "x\0y"})
-    assert await readers.fetch(asked, {"a": "公"}) == [("公".encode(),)]
+    assert await fetched(readers, asked, {"a": "公"}) == [("公".encode(),)]
 
 
 async def test_connections_are_kept_and_no_more_than_are_needed(readers: Sessions) -> None:
@@ -62,7 +66,7 @@ async def test_a_connection_that_was_left_in_the_middle_is_not_used_again(reader
     with pytest.raises(asyncio.CancelledError):
         await asked
     for _ in range(3):
-        assert await readers.fetch(SUM, {"a": 1, "b": 2, "c": None}) == [(b"3", b"2", None)]
+        assert await fetched(readers, SUM, {"a": 1, "b": 2, "c": None}) == [(b"3", b"2", None)]
 
 
 async def seen(readers: Sessions, backend: int) -> bytes | None:
@@ -98,6 +102,6 @@ async def test_prepared_statements_are_forgotten_when_they_are_many(
     monkeypatch.setattr(sessions, "PREPARED_MAX", 3)
     for _ in range(2):
         for n in range(7):
-            assert await readers.fetch(statement(text(f"SELECT {n}"))) == [(b"%d" % n,)]
+            assert await fetched(readers, statement(text(f"SELECT {n}"))) == [(b"%d" % n,)]
     ((kept,),) = await readers.fetch(statement(text("SELECT count(*) FROM pg_prepared_statements")))
     assert int(kept or b"") <= 4

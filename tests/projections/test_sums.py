@@ -11,6 +11,7 @@ from domain import group, host, rack
 from domain.fleet import Fleet
 from domain.host import Host
 from domain.recorded import Recorded
+from domain.values import plus, usable
 from projections.documents import Sums as Shown
 from projections.documents import sums_over
 from projections.sums import Sums
@@ -66,7 +67,8 @@ def event_of(step: Any, fleet: Fleet) -> tuple[str, Any] | None:
             }[kind]
 
 
-def added_up(fleet: Fleet) -> dict[str, Shown]:
+def added_up(fleet: Fleet) -> dict[str, tuple[Shown, dict[str, int]]]:
+    """By key, the sums, and capacity × over-commit."""
     cells: defaultdict[str, list[tuple[Host, dict[str, int]]]] = defaultdict(list)
     for name in fleet.names("host"):
         one = fleet.host(name)
@@ -76,7 +78,14 @@ def added_up(fleet: Fleet) -> dict[str, Shown]:
         place = f"{one.group}/{at.region}/{at.dc}" if at is not None else f"{one.group}//"
         for key in (f"rack/{place}/{one.rack or ''}", f"dc/{place}/"):
             cells[key].append((one, on.overcommit))
-    return {key: sums_over(hosts) for key, hosts in cells.items()}
+    return {key: (sums_over(hosts), usable_in(hosts)) for key, hosts in cells.items()}
+
+
+def usable_in(hosts: list[tuple[Host, dict[str, int]]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for one, overcommit in hosts:
+        total = plus(total, usable(one.capacity, overcommit))
+    return total
 
 
 @settings(max_examples=200)
@@ -99,7 +108,10 @@ def test_sums_are_what_adding_up_all_hosts_gives(pages: list[list[Any]]) -> None
         rows |= {row["key"]: row for row in changed}
         for key in gone:
             rows.pop(key, None)
-        shown = {key: msgspec.json.decode(row["document"], type=Shown) for key, row in rows.items()}
+        shown = {
+            key: (msgspec.json.decode(row["document"], type=Shown), msgspec.json.decode(row["usable"]))
+            for key, row in rows.items()
+        }
         assert shown == added_up(fleet)
         assert sums.rows() == [rows[key] for key in sorted(rows)]
         assert Sums.of(fleet).rows() == sums.rows()
