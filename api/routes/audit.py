@@ -78,11 +78,9 @@ async def _one(call: Call) -> Answerable:
         raise NotFound("command", id[:64].replace("\0", ""))
     entry = await model.command(id)
     if entry is None:
-        # What is not shown yet may be in the log: a 404 must mean that it never was.
-        end = await asyncio.to_thread(call.context.log.end)
-        if end > model.position:
-            await model.wait_for(end)
-            entry = await model.command(id)
+        # What was not shown yet may be in the log: a 404 must mean that it never was.
+        await model.wait_for(await asyncio.to_thread(call.context.log.end))
+        entry = await model.command(id)
     if entry is not None and entry["actor"] != actor.name:
         if actor.role == "controller":
             entry = None
