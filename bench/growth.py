@@ -40,7 +40,7 @@ FACTORS = (1, 10, 100)
 HOSTS, VMS, RACKS = 1_000, 5_000, 25
 FOLDED = 10_000  # provisionings by which folding is measured
 WRITTEN_AT_ONCE = 10_000
-POSTS, ONE_VM, PAGES, BY_RACK = 4_000, 2_000, 50, 20
+POSTS, ONE_VM, PAGES, BY_RACK = 4_000, 5_000, 100, 100
 CONNECTIONS, READ_CONNECTIONS = 32, 8
 
 # What grows or falls, by name: the unit.

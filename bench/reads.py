@@ -22,7 +22,7 @@ TURNS = 3
 
 def measure(servers: Servers, *, is_short: bool) -> list[Row]:
     hosts, racks, vms = (500, 10, 100) if is_short else (HOSTS, RACKS, VMS)
-    turns, one_vm, pages, by_rack = (1, 200, 10, 5) if is_short else (TURNS, 3_000, 100, 30)
+    turns, one_vm, pages, by_rack = (1, 200, 10, 20) if is_short else (TURNS, 6_000, 200, 500)
     with over_http.an_api(servers) as (port, token, _), over_http.a_noop(servers) as noop_port:
         over_http.stock(port, token, hosts=hosts, racks=racks)
         over_http.submit(port, token, [{"command": "vm.provision", **a_vm(n)} for n in range(vms)])

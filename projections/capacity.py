@@ -40,11 +40,12 @@ _WHERE = {
     "tenant": "sums.group IN (SELECT quotas.group FROM quotas WHERE tenant = :tenant)",
 }
 
-# Everything that has the name, also without a host: an empty rack is worth seeing too.
+# Everything that has the name, also without a host: an empty rack is worth seeing too. (Of racks, just those.)
 _NAMES = {
     "region": "SELECT region, NULL::json, NULL::json, NULL::json FROM racks WHERE {where} GROUP BY region",
     "dc": "SELECT dc, NULL::json, NULL::json, NULL::json FROM racks WHERE {where} GROUP BY dc",
-    "rack": "SELECT key, NULL, NULL, NULL FROM racks WHERE {where}",
+    "rack": "SELECT key, NULL, NULL, NULL FROM racks WHERE {where}"
+    " AND NOT EXISTS (SELECT FROM sums WHERE sums.rack = racks.key AND level = 'rack')",
     "group": "SELECT key, NULL, NULL, NULL FROM groups WHERE {where}",
 }
 _NAMES_WHERE: dict[str, dict[str, str]] = {
@@ -97,6 +98,7 @@ _QUOTAS_WHERE = {
 
 _sums = msgspec.json.Decoder(Sums).decode
 _resources = msgspec.json.Decoder(Resources).decode
+_document = msgspec.json.Decoder(Shown).decode
 
 
 def must_be_answered(by: str, filters: Iterable[str], *, sort: str, scope: str | None) -> None:
@@ -120,6 +122,10 @@ def must_sort(sort: str) -> None:
     field = sort.removeprefix("-")
     if field != "name" and not _SUM.match(field):
         raise ValueError(f"capacity can't be sorted by {field!r}")
+
+
+def is_by_amount(sort: str) -> bool:
+    return sort.removeprefix("-") != "name"
 
 
 @lru_cache
@@ -151,8 +157,11 @@ class Line:
     @property
     def row(self) -> Shown:
         if self._row is None:
-            sums = documents.total(list(map(_sums, self._cells)))
-            self._row = {"name": self.name, **msgspec.structs.asdict(sums)}
+            if len(self._cells) == 1:
+                sums = _document(self._cells[0])
+            else:
+                sums = msgspec.structs.asdict(documents.total(list(map(_sums, self._cells))))
+            self._row = {"name": self.name, **sums}
         return self._row
 
     @property

@@ -7,9 +7,9 @@ look into them.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import psycopg
@@ -30,13 +30,16 @@ WAIT_S_MAX = 5.0
 POLL_S = 1.0
 RETRY_S = 0.2
 LIST_MAX = 1_000
-# So many are made into JSON before others have their turn: half a millisecond.
+# So many rows are made before others have their turn: half a millisecond.
 ROWS_AT_ONCE = 100
 
 _document = msgspec.json.Decoder(Document).decode
 _token_columns = (tokens.c.key, tokens.c.role, tokens.c.tenant, tokens.c.hash, tokens.c.state, tokens.c.expires_at)
 _ALL_TOKENS = sessions.statement(at_a_position(select(*_token_columns)))
 _TOKEN_BY_HASH = sessions.statement(at_a_position(select(*_token_columns).where(tokens.c.hash == bindparam("hash"))))
+
+T = TypeVar("T")
+Made = TypeVar("Made")
 
 log = structlog.get_logger()
 
@@ -179,12 +182,14 @@ class ReadModel:
             return await self._page(question, "capacity", of=of, limit=limit, scope=None)
         asked = capacity.statement(by, tuple(given), is_scoped=scope is not None)
         position, rows = await self._read(asked, {**given, "scope": scope})
-        found = capacity.lines(by, rows)
+        found = capacity.lines(by, await _in_turns(rows, lambda row: row))
         if q:
             found = [line for line in found if q.lower() in (line.name or "")]
         if after is not None and not (isinstance(after.value, int) and isinstance(after.key, str | None)):
             raise ValueError(cursors.NO_CURSOR)
         last = (after.value, after.key) if after is not None else None
+        if capacity.is_by_amount(sort):
+            await _in_turns(found, lambda line: line.row)
         shown, following = capacity.page(found, sort=sort, after=last, limit=limit)
         next_cursor = cursors.encode(cursors.Cursor(of, *following)) if following is not None else None
         items = [line.shown for line in shown]
@@ -243,13 +248,15 @@ class ReadModel:
 
     async def _page(self, question: Question, kind: str, *, of: str, limit: int, scope: str | None) -> dict[str, Any]:
         position, rows = await self._read(question.statement, question.values)
-        items: list[msgspec.Raw] = []
         shown = facts.SHOWN[kind]
-        for _, _, _, _, document, *others in islice(rows, limit):
-            if document is not None:
-                items.append(msgspec.Raw(shown(document, others, scope)))
-            if len(items) % ROWS_AT_ONCE == 0:
-                await asyncio.sleep(0)
+
+        def item(row: Row) -> msgspec.Raw:
+            _, _, _, _, document, *others = row
+            assert document is not None
+            return msgspec.Raw(shown(document, others, scope))
+
+        is_empty = rows[0][4] is None
+        items = [] if is_empty else await _in_turns(islice(rows, limit), item)
         following = None
         if len(rows) > limit:
             _, _, value, key, *_ = rows[limit - 1]
@@ -309,6 +316,16 @@ class ReadModel:
         self.position, self.at = position, at
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+
+
+async def _in_turns(found: Iterable[T], make: Callable[[T], Made]) -> list[Made]:
+    """Make something of each, and let others have their turn now and then."""
+    made: list[Made] = []
+    for one in found:
+        made.append(make(one))
+        if len(made) % ROWS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return made
 
 
 def _token_row(row: Row) -> TokenRow:
