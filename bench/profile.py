@@ -137,6 +137,8 @@ def sampled(pids: dict[str, int], commands: Callable[[], int]) -> Iterator[list[
             parts, functions = Counter[str](), Counter[str]()
             for line in file.read_text().splitlines():
                 stack, _, samples = line.rpartition(" ")
+                if not samples.isdigit():  # read while the process went on, a name is now and then no name
+                    continue
                 part, function = part_of(stack.split(";"))
                 parts[part] += int(samples)
                 functions[function] += int(samples)
