@@ -105,14 +105,19 @@ def create_app(
     """
 
     async def look_up(hash: str, at_end: bool) -> tuple[TokenRow | None, bool]:
+        is_behind = False
         if at_end:
             end = await asyncio.to_thread(log_reader.end)
             try:
                 await read_model.wait_for(end, timeout_s=TOKEN_WAIT_S)
             except Unavailable:
                 log.warning("read model is behind", position=read_model.position, end=end)
+                is_behind = True
         is_current = read_model.position >= tail.began_at
-        return await read_model.token_by_hash(hash), is_current
+        found = await read_model.token_by_hash(hash)
+        if found is None and is_behind:
+            raise Unavailable()  # nobody can say that there is no such token
+        return found, is_current
 
     known = Tokens(look_up)
     tail = Tail(log_reader, log_changes, on_event=known.note)

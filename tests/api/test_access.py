@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from api.app import ENDPOINTS
 from api.endpoint import Endpoint
@@ -14,6 +16,7 @@ from commands.catalogue import BATCHABLE, COMMANDS
 from commands.model import Command
 from commands.tokens import hash_of
 from domain.token import ROLES
+from projections.tables import SCHEMA
 from tests.api.served import Api
 
 GUARDED = [endpoint for endpoint in ENDPOINTS if endpoint.roles is not None]
@@ -173,6 +176,17 @@ def test_an_expired_token_is_refused(api: Api, named: str) -> None:
     while datetime.now(UTC) <= soon:
         api.get("/healthz")
     assert api.get("/v1/whoami", token=secret).status_code == 401
+
+
+def test_no_token_is_called_unknown_while_the_read_model_is_behind(api: Api, named: str) -> None:
+    with psycopg.connect(api.conninfo) as held:
+        held.execute(SQL("LOCK TABLE {}.progress IN EXCLUSIVE MODE").format(Identifier(SCHEMA)))
+        api.done("POST", "/v1/tenants", {"name": named})
+        behind = api.get("/v1/whoami", token="berth_unknown-" + named)
+        assert (behind.status_code, behind.json()["code"]) == (503, "unavailable")
+        assert "retry-after" in behind.headers
+    api.get(f"/v1/tenants/{named}")
+    assert api.get("/v1/whoami", token="berth_unknown-" + named).status_code == 401
 
 
 def test_a_new_token_is_known_at_once(api: Api, named: str) -> None:
