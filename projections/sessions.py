@@ -139,7 +139,7 @@ class _Session:
         results = await self._connection.wait(generators.execute(self._connection.pgconn))
         if not results:
             raise psycopg.OperationalError("the server gave no result")
-        result: PGresult = results[0]
+        result: PGresult = results[-1]  # an error on the way comes after the rows
         if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
             raise errors.error_from_result(result)
         return result
