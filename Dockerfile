@@ -15,8 +15,10 @@ COPY cli cli
 RUN /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt --editable .
 
 FROM python:3.11-slim
-# A named user: PostgreSQL's initdb refuses a user id without a passwd entry, and nothing here needs root.
-RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin berth \
+# A named user: PostgreSQL's initdb refuses a user id without a passwd entry, and nothing here needs root. It is the one
+# who may read the secrets that `make secrets` made.
+ARG BERTH_UID=10001
+RUN useradd --uid "$BERTH_UID" --create-home --shell /usr/sbin/nologin berth \
     && install -d -o berth -g berth -m 0700 /var/lib/berth /var/lib/berth/nats
 COPY --from=build /opt/venv /opt/venv
 COPY . /srv/berth

@@ -6,15 +6,14 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test soak bench lint format secrets clean
+.PHONY: help setup up test soak bench lint format secrets python clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## make the virtual environment with the pinned packages
 
-$(INSTALLED): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "Berth needs Python 3.11 or newer; none was found. Set PYTHON=/path/to/python3"; exit 1; }
+$(INSTALLED): pyproject.toml constraints.txt | python
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the pinned packages into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
@@ -45,13 +44,12 @@ format: $(INSTALLED) ## put the code into the project's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-secrets: ## passwords and the first admin's token for docker compose, in deploy/secrets
-	@$(PYTHON) -c 'import json, pathlib, secrets; d = pathlib.Path("deploy/secrets"); \
-	d.mkdir(mode=0o700, parents=True, exist_ok=True); \
-	[(d / f"nats_{u}").exists() or (d / f"nats_{u}").write_text(json.dumps({"user": u, "password": secrets.token_urlsafe(24)})) \
-	for u in ("engine", "api", "past", "relay", "dispatcher", "reader", "controller-vm")]; \
-	[(d / n).exists() or (d / n).write_text(p + secrets.token_urlsafe(32)) for n, p in \
-	(("postgres_owner", ""), ("postgres_service", ""), ("admin_token", "berth_"))]'
+secrets: python ## passwords and the first admin's token for docker compose, in deploy/secrets
+	@$(PYTHON) deploy/make_secrets.py
+
+python:
+	@test -n "$(PYTHON)" || { echo "Berth needs Python 3.11 or newer; none was found. Set PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Berth needs Python 3.11 or newer; $(PYTHON) is older. Set PYTHON=/path/to/python3"; exit 1; }
 
 clean: ## remove the virtual environment and caches (not the data in .berth)
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

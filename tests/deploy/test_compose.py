@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.conftest import ROOT
@@ -73,15 +75,62 @@ def test_secrets_are_files_that_are_mounted_where_they_are_named() -> None:
         assert not plain, name
 
 
+def make_secrets(
+    directory: Path, *, umask: int = 0o022, python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
+    (directory / "deploy").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "Makefile", directory)
+    shutil.copy(ROOT / "deploy" / "make_secrets.py", directory / "deploy")
+    command = ["make", "secrets", f"PYTHON={python}"]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, umask=umask)
+
+
 def test_make_secrets_makes_every_secret_once(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    subprocess.run(["make", "secrets"], cwd=tmp_path, check=True, capture_output=True)
+    assert make_secrets(tmp_path).returncode == 0
     made = {f"deploy/secrets/{file.name}": file.read_text() for file in (tmp_path / "deploy" / "secrets").iterdir()}
     assert set(made) == {secret["file"] for secret in COMPOSE["secrets"].values()}
-    subprocess.run(["make", "secrets"], cwd=tmp_path, check=True, capture_output=True)
+    assert make_secrets(tmp_path).returncode == 0
     assert all((tmp_path / name).read_text() == text for name, text in made.items())
     for user in NATS_USERS:
         assert json.loads(made[f"deploy/secrets/nats_{user}"])["user"] == user
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277])
+def test_secrets_are_readable_by_the_containers_user_alone(tmp_path: Path, umask: int) -> None:
+    assert make_secrets(tmp_path, umask=umask).returncode == 0
+    (uid,) = (int(line.partition("=")[2]) for line in (tmp_path / ".env").read_text().splitlines())
+    assert uid != 0
+    for file in (tmp_path / "deploy" / "secrets").iterdir():
+        assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode)) == (uid, 0o400), file.name
+    # The image's user has that id, or the containers could not read them.
+    assert {service["build"]["args"]["BERTH_UID"] for service in OURS.values()} == {"${BERTH_UID:-10001}"}
+    assert 'useradd --uid "$BERTH_UID"' in (ROOT / "Dockerfile").read_text()
+
+
+def test_secrets_that_others_could_read_are_closed_again(tmp_path: Path) -> None:
+    make_secrets(tmp_path)
+    file = tmp_path / "deploy" / "secrets" / "admin_token"
+    text = file.read_text()
+    file.chmod(0o644)
+    (tmp_path / ".env").write_text("COMPOSE_PROJECT_NAME=ours\nBERTH_UID=1\n")
+    assert make_secrets(tmp_path).returncode == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o400
+    assert file.read_text() == text
+    assert (tmp_path / ".env").read_text() == f"COMPOSE_PROJECT_NAME=ours\nBERTH_UID={file.stat().st_uid}\n"
+
+
+@pytest.mark.parametrize("version", ["", "3.9"])
+def test_without_a_python_that_is_new_enough_nothing_is_made(tmp_path: Path, version: str) -> None:
+    python = ""
+    if version:
+        old = tmp_path / "old-python"
+        old.write_text("#!/bin/sh\nexit 1\n")  # what the question for the version answers
+        old.chmod(0o755)
+        python = str(old)
+    refused = make_secrets(tmp_path, python=python)
+    assert refused.returncode != 0
+    assert "Berth needs Python 3.11 or newer" in refused.stdout
+    assert not (tmp_path / "deploy" / "secrets").exists()
 
 
 def secrets_of(service: dict[str, Any]) -> list[str]:
