@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from api.access_log import AccessLog
 from api.auth import Tokens
 from api.live import Tail
 from api.rate import RateLimit
@@ -42,3 +43,4 @@ class Context(msgspec.Struct, frozen=True):
     relay_lag: RelayLag | None
     room_for: RoomFor
     rate_limit: RateLimit
+    access_log: AccessLog = msgspec.field(default_factory=AccessLog)

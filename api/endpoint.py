@@ -119,8 +119,6 @@ class Path:
         self._any = endpoints[0]
         self.path = self._any.path
         self._observe = {method: HTTP_SECONDS.labels(method, self.path).observe for method in self._endpoints}
-        # What `get_logger` gives looks in itself first, in vain, for each line.
-        self._log = log.bind()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         began = time.perf_counter()
@@ -166,12 +164,11 @@ class Path:
             known(seconds)
         HTTP_REQUESTS[method, self.path, status] += 1
         actor: Actor | None = getattr(call, "actor", None)
-        self._log.info(
-            "request answered",
+        self._context.access_log.note(
             method=method,
             route=self.path,
             status=status,
-            duration_ms=round(seconds * 1000, 2),
+            seconds=seconds,
             command=call.command,
             actor=actor.name if actor is not None else None,
         )

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     except SettingRefused as refused:
         print(refused, file=sys.stderr)
         return 2
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, file=settings.log_file)
     return run(arguments[0], settings)
 
 

@@ -1,22 +1,28 @@
-"""The log: to stderr, one JSON object a line, or coloured columns where a person looks on."""
+"""The log: to stderr, one JSON object a line, or coloured columns where a person looks on. A file that it fills is put
+aside while the process runs."""
 
 import asyncio
 import atexit
 import logging
+import os
 import sys
 import threading
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 import structlog
 from structlog.typing import Processor
 
+FILE_BYTES_MAX = 10 * 1024 * 1024
+
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
-def log_to_stderr(level: str) -> None:
+def log_to_stderr(level: str, *, file: Path | None = None) -> None:
+    """`file` is where stderr goes, if this process alone writes it: it is put aside when it is full."""
     processors: list[Processor] = [_encoded]
     logger: Lines | structlog.PrintLogger
     if sys.stderr.isatty():
@@ -24,7 +30,7 @@ def log_to_stderr(level: str) -> None:
         processors = [structlog.processors.add_log_level, stamped, structlog.dev.ConsoleRenderer()]
         logger = structlog.PrintLogger(sys.stderr)
     else:
-        logger = Lines(sys.stderr.buffer)
+        logger = Lines(sys.stderr.buffer, path=file)
         atexit.register(logger.flush)
     structlog.configure(
         processors=processors,
@@ -49,8 +55,10 @@ class Lines:
     request was 5 of the 81 µs that one took outside of the engine. What warns waits for nothing.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, *, path: Path | None = None) -> None:
         self._file = file
+        self._path = path
+        self._bytes = path.stat().st_size if path is not None and path.exists() else 0
         self._waiting: list[bytes] = []
         self._lock = threading.Lock()
 
@@ -74,6 +82,19 @@ class Lines:
 
     def flush(self) -> None:
         with self._lock:
-            lines, self._waiting = self._waiting, []
-            self._file.write(b"".join(lines))
+            text, self._waiting = b"".join(self._waiting), []
+            self._file.write(text)
             self._file.flush()
+            self._bytes += len(text)
+            if self._path is not None and self._bytes > FILE_BYTES_MAX:
+                self._put_aside(self._path)
+
+    def _put_aside(self, path: Path) -> None:
+        """Go on in a new file; of the old ones the last is kept. Whatever else writes to stdout or stderr (a traceback,
+        a library) follows."""
+        path.replace(path.with_suffix(".log.1"))
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(opened, 1)
+        os.dup2(opened, 2)
+        os.close(opened)
+        self._bytes = 0

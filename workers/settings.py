@@ -72,6 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """File with the first admin token; the API accepts it from its first start on."""
     log_level: str = "info"
     """The least that is logged: debug, info, warning or error."""
+    log_file: Path | None = None
+    """The file that stderr goes to, which the process puts aside when it is full; none: nothing is put aside."""
     step_timeout_s: int = 600
     """How long a controller has for one attempt of a step before its compensation begins."""
     checkpoint_events: int = EVENTS_BETWEEN_MIN
@@ -235,5 +237,6 @@ READERS: dict[str, Callable[[str, str], object]] = {
     "cell": _name,
     "admin_token_file": _file,
     "log_level": _one_of(*LOG_LEVELS),
+    "log_file": _path,
     "controllers": _names,
 }

@@ -27,6 +27,7 @@ import msgspec
 import structlog
 
 from workers import child, embedded
+from workers.log import FILE_BYTES_MAX
 from workers.nats_config import write_secret
 from workers.settings import Settings, variable_of
 
@@ -35,7 +36,6 @@ SAMPLE = ROOT / "examples" / "site.yaml"
 READY_S_MAX = 60.0
 STOP_S_MAX = 4.0
 POSTGRES_STOP_S_MAX = 10.0
-LOG_BYTES_MAX = 10 * 1024 * 1024
 # A process that lived this long is restarted at once; one that dies sooner waits, twice as long each time.
 STEADY_S = 10.0
 BACK_OFF_S_FIRST, BACK_OFF_S_MAX = 0.1, 2.0
@@ -104,6 +104,12 @@ class Kept:
     def due_in_s(self) -> float | None:
         """How long until it is to be started again; None while it runs."""
         return None if self.process is not None else max(0.0, self._due_at - time.monotonic())
+
+    def cut_log(self) -> None:
+        """Of one that can't put its own file aside. The last one is kept; lines that come in between are lost."""
+        if self.log_file.stat().st_size > FILE_BYTES_MAX:
+            shutil.copyfile(self.log_file, self.log_file.with_suffix(".log.1"))
+            os.truncate(self.log_file, 0)
 
     def ask_to_stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -185,6 +191,8 @@ class Platform:
     def keep_running(self) -> None:
         while not self.wakeups.is_stopping:
             self._revive()
+            for server in (self.postgres, self.nats):
+                self.kept[server.name].cut_log()
             self.wakeups.wait(
                 min((due for kept in self.kept.values() if (due := kept.due_in_s) is not None), default=5.0)
             )
@@ -254,6 +262,7 @@ class Platform:
             postgres_password_file=self.postgres.service_password_file,
             nats=self.nats.url,
             admin_token_file=self.data / "admin.token",
+            log_file=self._log_file(name),
         )
         inherited = {variable: value for variable, value in os.environ.items() if not variable.startswith("BERTH_")}
         environment = {**inherited, **settings.environment(), **overrides}
@@ -272,10 +281,7 @@ class Platform:
         self._write_files()
 
     def _log_file(self, name: str) -> Path:
-        file = self.data / "log" / f"{name}.log"
-        if file.exists() and file.stat().st_size > LOG_BYTES_MAX:
-            file.replace(file.with_suffix(".log.1"))
-        return file
+        return self.data / "log" / f"{name}.log"
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + READY_S_MAX

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from workers.log import Lines
@@ -88,3 +89,28 @@ loop.run_forever()
     assert "ZeroDivisionError: division by zero" in failed["exception"]
     assert (answered["event"], answered["level"], answered["status"]) == ("request answered", "info", 202)
     assert failed["timestamp"] <= answered["timestamp"]
+
+
+def test_a_full_file_is_put_aside_while_the_process_runs(tmp_path: Path) -> None:
+    program = """
+import os, sys, structlog
+from pathlib import Path
+from workers import log
+log.FILE_BYTES_MAX = 10_000
+log.log_to_stderr("info", file=Path(sys.argv[1]))
+told = structlog.get_logger()
+for n in range(250):
+    told.info("request answered", n=n)
+os.write(1, b"and whatever else the process says\\n")
+"""
+    file = tmp_path / "api.log"
+    file.write_bytes(b"x" * 9_000 + b"\n")  # what an earlier run left counts
+    with open(file, "ab") as stream:
+        subprocess.run([sys.executable, "-c", program, str(file)], stdout=stream, stderr=stream, check=True)
+    last = file.read_bytes().splitlines()
+    before = file.with_suffix(".log.1").read_bytes().splitlines()
+    assert last[-1] == b"and whatever else the process says"
+    assert max(file.stat().st_size, file.with_suffix(".log.1").stat().st_size) < 11_000
+    numbers = [json.loads(line)["n"] for line in [*before, *last[:-1]] if line.startswith(b"{")]
+    assert numbers == list(range(numbers[0], 250)), "no line is lost between the two files"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["api.log", "api.log.1"]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psycopg
 import pytest
@@ -194,3 +194,24 @@ def test_a_password_in_a_connection_string_is_refused_and_not_shown(data: Path) 
 def test_a_process_that_dies_again_and_again_waits_longer_but_not_for_long() -> None:
     delays = [supervisor.back_off_s(deaths) for deaths in (0, 1, 2, 3, 10_000)]
     assert delays == [0.0, 0.1, 0.2, 0.4, 2.0]
+
+
+def test_a_servers_full_log_is_cut_while_it_writes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "FILE_BYTES_MAX", 1_000)
+
+    def launch(stream: IO[bytes]) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=stream)
+
+    kept = supervisor.Kept("postgres", launch, log_file=tmp_path / "postgres.log")
+    kept.launch()
+    assert kept.process is not None
+    assert kept.process.stdin is not None
+    (tmp_path / "postgres.log").write_bytes(b"x" * 1_001)
+    kept.cut_log()
+    kept.process.stdin.write(b"what comes after\n")
+    kept.process.stdin.close()
+    assert kept.process.wait() == 0
+    assert kept.log_file.read_bytes() == b"what comes after\n"
+    assert len(kept.log_file.with_suffix(".log.1").read_bytes()) == 1_001
+    kept.cut_log()
+    assert kept.log_file.read_bytes() == b"what comes after\n"
