@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from api import body, parameters, problems, scope
 from api.endpoint import Call, Endpoint, declared
 from api.reply import Answerable, Headers, Reply, json_reply
-from api.validation import errors_of
+from api.validation import ERRORS_MAX, MOST, Most, errors_of, unknown_members
 from commands.model import Command
 from commands.operations import ReportOperation
 from commands.tokens import RevokeToken
@@ -58,18 +58,21 @@ async def _handle(
     headers = call.headers
     dry_run: bool = call.query().get("dry_run", False) if call.scope["query_string"] else False
     raw = await body.read(call.receive, headers, limit=body.COMMAND_BYTES_MAX)
+    is_repeatable = b"idempotency-key" in headers
+
+    def read(raw: bytes) -> tuple[Any, dict[str, Any], str]:
+        document = body.parse(raw) if raw or has_body else {}
+        made = made_of(model, document, path={name: call.path[name] for name in in_path})
+        return made, document, fingerprint_of(call, document) if is_repeatable else ""
+
     if raw or has_body:
         body.must_be_json(headers, accepted=accepted)
-        document = body.parse(raw)
-    else:
-        document = {}
-    made = made_of(model, document, path={name: call.path[name] for name in in_path})
+    made, document, fingerprint = await body.understood(raw, read)
     id = uuid7()
     call.command = id
-    key, fingerprint = id, ""
-    if (given := headers.get(b"idempotency-key")) is not None:
-        key = parameters.idempotency_key(given)
-        fingerprint = fingerprint_of(call, document)
+    key = id
+    if is_repeatable:
+        key = parameters.idempotency_key(headers[b"idempotency-key"])
     elif isinstance(made, ReportOperation):
         key = made.key
     if_match = None
@@ -106,12 +109,15 @@ async def _handle(
 REPLAYED: Headers = ((b"berth-replayed", b"true"),)
 
 
-def made_of(model: type[Command], document: dict[str, Any], *, path: dict[str, str]) -> Any:
+def made_of(model: type[Command], document: dict[str, Any], *, path: dict[str, str], most: Most = MOST) -> Any:
     """The command that a body and path fields say.
 
     Raises:
-        Validation: they don't; with every error, by its field.
+        Validation: they don't; with the first errors, by their fields.
     """
+    if len(document) > len(model.model_fields) + ERRORS_MAX:
+        known = [name for name in model.model_fields if name not in path]
+        raise Validation(unknown_members(document, known, most=most))
     if path:
         if repeated := path.keys() & document.keys():
             known = [name for name in model.model_fields if name not in path]
@@ -126,7 +132,7 @@ def made_of(model: type[Command], document: dict[str, Any], *, path: dict[str, s
         return model.model_validate(document)
     except ValidationError as error:
         known = [name for name in model.model_fields if name not in path]
-        raise Validation(errors_of(error, document, known=known)) from None
+        raise Validation(errors_of(error, document, known=known, most=most)) from None
 
 
 def fingerprint_of(call: Call, document: dict[str, Any]) -> str:

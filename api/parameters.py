@@ -14,8 +14,11 @@ from domain.values import from_rfc3339
 POSITION_MAX = 2**63 - 1
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
 WAIT_S_MAX = 60
+QUERY_ERRORS_MAX = 50
 REASON_CHARACTERS_MAX = 2_000
+REASON_BYTES_MAX = REASON_CHARACTERS_MAX * 4 * 3  # each of four bytes, each byte as %xx
 TEXT_CHARACTERS_MAX = 500
+HINTS_MAX = 5  # of what is unknown, the first few get a suggestion: to find one costs more than all else about it
 KEY = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 BATCH_KEY_CHARACTERS_MAX = 60
 
@@ -149,7 +152,9 @@ def query(scope: Mapping[str, Any], declared: Mapping[str, Parameter]) -> dict[s
     for name, value in given:
         parameter = declared.get(name)
         if parameter is None:
-            errors.append({"field": f"query:{name[:100]}", "message": unknown("parameter", name, list(declared))})
+            hints = len(errors) < HINTS_MAX
+            message = unknown("parameter", name, list(declared), hints=hints)
+            errors.append({"field": f"query:{name[:100]}", "message": message})
             continue
         try:
             read = parameter.read(value)
@@ -162,18 +167,21 @@ def query(scope: Mapping[str, Any], declared: Mapping[str, Parameter]) -> dict[s
             errors.append({"field": f"query:{name}", "message": "is given twice"})
         else:
             values[name] = read
+    complained = {error["field"] for error in errors}
     errors += [
         {"field": f"query:{name}", "message": "is needed"}
         for name, parameter in declared.items()
-        if parameter.required and name not in values and not any(e["field"] == f"query:{name}" for e in errors)
+        if parameter.required and name not in values and f"query:{name}" not in complained
     ]
     if errors:
-        raise Validation(errors)
+        raise Validation(errors[:QUERY_ERRORS_MAX])
     return values
 
 
-def unknown(what: str, name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+def unknown(what: str, name: str, known: Sequence[str], *, hints: bool = True) -> str:
+    if not hints:
+        return f"unknown {what}"
+    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}" if 0 < len(known) <= 20 else ""
     return f"unknown {what}{hint}"
 
@@ -225,6 +233,8 @@ def reason(raw: bytes) -> str | None:
     try:
         if not raw.isascii():
             raise ValueError
+        if len(raw) > REASON_BYTES_MAX:
+            raise _header("Berth-Reason", f"at most {REASON_CHARACTERS_MAX} characters, without NUL")
         words = unquote_to_bytes(raw.decode("ascii")).decode()
     except ValueError:
         raise _header("Berth-Reason", "must be UTF-8, percent-encoded outside printable ASCII") from None

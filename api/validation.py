@@ -1,33 +1,63 @@
 """What pydantic found wrong, as the contract tells it: a JSON Pointer and a sentence for each."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from api.parameters import unknown
+from api.parameters import HINTS_MAX, unknown
 
 ERRORS_MAX = 50
+NAME_CHARACTERS_MAX = 200  # of a field that is told; a stranger's may have a million
+MESSAGE_CHARACTERS_MAX = 500
 
 Location = tuple[str | int, ...]
 
 
-def errors_of(error: ValidationError, document: Any, *, known: Sequence[str], under: str = "") -> list[dict[str, str]]:
-    """One {`field`, `message`} a field. `known` are the fields that there are; `under` is where `document` stands."""
-    found: dict[Location, tuple[bool, str]] = {}
+class Most(NamedTuple):
+    """So many errors are told, and the first of them with a suggestion."""
+
+    errors: int = ERRORS_MAX
+    hints: int = HINTS_MAX
+
+
+MOST = Most()
+
+
+def errors_of(
+    error: ValidationError, document: Any, *, known: Sequence[str], most: Most = MOST
+) -> list[dict[str, str]]:
+    """One {`field`, `message`} a field, of the first ones. `known` are the fields that there are."""
+    found: dict[Location, tuple[bool, Any]] = {}
     for raw in error.errors(include_url=False, include_context=True, include_input=False):
         location, by_union = _located(raw["loc"], document, names_absent=raw["type"] == "missing")
         # Of a union's branches, the first complaint at a place is enough.
-        found.setdefault(location, (by_union, _sentence(raw, location, known)))
+        found.setdefault(location, (by_union, raw))
     # A branch that went deeper came closer to what was meant than those that refused the whole.
-    closest = {
-        location: message
-        for location, (by_union, message) in found.items()
-        if not (by_union and any(len(other) > len(location) and other[: len(location)] == location for other in found))
-    }
+    with_more_inside = {location[:length] for location in found for length in range(len(location))}
+    closest = (
+        (location, raw)
+        for location, (by_union, raw) in found.items()
+        if not (by_union and location in with_more_inside)
+    )
+    told = islice(closest, most.errors)
     return [
-        {"field": under + "".join(f"/{_escaped(part)}" for part in location), "message": message}
-        for location, message in list(closest.items())[:ERRORS_MAX]
+        {
+            "field": "".join(f"/{_escaped(part)}" for part in location),
+            "message": _sentence(raw, location, known, hints=n < most.hints)[:MESSAGE_CHARACTERS_MAX],
+        }
+        for n, (location, raw) in enumerate(told)
+    ]
+
+
+def unknown_members(document: Mapping[str, Any], known: Sequence[str], *, most: Most = MOST) -> list[dict[str, str]]:
+    """The first of the members that there are not, at the cost of a look at each: pydantic would make an error of
+    every one of a stranger's."""
+    strangers = islice((name for name in document if name not in known), most.errors)
+    return [
+        {"field": f"/{_escaped(name)}", "message": unknown("field", name, known, hints=n < most.hints)}
+        for n, name in enumerate(strangers)
     ]
 
 
@@ -55,13 +85,13 @@ def _inside(here: Any, part: str | int) -> Any:
     return here[part] if isinstance(here, list) and isinstance(part, int) and part < len(here) else OUTSIDE
 
 
-def _sentence(raw: Any, location: Location, known: Sequence[str]) -> str:
+def _sentence(raw: Any, location: Location, known: Sequence[str], *, hints: bool) -> str:
     kind, context = raw["type"], raw.get("ctx") or {}
     match kind:
         case "missing":
             return "is needed"
         case "extra_forbidden":
-            return unknown("field", str(location[-1])[:100], known if len(location) == 1 else [])
+            return unknown("field", str(location[-1]), known if len(location) == 1 else [], hints=hints)
         case "value_error":
             return str(context["error"])
         case "string_pattern_mismatch" if raw["loc"] and raw["loc"][-1] == "[key]":
@@ -99,5 +129,8 @@ def _sentence(raw: Any, location: Location, known: Sequence[str]) -> str:
 
 
 def _escaped(part: str | int) -> str:
-    """RFC 6901."""
-    return str(part).replace("~", "~0").replace("/", "~1")
+    """RFC 6901; a name that is too long is cut."""
+    name = str(part)
+    if len(name) > NAME_CHARACTERS_MAX:
+        name = name[:NAME_CHARACTERS_MAX] + "…"
+    return name.replace("~", "~0").replace("/", "~1")

@@ -32,6 +32,7 @@ TAKE_OVER_S = 3.0  # a standby leads within this time
 ANSWERS_MAX = 10_000
 REPORT_PATIENCE_S = 30.0
 REPORT_BYTES_MAX = 128 * 1024  # it is kept in the audit, whose events have at most 256 KiB
+ERRORS_MAX, NAME_CHARACTERS_MAX = 50, 200  # that are told, and of a field's name
 KEY = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 log = structlog.get_logger()
@@ -200,7 +201,7 @@ def _reported(data: bytes) -> Item:
         raise TooLarge(REPORT_BYTES_MAX)
     try:
         request = msgspec.json.decode(data, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed([{"field": "", "message": str(error)}]) from None
     key = request.pop("key", None)
     if key is not None and not (isinstance(key, str) and KEY.fullmatch(key)):
@@ -210,10 +211,15 @@ def _reported(data: bytes) -> Item:
     except ValidationError as error:
         raise Validation(
             [
-                {"field": "".join(f"/{part}" for part in found["loc"]), "message": found["msg"]}
-                for found in error.errors(include_url=False, include_context=False, include_input=False)
+                {
+                    "field": "".join(f"/{str(part)[:NAME_CHARACTERS_MAX]}" for part in found["loc"]),
+                    "message": found["msg"],
+                }
+                for found in error.errors(include_url=False, include_context=False, include_input=False)[:ERRORS_MAX]
             ]
         ) from None
+    except RecursionError as error:
+        raise Malformed([{"field": "/outputs", "message": str(error)}]) from None
     id = ids.uuid7()
     if key is None:
         return Item(id, command, request, command.key)

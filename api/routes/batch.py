@@ -1,16 +1,17 @@
 """`POST /v1/commands`: several commands at once, each for itself, or all or none."""
 
-import hashlib
 import time
 from typing import Any
 
 import msgspec
 
 from api import body, parameters, problems, scope
-from api.commanding import DECIDED_WITHIN_S, REFUSALS, REPLAYED, made_of, receipt, unavailable
+from api.commanding import DECIDED_WITHIN_S, REFUSALS, REPLAYED, fingerprint_of, made_of, receipt, unavailable
 from api.endpoint import Call, Endpoint, declared
+from api.parameters import HINTS_MAX
 from api.reply import Answerable, Headers, json_reply
 from api.scope import Sight
+from api.validation import ERRORS_MAX, Most, unknown_members
 from commands.catalogue import BATCHABLE, COMMANDS
 from commands.operations import ReportOperation
 from commands.tokens import RevokeToken
@@ -23,9 +24,9 @@ ITEMS_MAX = 1_000
 ATOMIC_ITEMS_MAX = 200
 # Registering a host is cheap and needs no scheduling: a whole room may come at once.
 ATOMIC_ITEMS_MAX_OF = {"host.register": 1_000}
+# All items together. Beyond it, each that is wrong is told its first error alone: so the answer is bounded too.
+BATCH_ERRORS_MAX = 1_000
 FIELDS = ("commands", "atomic")
-
-_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -40,16 +41,15 @@ async def _handle(call: Call) -> Answerable:
     dry_run: bool = call.query().get("dry_run", False)
     raw = await body.read(call.receive, call.headers, limit=body.BATCH_BYTES_MAX)
     body.must_be_json(call.headers)
-    document = body.parse(raw)
     given = call.headers.get(b"idempotency-key")
-    key = None
-    fingerprint = ""
-    if given is not None:
-        key = parameters.idempotency_key(given, longest=parameters.BATCH_KEY_CHARACTERS_MAX)
-        head = f"{call.scope['method']}\0{call.scope['path']}\0".encode()
-        fingerprint = hashlib.blake2b(head + _sorted(document), digest_size=16).hexdigest()
+    key = parameters.idempotency_key(given, longest=parameters.BATCH_KEY_CHARACTERS_MAX) if given is not None else None
     reason = parameters.reason(call.headers[b"berth-reason"]) if b"berth-reason" in call.headers else None
-    batch = _read(document, key=key, fingerprint=fingerprint)
+
+    def read(raw: bytes) -> Batch:
+        document = body.parse(raw, values_max=body.BATCH_VALUES_MAX)
+        return _read(document, key=key, fingerprint=fingerprint_of(call, document) if key is not None else "")
+
+    batch = await body.understood(raw, read)
     if batch.atomic and batch.refused:
         index = min(batch.refused)
         return problems.reply({**batch.refused[index].problem(), "index": index})
@@ -103,27 +103,27 @@ async def _handle(call: Call) -> Answerable:
 
 def _read(document: dict[str, Any], *, key: str | None, fingerprint: str) -> Batch:
     """Raises Validation if the batch itself is not one; what is wrong with an item stands in `refused`."""
-    errors = [
-        {"field": f"/{name}", "message": parameters.unknown("field", name, FIELDS)}
-        for name in document
-        if name not in FIELDS
-    ]
+    errors = unknown_members(document, FIELDS)
     commands, atomic = document.get("commands"), document.get("atomic", False)
     if not isinstance(atomic, bool):
         errors.append({"field": "/atomic", "message": "must be true or false"})
     if not isinstance(commands, list) or not commands:
         errors.append({"field": "/commands", "message": "must be a list of at least one command"})
-    elif len(commands) > (most := _most(commands) if atomic is True else ITEMS_MAX):
-        errors.append({"field": "/commands", "message": f"at most {most} commands"})
+    elif len(commands) > (limit := _most(commands) if atomic is True else ITEMS_MAX):
+        errors.append({"field": "/commands", "message": f"at most {limit} commands"})
     if errors:
         raise Validation(errors)
     assert isinstance(commands, list)
     batch = Batch(bool(atomic), {}, {})
+    errors_left, hints_left = BATCH_ERRORS_MAX, HINTS_MAX
     for n, entry in enumerate(commands):
+        most = Most(max(1, min(errors_left, ERRORS_MAX)), hints_left)
         try:
-            batch.items[n] = _item(entry, n, key=key, fingerprint=fingerprint)
+            batch.items[n] = _item(entry, n, key=key, fingerprint=fingerprint, most=most)
         except Validation as error:
             batch.refused[n] = error
+            errors_left -= len(error.errors)
+            hints_left -= min(len(error.errors), hints_left)
     return batch
 
 
@@ -133,16 +133,17 @@ def _most(commands: list[Any]) -> int:
     return ATOMIC_ITEMS_MAX_OF.get(kind, ATOMIC_ITEMS_MAX) if isinstance(kind, str) else ATOMIC_ITEMS_MAX
 
 
-def _item(entry: Any, n: int, *, key: str | None, fingerprint: str) -> Item:
+def _item(entry: Any, n: int, *, key: str | None, fingerprint: str, most: Most) -> Item:
     if not isinstance(entry, dict):
         raise Validation([{"field": "", "message": "must be an object"}])
     fields = dict(entry)
     kind = fields.pop("command", None)
     if not isinstance(kind, str) or kind not in BATCHABLE:
-        message = parameters.unknown("command", kind, sorted(BATCHABLE)) if isinstance(kind, str) else "is needed"
-        raise Validation([{"field": "/command", "message": message}])
+        known = sorted(BATCHABLE)
+        message = parameters.unknown("command", kind, known, hints=most.hints > 0) if isinstance(kind, str) else ""
+        raise Validation([{"field": "/command", "message": message or "is needed"}])
     if_match = _version(fields.pop("if_match", None))
-    made = made_of(COMMANDS[kind], fields, path={})
+    made = made_of(COMMANDS[kind], fields, path={}, most=most)
     if isinstance(made, ReportOperation) and made.outcome == "progress":
         message = "progress is no command and goes alone, with POST /v1/operations/{id}/report"
         raise Validation([{"field": "/outcome", "message": message}])
