@@ -16,7 +16,7 @@ from api.problems import Unauthenticated
 from commands.writer.gateway import Actor
 from domain.errors import Forbidden
 from domain.recorded import Recorded
-from domain.token import TokenCreated, TokenRevoked
+from domain.token import TokenCreated, TokenReset, TokenRevoked
 from domain.values import name_of
 from projections.queries import TokenRow
 
@@ -86,6 +86,12 @@ class Tokens:
                 self._keep(event.hash, Known(event.name, event.role, event.tenant, event.expires_at))
             case TokenRevoked():
                 self.revoke(name_of(recorded.stream))
+            case TokenReset() as event:
+                name = name_of(recorded.stream)
+                self.revoke(name)  # the secret that it had
+                self._revoked.discard(name)
+                self._unknown.pop(event.hash, None)
+                self._keep(event.hash, Known(name, "admin", None, None))
 
     def revoke(self, name: str) -> None:
         """It is good for nothing from now on. Whoever answers a revocation says so before the answer leaves, as the

@@ -37,6 +37,7 @@ VERBS = {
     "events": ("events", "Show the event log, or follow it live."),
     "operation": ("operations", "Retry, abandon or cancel an operation."),
     "replay": ("replay", "Replay a placement trace on the running platform."),
+    "token": ("token", "Get in again: give the admin token another secret."),
     "relay": ("relay", "Make the NATS streams anew from the log."),
     "verify": ("verify", "Prove that the log, the accounts and the read models agree."),
 }

@@ -9,7 +9,7 @@ from commands import finding
 from commands.model import Command, Described, Done, Name
 from domain.errors import AlreadyExists, Conflict, Validation
 from domain.fleet import Transaction
-from domain.token import TokenCreated, TokenRevoked
+from domain.token import TokenCreated, TokenReset, TokenRevoked
 from domain.values import from_rfc3339, token_stream
 
 
@@ -42,7 +42,8 @@ class RevokeToken(Command):
 
 
 class InstallToken(Command):
-    """The engine's own: the first admin token, whose secret was made outside. Does nothing once there is any token."""
+    """The engine's own: the token of whoever owns the installation, whose secret stands in a file of theirs. A secret
+    that was not seen before makes the token, or replaces its secret; one that was seen does nothing."""
 
     kind: ClassVar[str] = "token.install"
     name: Name
@@ -53,10 +54,12 @@ class InstallToken(Command):
 
 
 def install(command: InstallToken, tx: Transaction) -> Done:
-    if any(True for _ in tx.fleet.names("token")):
-        return Done()
-    tx.record(command.on(), TokenCreated(tx.new_id(), command.name, "admin", command.hash))
-    return Done(created=True)
+    found = tx.fleet.token(command.name)
+    if found is None:
+        tx.record(command.on(), TokenCreated(tx.new_id(), command.name, "admin", command.hash))
+    elif command.hash not in (found.hash, *found.former):
+        tx.record(command.on(), TokenReset(command.hash))
+    return Done(created=found is None)
 
 
 def create(command: CreateToken, tx: Transaction) -> Done:
@@ -98,7 +101,9 @@ def revoke(command: RevokeToken, tx: Transaction) -> Done:
     if found is None or found.state == "revoked":
         raise finding.missing(tx, "token", command.token)
     if found.role == "admin" and not _another_admin(tx, command.token):
-        raise Conflict("This is the last admin token; make another one before you revoke it.", command.token)
+        raise Conflict(
+            "This is the last admin token that is good; make another one before you revoke it.", command.token
+        )
     tx.record(command.on(), TokenRevoked())
     return Done()
 
@@ -110,7 +115,13 @@ def hash_of(secret: str) -> str:
 
 def _another_admin(tx: Transaction, name: str) -> bool:
     tokens = (tx.fleet.token(other) for other in tx.fleet.names("token") if other != name)
-    return any(t is not None and t.role == "admin" and t.state == "active" for t in tokens)
+    return any(
+        token is not None
+        and token.role == "admin"
+        and token.state == "active"
+        and (token.expires_at is None or token.expires_at > tx.at)
+        for token in tokens
+    )
 
 
 HANDLERS = {CreateToken: create, RevokeToken: revoke, InstallToken: install}

@@ -26,8 +26,19 @@ class TokenRevoked(msgspec.Struct, frozen=True):
     pass
 
 
-TokenEvent = TokenCreated | TokenRevoked
-TOPICS: dict[str, type] = {"token.created": TokenCreated, "token.revoked": TokenRevoked}
+class TokenReset(msgspec.Struct, frozen=True):
+    """It has another secret, and is an administrator's without an end, whatever it was: the word of whoever owns the
+    installation. Earlier secrets never come back."""
+
+    hash: str
+
+
+TokenEvent = TokenCreated | TokenRevoked | TokenReset
+TOPICS: dict[str, type] = {
+    "token.created": TokenCreated,
+    "token.revoked": TokenRevoked,
+    "token.reset": TokenReset,
+}
 ENDS: tuple[type, ...] = ()  # an actor's name is never used again, so a revoked token stays known
 
 
@@ -40,6 +51,7 @@ class Token(msgspec.Struct, frozen=True):
     expires_at: int | None
     state: str  # active, revoked
     about: About
+    former: tuple[str, ...] = ()  # hashes of the secrets before the present one
 
 
 def evolve(token: Token, event: TokenEvent) -> Token:
@@ -57,5 +69,15 @@ def evolve(token: Token, event: TokenEvent) -> Token:
             )
         case TokenRevoked():
             return replace(token, state="revoked")
+        case TokenReset():
+            return replace(
+                token,
+                state="active",
+                role="admin",
+                tenant=None,
+                expires_at=None,
+                hash=event.hash,
+                former=(*token.former, token.hash),
+            )
         case _:
             assert_never(event)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -38,6 +39,7 @@ RECONNECT_S = 0.2
 GRACEFUL_STOP_S = 2
 BACKLOG = 2048
 READY_LAG_EVENTS_MAX = 10_000
+LOOK_AT_SECRET_S = 1.0
 
 log = structlog.get_logger()
 
@@ -181,19 +183,42 @@ async def past_service(settings: Settings) -> None:
 async def _engine(settings: Settings) -> AsyncIterator[Engine]:
     """The engine, on its way to leading."""
     file = settings.admin_token_file
+    secret = _secret_in(file) if file is not None else None
     async with ProgressTable(settings.conninfo()) as progress:
         writer = Engine(
             settings.conninfo(),
             resource=resource,
             report_progress=progress.note,
-            admin_token_hash=hash_of(file.read_text().strip()) if file is not None else None,
+            admin_token_hash=hash_of(secret) if secret is not None else None,
             step_timeout_s=settings.step_timeout_s,
         )
         await writer.start()
+        watching = asyncio.create_task(_watch(file, secret, writer)) if file is not None else None
         try:
             yield writer
         finally:
+            if watching is not None:
+                await end_tasks(watching)
             await writer.stop()
+
+
+async def _watch(file: Path, secret: str | None, writer: Engine) -> None:
+    """Whoever owns the installation can put another secret into the file, and gets in with it."""
+    while True:
+        await asyncio.sleep(LOOK_AT_SECRET_S)
+        found = await asyncio.to_thread(_secret_in, file)
+        if found is not None and found != secret and writer.is_leading:
+            await writer.install_admin_token(hash_of(found))
+            log.info("admin token installed", file=str(file))
+            secret = found
+
+
+def _secret_in(file: Path) -> str | None:
+    try:
+        return file.read_text().strip() or None
+    except OSError as unreadable:
+        log.debug("no admin token in the file", file=str(file), reason=unreadable.strerror)
+        return None
 
 
 @asynccontextmanager

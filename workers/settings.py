@@ -69,7 +69,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cell: str = "main"
     """Name of the engine's cell: commands go to `berth.commands.<cell>`."""
     admin_token_file: Path | None = None
-    """File with the first admin token; the API accepts it from its first start on."""
+    """File with the secret of the token `admin`. Whoever can put another secret there gets in with it: the engine looks
+    at the file each second."""
     log_level: str = "info"
     """The least that is logged: debug, info, warning or error."""
     log_file: Path | None = None
@@ -235,7 +236,7 @@ READERS: dict[str, Callable[[str, str], object]] = {
     "nats_credentials": _file,
     "engine": _one_of(*ENGINES),
     "cell": _name,
-    "admin_token_file": _file,
+    "admin_token_file": _path,
     "log_level": _one_of(*LOG_LEVELS),
     "log_file": _path,
     "controllers": _names,

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -178,6 +179,7 @@ class Platform:
         for server in (self.postgres, self.nats):
             self._bring_up(server)
         self._prepare_schema()
+        self._make_admin_token()
         for name, overrides in self._processes().items():
             self._keep(name, overrides)
         self._await_ready()
@@ -230,6 +232,17 @@ class Platform:
             service_role=embedded.SERVICE,
             service_password=self.postgres.service_password_file.read_text().strip(),
         )
+
+    def _make_admin_token(self) -> None:
+        """For a new log alone: beside one that has its administrator, a file that is missing was taken away."""
+        file = self.data / "admin.token"
+        if file.exists():
+            return
+        from eventlog.read import LogReader
+
+        with closing(LogReader(self.postgres.owner())) as reader:
+            if reader.end() == 0:
+                write_secret(file, f"berth_{secrets.token_urlsafe(32)}\n")
 
     def _processes(self) -> dict[str, dict[str, str]]:
         """What runs beside the servers, with the variables that are this process' own."""
@@ -301,6 +314,8 @@ class Platform:
     def _load_sample(self) -> None:
         """What `berth apply -f examples/site.yaml` does, as the first admin, if nothing is there yet."""
         token_file = self.data / "admin.token"
+        if not token_file.exists():  # so the log is not new
+            return
         token = token_file.read_text().strip()
         if not SAMPLE.exists() or not _is_empty(self.settings.host, self.settings.port, token):
             return
@@ -342,10 +357,13 @@ class Platform:
     def _greet(self) -> None:
         token = self.data / "admin.token"
         berth = _as_typed(Path(sys.executable).parent / "berth")
+        whose = f"The admin token is in {token}"
+        if not token.exists():
+            whose = f"The file {token} is not there; `{berth} token reset admin --data {self.data}` makes a new token."
         body = '{"tenant":"payments","name":"web-1","group":"std","resources":{"cpu":4,"memory_mib":8192}}'
         print(
             f"Berth is ready at {self.url}\n"
-            f"The admin token is in {token}\n"
+            f"{whose}\n"
             "Three things to try:\n"
             f"  export BERTH_URL={self.url} BERTH_TOKEN=$(cat {token})\n"
             f"  1. curl -i $BERTH_URL/v1/vms -H \"Authorization: Bearer $BERTH_TOKEN\" -H 'Prefer: wait=10' "
@@ -372,7 +390,6 @@ def run(settings: Settings) -> int:
 
 
 def _run_locked(settings: Settings) -> int:
-    _write_admin_token(settings.data)
     (settings.data / "log").mkdir(mode=0o700, exist_ok=True)
     platform = Platform(settings, wakeups=Wakeups())
     try:
@@ -445,12 +462,6 @@ def _port(settings: Settings) -> int:
             "Set BERTH_PORT to another one, or to 0 for any that is free."
         )
     return settings.port
-
-
-def _write_admin_token(data: Path) -> None:
-    file = data / "admin.token"
-    if not file.exists():
-        write_secret(file, f"berth_{secrets.token_urlsafe(32)}\n")
 
 
 def _as_typed(program: Path) -> str:

@@ -167,7 +167,10 @@ class Engine:
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
         self.is_leading, self._is_displaced = True, False
-        self._spawn(self._install_admin_token())
+        if self._admin_token_hash is not None:
+            self._spawn(self._begin_with(self._admin_token_hash))
+        else:
+            self._ready.set()
         expiring = asyncio.create_task(deadlines.expire(self.fleet, self.submit, grace_s=self._expiry_grace_s))
         try:
             await self._decide_for_ever()
@@ -226,17 +229,23 @@ class Engine:
                 self._decider.receipts.remember(recorded)
         return self.fleet.position
 
-    async def _install_admin_token(self) -> None:
-        while self._admin_token_hash is not None and self.is_leading:
-            command = InstallToken(name="admin", hash=self._admin_token_hash)
-            item = Item(id := ids.uuid7(), command, {"name": "admin"}, id)
+    async def _begin_with(self, admin_token_hash: str) -> None:
+        await self.install_admin_token(admin_token_hash)
+        self._ready.set()
+
+    async def install_admin_token(self, hash: str) -> None:
+        """Let in whoever holds the secret of this hash, as the administrator, unless it was replaced by a later one.
+
+        An engine that stands by leaves that to the one that leads.
+        """
+        while self.is_leading:
+            item = Item(id := ids.uuid7(), InstallToken(name="admin", hash=hash), {"name": "admin"}, id)
             try:
                 await self.submit(Envelope(deadlines.BERTH, (item,), time.time() + 30))
-                break
+                return
             except Unavailable as refusal:
                 log.warning("admin token not installed yet", error=str(refusal))
                 await asyncio.sleep(RETRY_S)
-        self._ready.set()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

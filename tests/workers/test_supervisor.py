@@ -169,7 +169,7 @@ def test_a_data_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         ("BERTH_SIM_FAIL_RATE", "nan", "from 0 to 1"),
         ("BERTH_ENGINE", "far", "local, remote"),
         ("BERTH_CONTROLLERS", "VM", "a name"),
-        ("BERTH_ADMIN_TOKEN_FILE", "/nowhere", "a file that exists"),
+        ("BERTH_NATS_CREDENTIALS", "/nowhere", "a file that exists"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(variable: str, value: str, allowed: str) -> None:
