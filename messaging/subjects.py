@@ -5,7 +5,6 @@ import msgspec
 from eventlog.codec import Row
 
 EVENTS, AUDIT, WORK = "BERTH_EVENTS", "BERTH_AUDIT", "BERTH_WORK"
-EVENTS_API = "$JS.EVENTS.API"  # JetStream's API for the account that has them, from the one of the engine
 EVENT_SUBJECTS = "berth.events.>"
 COMMAND_EVENTS = "berth.events.command.>"
 AUDIT_SUBJECTS = "berth.audit.>"

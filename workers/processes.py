@@ -81,7 +81,7 @@ async def api(settings: Settings) -> None:
             return model.position > 0 and behind < READY_LAG_EVENTS_MAX
 
         async def relay_lag() -> int:
-            stream = await client.jetstream(timeout=CONNECT_S, prefix=subjects.EVENTS_API).stream_info(subjects.EVENTS)
+            stream = await client.jetstream(timeout=CONNECT_S).stream_info(subjects.EVENTS)
             return max(0, await asyncio.to_thread(reader.end) - stream.state.last_seq)
 
         app = create_app(

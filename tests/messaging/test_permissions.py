@@ -11,7 +11,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
-from messaging import relay, subjects
+from messaging import gateway, past, relay, subjects
 from messaging.connect import settled
 from tests.messaging.stage import NatsProcess, messages
 from workers import nats_config
@@ -115,6 +115,26 @@ async def test_a_user_hears_what_is_its_own_and_nothing_else(nats_process: NatsP
             assert refused(told, "subscription", subject) is (name not in listeners), subject
         assert all(refused(told, "subscription", subject) for subject in TOO_WIDE)
         assert [other for other, inbox in inboxes.items() if not refused(told, "subscription", inbox)] == [name]
+
+
+async def test_a_controllers_default_inbox_is_heard_by_no_other(nats_process: NatsProcess) -> None:
+    async with (
+        watched(nats_process, "controller-vm") as (one, told),
+        watched(nats_process, "controller-ipam") as (other, _),
+    ):
+        heard = await other.subscribe("_INBOX.>")
+        own = await one.subscribe("_INBOX.>")
+        await settled(other)
+        await one.request("$JS.API.INFO", timeout=5)
+        await one.publish("$JS.API.INFO", reply="_INBOX.known")
+        assert (await own.next_msg(timeout=5)).data
+        await settled(other)
+        assert heard.pending_msgs == 0
+        assert told == []
+
+
+def test_an_answer_may_take_as_long_as_anybody_waits_for_it() -> None:
+    assert max(past.VERIFY_PATIENCE_S, past.RESOURCE_PATIENCE_S, gateway.REPORT_PATIENCE_S) < nats_config.ANSWERS_S
 
 
 async def test_nobody_unknown_gets_in(nats_process: NatsProcess) -> None:
@@ -222,6 +242,4 @@ async def test_the_api_learns_how_far_the_events_are(nats_process: NatsProcess) 
     async with nats_process.user("relay") as owner, nats_process.user("api") as api:
         await relay.make_streams(owner.jetstream())
         await owner.jetstream().publish("berth.events.host.cordoned", b"{}")
-        assert (
-            await api.jetstream(timeout=5, prefix=subjects.EVENTS_API).stream_info(subjects.EVENTS)
-        ).state.last_seq == 1
+        assert (await api.jetstream(timeout=5).stream_info(subjects.EVENTS)).state.last_seq == 1
