@@ -11,6 +11,7 @@ import msgspec
 
 from api import scope
 from api.auth import VIEWER
+from api.awaited import while_awaited
 from api.csv_rows import csv_of
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import (
@@ -158,7 +159,10 @@ async def found(call: Call, kind: str, names: tuple[str, ...], query: Mapping[st
     if (moment := query.get("as_of")) is not None:
         position = await position_of(call, moment)
         stream = f"{kind}/{'/'.join(names)}"
-        document = await call.context.past.resource(stream, as_of=position) if position else None
+        document = None
+        if position:
+            asking = call.context.past.resource(stream, as_of=position)
+            document = await while_awaited(call.receive, asking)
         if document is not None:
             document = scope.resource(kind, document, await call.sight())
         shown = encode(document) if document is not None else None

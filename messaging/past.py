@@ -1,5 +1,11 @@
-"""Asking the process that folds the past: one request, one answer, over NATS."""
+"""Asking the process that folds the past: one request, one answer, over NATS.
 
+A question carries its end: what nobody awaits any more is dropped, here before it is sent, there before and while it is
+folded for.
+"""
+
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +23,9 @@ from messaging.connect import settled
 
 RESOURCE_PATIENCE_S = 60.0
 VERIFY_PATIENCE_S = 600.0
+# The process answers one at a time. What waits here can still be dropped when whoever asked goes away.
+UNDER_WAY_MAX = 2
+WAITING_MAX = 64
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -24,15 +33,24 @@ log = structlog.get_logger()
 
 
 class RemotePast:
-    """Raises Unavailable when the process can't be reached or takes too long."""
+    """Raises Unavailable when the process can't be reached or takes too long, and when too many ask."""
 
     def __init__(self, client: Client, cell: str) -> None:
         self._client = client
         self._subject = subjects.of_past(cell)
+        self._under_way = asyncio.Semaphore(UNDER_WAY_MAX)
+        self._waiting = 0
 
     async def resource(self, stream: str, *, as_of: int) -> dict[str, Any] | None:
         """The resource at the end of the command at position `as_of`, or None."""
-        answer = await self._ask({"do": "resource", "stream": stream, "as_of": as_of}, RESOURCE_PATIENCE_S)
+        if self._waiting >= WAITING_MAX:
+            raise Unavailable()
+        self._waiting += 1
+        try:
+            async with self._under_way:
+                answer = await self._ask({"do": "resource", "stream": stream, "as_of": as_of}, RESOURCE_PATIENCE_S)
+        finally:
+            self._waiting -= 1
         found: dict[str, Any] | None = answer["resource"]
         return found
 
@@ -42,7 +60,8 @@ class RemotePast:
 
     async def _ask(self, request: dict[str, Any], patience_s: float) -> dict[str, Any]:
         try:
-            message = await self._client.request(self._subject, msgspec.json.encode(request), timeout=patience_s)
+            asked = msgspec.json.encode({**request, "ends_at": time.time() + patience_s})
+            message = await self._client.request(self._subject, asked, timeout=patience_s)
         except nats.errors.Error:
             raise Unavailable(None) from None
         answer: dict[str, Any] = msgspec.json.decode(message.data)

@@ -1,10 +1,14 @@
 """The process of the past: folds the log up to any position, for `as_of` and for verification.
 
-A few folds go forward with the questions, as they come in pairs: a moment before, a moment after. A question about what
-lies before all of them, or far behind, begins a new one at the last checkpoint before it.
+Two folds go forward with the questions, as they come in pairs: a moment before, a moment after. A question about what
+lies before both, or far behind, begins a new one at the last checkpoint before it. Each holds a whole fleet: one that
+is left is freed at once, and all of them when nobody has asked for a while.
 """
 
 import asyncio
+import gc
+import math
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -27,7 +31,8 @@ PAGE_EVENTS = 5_000
 COMPARISONS_MAX = 50
 WAIT_S = 0.1
 FOUND_MAX = 1_000
-FOLDS_KEPT = 3
+FOLDS_KEPT = 2
+IDLE_S = 60.0
 
 
 class PastService:
@@ -38,42 +43,69 @@ class PastService:
         self._reader = reader
         self._fleets: list[Fleet] = []  # the one that was asked last at the end
         self._turn = asyncio.Lock()
+        self._idle: asyncio.TimerHandle | None = None
 
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Raises Unavailable when whoever asked stopped waiting (`ends_at`, seconds since 1970) before it was told."""
+        ends_at: float = request.get("ends_at", math.inf)
         async with self._turn:
+            _must_be_awaited(ends_at)
             match request["do"]:
                 case "resource":
-                    shown = await asyncio.to_thread(self._shown, request["stream"], request["as_of"])
-                    return {"resource": shown, "position": request["as_of"]}
+                    try:
+                        ask = partial(self._shown, request["stream"], request["as_of"], ends_at=ends_at)
+                        return {"resource": await asyncio.to_thread(ask), "position": request["as_of"]}
+                    finally:
+                        self._free_when_idle()
                 case "verify":
                     return await self._verify(full=bool(request.get("full")))
                 case unknown:
                     raise AssertionError(f"{unknown} is nothing that can be asked of the past")
 
-    def _shown(self, stream: str, position: int) -> dict[str, Any] | None:
+    def _free_when_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._free_all)
+
+    def _free_all(self) -> None:
+        if self._turn.locked():  # somebody is told something just now: later
+            self._free_when_idle()
+        else:
+            self._free(self._fleets)
+
+    def _free(self, fleets: list[Fleet]) -> None:
+        """A fleet and its indexes refer to each other, so that only the collector frees them, and it comes seldom."""
+        if fleets:
+            fleets.clear()
+            gc.collect()
+
+    def _shown(self, stream: str, position: int, *, ends_at: float) -> dict[str, Any] | None:
         """As it was shown at a command's end. An operation that is over has left the fleet, and is read from its own
         stream, which says all of it; a revoked token never leaves, and is shown no more."""
         kind = kind_of(stream)
         if kind == "operation":
             changes = history(row for row in self._reader.stream(stream) if row.position <= position)
             return changes[-1]["after"] if changes else None
-        found = resource(self._folded_to(position), stream)
+        found = resource(self._folded_to(position, ends_at=ends_at), stream)
         return None if found is not None and kind == "token" and found["state"] == "revoked" else found
 
-    def _folded_to(self, position: int) -> Fleet:
+    def _folded_to(self, position: int, *, ends_at: float) -> Fleet:
         fleet = max(
             (fleet for fleet in self._fleets if fleet.position <= position),
             key=lambda fleet: fleet.position,
             default=None,
         )
         if fleet is None or self._is_far(fleet, position):
+            fleet = None
+            left = self._fleets[: max(0, len(self._fleets) - FOLDS_KEPT + 1)]
+            del self._fleets[: len(left)]
+            self._free(left)  # before another one is made
             fleet = Fleet()
             checkpoints.restore(self._conninfo, fleet, until=position)
-            del self._fleets[: max(0, len(self._fleets) - FOLDS_KEPT + 1)]
         else:
             self._fleets.remove(fleet)
-        _fold(self._reader, fleet, position)
-        self._fleets.append(fleet)
+        self._fleets.append(fleet)  # it is whole after each page, so whoever asks next can use what was done for this
+        _fold(self._reader, fleet, position, ends_at=ends_at)
         return fleet
 
     def _is_far(self, fleet: Fleet, position: int) -> bool:
@@ -168,11 +200,16 @@ class Replay:
         return True
 
 
-def _fold(reader: LogReader, fleet: Fleet, until: int | None) -> None:
-    """Fold on to `until`, or to the log's end. A position inside of a command is lifted by whoever asks."""
-    while until is None or fleet.position < until:
-        limit = PAGE_EVENTS if until is None else min(PAGE_EVENTS, until - fleet.position)
-        rows = reader.page(fleet.position, limit)
+def _must_be_awaited(ends_at: float) -> None:
+    if time.time() > ends_at:
+        raise Unavailable(None)
+
+
+def _fold(reader: LogReader, fleet: Fleet, until: int, *, ends_at: float) -> None:
+    """Fold on to `until`. A position inside of a command is lifted by whoever asks."""
+    while fleet.position < until:
+        _must_be_awaited(ends_at)
+        rows = reader.page(fleet.position, min(PAGE_EVENTS, until - fleet.position))
         for row in rows:
             fleet.fold(decode(row))
         if not rows:

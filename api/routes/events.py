@@ -10,6 +10,7 @@ import structlog
 
 from api import scope
 from api.auth import ADMIN, VIEWER, must_be_one_of
+from api.awaited import disconnected
 from api.context import Context
 from api.endpoint import Call, Endpoint, declared
 from api.event_view import CHANGES_SIGHT, EventView
@@ -180,7 +181,7 @@ class EventStream:
         if self._call.scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        gone = asyncio.create_task(_disconnected(receive))
+        gone = asyncio.create_task(disconnected(receive))
         writing = asyncio.create_task(self._write(send))
         dropped = asyncio.create_task(self._dropped.wait())
         try:
@@ -225,11 +226,6 @@ class EventStream:
 
 def frame(row: Row, document: dict[str, Any]) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (row.position, row.topic.encode(), encode(document))
-
-
-async def _disconnected(receive: Any) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _stream(call: Call) -> Answerable:

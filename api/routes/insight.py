@@ -7,6 +7,7 @@ import msgspec
 
 from api import scope
 from api.auth import AUDITOR, EVERYONE, VIEWER, must_be_one_of
+from api.awaited import while_awaited
 from api.body import COMMAND_BYTES_MAX, read
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import (
@@ -97,7 +98,8 @@ async def _verify(call: Call) -> Answerable:
     await read(call.receive, call.headers, limit=COMMAND_BYTES_MAX)
     if call.actor.tenant is not None:
         must_be_one_of(frozenset(), call.actor, permission="verify")
-    return json_reply(await call.context.past.verify(full=query.get("full", False)))
+    verifying = call.context.past.verify(full=query.get("full", False))
+    return json_reply(await while_awaited(call.receive, verifying))
 
 
 async def _whoami(call: Call) -> Answerable:

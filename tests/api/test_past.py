@@ -1,9 +1,13 @@
 """The past as its process tells it."""
 
+import asyncio
+import time
+import weakref
 from typing import Any
 
 import pytest
 
+from domain.errors import Unavailable
 from domain.fleet import Fleet
 from eventlog import checkpoints
 from eventlog.codec import Row, decode
@@ -11,7 +15,7 @@ from eventlog.read import LogReader
 from projections.rows import resource
 from tests.checkpointing import MARK, marked
 from tests.projections.logs import a_site, live, write
-from workers.past import PastService
+from workers.past import FOLDS_KEPT, PastService
 
 
 class Counting(LogReader):
@@ -95,4 +99,55 @@ async def test_a_moment_before_and_a_moment_after_cost_one_fold_each(database: A
         for moment in (position, position - 5):
             await past.answer({"do": "resource", "stream": "host/h1", "as_of": moment})
     assert reader.read <= 2 * site.fleet.position
+    reader.close()
+
+
+async def test_folds_that_are_left_are_freed(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ever earlier positions, each of which begins a fold of its own."""
+    made: weakref.WeakSet[Fleet] = weakref.WeakSet()
+
+    class Noted(Fleet):
+        def __init__(self) -> None:
+            super().__init__()
+            made.add(self)
+
+    monkeypatch.setattr("workers.past.Fleet", Noted)
+    monkeypatch.setattr("workers.past.IDLE_S", 0.05)
+    site = a_site()
+    live(site, seed=6, commands=60)
+    write(database.service, site.rows)
+    reader = LogReader(database.service)
+    past = PastService(database.service, reader)
+    for position in range(site.fleet.position, 20, -5):
+        await past.answer({"do": "resource", "stream": "host/h1", "as_of": position})
+        assert len(made) <= FOLDS_KEPT
+    async with asyncio.timeout(10):
+        while made:
+            await asyncio.sleep(0.02)
+    answer = await past.answer({"do": "resource", "stream": "tenant/acme", "as_of": site.fleet.position})
+    assert answer["resource"] is not None
+    reader.close()
+
+
+async def test_nothing_is_folded_for_those_who_stopped_waiting(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.past.PAGE_EVENTS", 10)
+    site = a_site()
+    live(site, seed=6, commands=60)
+    write(database.service, site.rows)
+    reader = Counting(database.service)
+    past = PastService(database.service, reader)
+    question = {"do": "resource", "stream": "host/h1", "as_of": site.fleet.position}
+    for _ in range(400):
+        with pytest.raises(Unavailable):
+            await past.answer({**question, "ends_at": time.time() - 1})
+    assert reader.read == 0
+    # One whose end comes while it is folded for ends there.
+    clock = iter([0.0, 0.0, 0.0])
+    monkeypatch.setattr("workers.past.time.time", lambda: next(clock, 10.0))
+    with pytest.raises(Unavailable):
+        await past.answer({**question, "ends_at": 5.0})
+    assert reader.read == 20
+    monkeypatch.undo()
+    answer = await past.answer({**question, "ends_at": time.time() + 60})
+    assert answer["resource"] == resource(site.fleet, "host/h1")
     reader.close()

@@ -8,13 +8,15 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 
+from api.awaited import while_awaited
+from api.body import ClientGone
 from commands.catalogue import COMMANDS
 from commands.writer import ids
 from commands.writer.gateway import Answer, Envelope, Item
 from domain.errors import Unavailable
 from messaging.connect import settled
 from messaging.gateway import RemoteGateway, from_the_wire, on_the_wire, serve_commands, serve_reports
-from messaging.past import RemotePast, serve_past
+from messaging.past import UNDER_WAY_MAX, WAITING_MAX, RemotePast, serve_past
 from tests.conftest import Database
 from tests.messaging.stage import ADMIN, NatsProcess, a_site, a_vm, an_engine, send
 
@@ -279,9 +281,49 @@ async def test_the_past_is_asked_and_answers(nats_process: NatsProcess) -> None:
             await past.verify()
         await serve_past(there, "main", handler)
         found = await past.resource("vm/acme/web-1", as_of=7)
+        assert found is not None
+        assert found["asked"].pop("ends_at") > time.time()
         assert found == {"asked": {"do": "resource", "stream": "vm/acme/web-1", "as_of": 7}}
         with pytest.raises(Unavailable):
             await past.verify()
+
+
+async def test_questions_of_those_who_went_away_keep_nobody_waiting(nats_process: NatsProcess) -> None:
+    folded: list[int] = []
+
+    async def handler(request: dict[str, Any]) -> dict[str, Any]:
+        folded.append(request["as_of"])
+        await asyncio.sleep(0.01)
+        return {"resource": None, "position": request["as_of"]}
+
+    async with nats_process.user("past") as there, nats_process.user("api") as here:
+        await serve_past(there, "main", handler)
+        past = RemotePast(here, "main")
+        leaving = [asyncio.create_task(ask_and_leave(past, position)) for position in range(50)]
+        await asyncio.sleep(0)
+        honest = asyncio.create_task(past.resource("host/h1", as_of=77))
+        assert await honest is None
+        assert folded.index(77) <= UNDER_WAY_MAX
+        assert all(isinstance(left, ClientGone) for left in await asyncio.gather(*leaving, return_exceptions=True))
+
+
+async def test_more_who_ask_than_can_wait_are_told_so(nats_process: NatsProcess) -> None:
+    async def handler(request: dict[str, Any]) -> dict[str, Any]:
+        return {"resource": None, "position": 1}
+
+    async with nats_process.user("past") as there, nats_process.user("api") as here:
+        await serve_past(there, "main", handler)
+        past = RemotePast(here, "main")
+        asked = [past.resource("host/h1", as_of=n) for n in range(WAITING_MAX + 5)]
+        told = await asyncio.gather(*asked, return_exceptions=True)
+        assert [isinstance(one, Unavailable) for one in told].count(True) == 5
+
+
+async def ask_and_leave(past: RemotePast, position: int) -> None:
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    await while_awaited(receive, past.resource("host/h1", as_of=position))
 
 
 async def test_each_user_may_do_its_own_and_nothing_else(nats_process: NatsProcess) -> None:
