@@ -8,12 +8,13 @@ import click
 class Failed(click.ClickException):
     """Something went wrong that no problem of the API describes; exit code 1."""
 
-    def show(self, file: Any = None) -> None:
-        click.echo(f"berth: {self.message}", err=True)
+    def lines(self) -> list[str]:
+        """What a person is told, on stderr."""
+        return [f"berth: {self.message}"]
 
 
 class Refused(Failed):
-    """The API answered with a problem (RFC 9457); exit code 1."""
+    """The API answered with a problem (RFC 9457); exit code 1, or 2 if it is the query that makes no sense."""
 
     def __init__(self, problem: dict[str, Any], *, position: int | None = None) -> None:
         super().__init__(str(problem.get("title") or problem.get("code") or "refused"))
@@ -21,14 +22,18 @@ class Refused(Failed):
         self.position = position
 
     @property
+    def exit_code(self) -> int:  # type: ignore[override]  # click has it as an attribute of the class
+        """An unknown state, sort or moment in the query is wrong use: nothing was decided."""
+        return 2 if self.code == "validation" and _is_about_the_query(self.problem.get("errors")) else 1
+
+    @property
     def code(self) -> str:
         return str(self.problem.get("code", ""))
 
-    def show(self, file: Any = None) -> None:
+    def lines(self) -> list[str]:
         from cli.refusal import lines
 
-        for line in lines(self.problem):
-            click.echo(line, err=True)
+        return lines(self.problem)
 
 
 class Unreachable(Failed):
@@ -41,3 +46,9 @@ class TimedOut(Failed):
     """What was waited for did not come in time; it may still come. Exit code 4."""
 
     exit_code = 4
+
+
+def _is_about_the_query(errors: Any) -> bool:
+    return isinstance(errors, list) and all(
+        isinstance(entry, dict) and str(entry.get("field")).startswith("query:") for entry in errors
+    )

@@ -22,8 +22,10 @@ class Kind(NamedTuple):
     filters: tuple[str, ...]
     columns: tuple[str, ...]
     wide: tuple[str, ...]
-    # The fields with amounts, a column per class: one field alone, or two as `used / limit`.
+    # The fields with amounts, a column per class: one field alone, or two as `used/limit`.
     amounts: tuple[str, ...] = ()
+    # The columns that give way in a narrow terminal, first those that go first; not shown either if all are empty.
+    yields: tuple[str, ...] = ("display_name",)
     failed_states: tuple[str, ...] = ("failed",)
 
     @property
@@ -41,6 +43,7 @@ TENANT = Kind(
     filters=("parent",),
     columns=("name", "display_name", "parent", "state", "children"),
     wide=("path", "labels", "external_id", "version"),
+    yields=("children", "display_name"),
 )
 RACK = Kind(
     name="rack",
@@ -50,6 +53,7 @@ RACK = Kind(
     filters=("region", "dc", "room"),
     columns=("name", "display_name", "region", "dc", "room", "units", "hosts"),
     wide=("state", "labels", "external_id", "version"),
+    yields=("units", "room", "display_name", "region"),
 )
 GROUP = Kind(
     name="group",
@@ -60,6 +64,7 @@ GROUP = Kind(
     columns=("name", "display_name", "region", "strategy", "hosts"),
     wide=("overcommit", "available", "labels", "version"),
     amounts=("used", "capacity"),
+    yields=("region", "display_name", "strategy"),
 )
 HOST = Kind(
     name="host",
@@ -67,9 +72,10 @@ HOST = Kind(
     short=("h",),
     named_by=("host",),
     filters=("group", *PLACE),
-    columns=("name", "state", "group", "rack", "vms"),
+    columns=("name", "display_name", "state", "group", "rack", "vms"),
     wide=("dc", "region", "room", "unit", "owner", "available", "labels", "external_id", "version"),
     amounts=("used", "capacity"),
+    yields=("display_name", "vms", "rack"),
 )
 QUOTA = Kind(
     name="quota",
@@ -77,7 +83,7 @@ QUOTA = Kind(
     short=("q",),
     named_by=("group", "tenant"),
     filters=("tenant", "subtree", "group", "over"),
-    columns=("group", "tenant", "over"),
+    columns=("group", "tenant", "display_name", "over"),
     wide=("effective_available", "version"),
     amounts=("used", "limits"),
 )
@@ -87,9 +93,10 @@ VM = Kind(
     short=("v",),
     named_by=("tenant", "vm"),
     filters=("tenant", "subtree", "group", "host", *PLACE, "cluster", "pool", "set"),
-    columns=("name", "state", "group", "host"),
+    columns=("name", "display_name", "state", "group", "host"),
     wide=("rack", "dc", "region", "image", "addresses", "operation", "reason", "labels", "version"),
     amounts=("resources",),
+    yields=("display_name", "group"),
 )
 OPERATION = Kind(
     name="operation",
@@ -99,6 +106,7 @@ OPERATION = Kind(
     filters=("target", "kind"),
     columns=("name", "kind", "target", "state", "percent", "started_at"),
     wide=("ended_at", "message", "version"),
+    yields=("percent", "started_at"),
     failed_states=("failed", "cancelled", "stuck"),
 )
 TOKEN = Kind(
@@ -107,8 +115,9 @@ TOKEN = Kind(
     short=(),
     named_by=("token",),
     filters=(),
-    columns=("name", "role", "tenant", "state", "created_at", "expires_at"),
+    columns=("name", "display_name", "role", "tenant", "state", "created_at", "expires_at"),
     wide=("description", "version"),
+    yields=("created_at", "display_name", "expires_at", "tenant"),
 )
 
 KINDS = (TENANT, RACK, GROUP, HOST, QUOTA, VM, OPERATION, TOKEN)

@@ -1,11 +1,15 @@
 """The entry point: which verbs there are, and where. A verb's module is imported when the verb is used."""
 
 import difflib
+import sys
+from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
+from typing import Any
 
 import click
 
-from cli import options
+from cli import options, terminal
 from cli.session import Session
 
 # verb: (module, one line for `berth --help`). The command object in the module has the verb's name.
@@ -45,6 +49,12 @@ VERBS = {
 
 class Berth(click.Group):
     """A group whose commands are known by name alone until one is used."""
+
+    def main(  # type: ignore[override]  # click's overloads say when it returns
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, standalone_mode: bool = True, **more: Any
+    ) -> Any:
+        call = partial(super().main, args, prog_name, standalone_mode=False, **more)
+        return sys.exit(terminal.run(call)) if standalone_mode else call()
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)

@@ -1,37 +1,49 @@
 """The forms in which an answer leaves: table, wide, json, yaml, name, csv."""
 
 import csv
+import io
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import click
-
-from cli import kinds, tables
+from cli import kinds, tables, terminal, yaml_text
 from cli.kinds import Kind
 
 FORMATS = ("table", "wide", "json", "yaml", "name", "csv")
 
 
-def resources(kind: Kind, items: Sequence[dict[str, Any]], *, form: str, headers: bool = True) -> None:
-    """Print resources of one kind in any of the forms."""
+def resources(
+    kind: Kind,
+    items: Sequence[dict[str, Any]],
+    *,
+    form: str,
+    headers: bool = True,
+    overcommit: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """Print resources of one kind in any of the forms. `overcommit` is that of each host's group, by its name."""
     if form == "name":
-        for item in items:
-            click.echo(tables.printable(kinds.full_name(kind, item)))
+        if items:
+            terminal.say("\n".join(terminal.printable(kinds.full_name(kind, item)) for item in items))
     elif form in ("table", "wide"):
-        tables.show(
-            tables.of_kind(kind, items, human=tables.for_a_person(), wide=form == "wide"),
-            headers=headers,
-        )
+        human = terminal.for_a_person()
+        table = tables.of_kind(kind, items, human=human, wide=form == "wide", overcommit=overcommit or {})
+        tables.show(table, headers=headers, wide=form == "wide")
     else:
         data(items, form=form, headers=headers)
 
 
-def entries(items: Sequence[dict[str, Any]], fields: Sequence[str], *, form: str, headers: bool = True) -> None:
+def entries(
+    items: Sequence[dict[str, Any]],
+    fields: Sequence[str],
+    *,
+    form: str,
+    headers: bool = True,
+    yields: Sequence[str] = (),
+) -> None:
     """Print entries that are no resources (audit, events); a table shows `fields`, the other forms everything."""
     if form in ("table", "wide", "name"):
-        tables.show(tables.of_fields(items, fields, human=tables.for_a_person()), headers=headers)
+        table = tables.of_fields(items, fields, human=terminal.for_a_person(), yields=yields)
+        tables.show(table, headers=headers, wide=form == "wide")
     else:
         data(items, form=form, headers=headers)
 
@@ -39,19 +51,35 @@ def entries(items: Sequence[dict[str, Any]], fields: Sequence[str], *, form: str
 def data(value: Any, *, form: str, headers: bool = True) -> None:
     """Print a value as it came, as json, yaml or csv."""
     if form == "csv":
-        return _csv(value if isinstance(value, list) else [value], headers=headers)
-    if form == "yaml":
-        import yaml
-
-        click.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)
+        terminal.data(_csv(value if isinstance(value, list) else [value], headers=headers))
+    elif form == "yaml":
+        terminal.data(yaml_text.text(value))
     else:
-        click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+        terminal.data(json_text(value, indent=2) + "\n")
 
 
-def _csv(items: Sequence[dict[str, Any]], *, headers: bool) -> None:
+def pages(texts: Iterable[str], *, headers: bool = True) -> None:
+    """Print the API's own pages of CSV as one file, with one header."""
+    for number, page in enumerate(texts):
+        if number or not headers:
+            page = page.partition("\n")[2]
+        if not terminal.data(page):
+            return
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON that is exact and safe on a terminal: scripts stay readable, what is unprintable is escaped."""
+    return terminal.escaped(
+        json.dumps(value, ensure_ascii=False, indent=indent), code=lambda sign: json.dumps(sign)[1:-1]
+    )
+
+
+def _csv(items: Sequence[dict[str, Any]], *, headers: bool) -> str:
     rows = [dict(tables.flat(item)) for item in items]
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    writer = csv.DictWriter(sys.stdout, columns, restval="", lineterminator="\n")
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
     if headers and columns:
         writer.writeheader()
     writer.writerows(rows)
+    return file.getvalue()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cli import tables, units
+from cli import tables, terminal, units
 from cli.tables import Table
 
 # Shown by the first two lines, or of no use to a person.
@@ -14,7 +14,7 @@ def lines(problem: dict[str, Any]) -> list[str]:
     code = str(problem.get("code") or problem.get("status") or "")
     title = str(problem.get("title") or code or "Refused")
     first = title if not code or code.lower() == title.lower().replace(" ", "_") else f"{title} ({code})"
-    shown = [f"berth: {tables.printable(first)}"]
+    shown = [f"berth: {terminal.printable(first)}"]
     detail = problem.get("detail") if code != "unauthenticated" else None  # which speaks of headers
     # Of bad input the detail is the first of the errors, which follow all.
     if detail and not (problem.get("errors") and _text(detail) in _errors("errors", problem["errors"])):
@@ -122,7 +122,7 @@ def _listed(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return "–" if value is None else tables.printable(str(value))
+    return "–" if value is None else terminal.printable(str(value))
 
 
 def _indented(given: list[str]) -> list[str]:

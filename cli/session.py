@@ -4,9 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import click
-
-from cli import contexts, kinds, output
+from cli import contexts, kinds, output, terminal
 from cli.connection import TIMEOUT_S, Answer, Connection, Query, header_text, new_key
 from cli.errors import TimedOut
 from cli.kinds import Kind
@@ -121,15 +119,15 @@ class Session:
         if self.is_structured:
             return output.data(content, form=self.form, headers=self.headers)
         if self.form == "name":
-            return click.echo(name)
+            return terminal.say(name)
         resource = content.get("resource") or {}
         words = [f"{kind.name} {name} {verb}" + (" (dry run, nothing written)" if self.dry_run else "")]
         if verb == "deleted":
-            return click.echo(words[0])  # `resource` is its last state, which is over
+            return terminal.say(words[0])  # `resource` is its last state, which is over
         if isinstance(host := resource.get("host"), str):
             words.append(f"on host {host}")
         if answer.status == 202 and content.get("operation") and not self.dry_run:
             words.append(f"under way: operation {content['operation']}")
         elif (state := resource.get("state")) and state != verb:
             words.append(str(state))
-        click.echo(", ".join(words))
+        terminal.say(", ".join(words))

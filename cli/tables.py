@@ -1,35 +1,48 @@
 """Resources and answers as rows of text, and rows as what is printed: a table for a person, tab-separated for a pipe.
 
-For a person amounts have units and what is empty is a dash; in a pipe they are the API's own numbers and what is empty
-is empty. What came from others is stripped of control characters first: a name must not move the cursor.
+A person's table has one line a row and fits the terminal: text is cut, then columns give way. Amounts of a column have
+one unit, times are short, what is empty is a dash. In a pipe amounts are the API's own numbers and empty is empty.
 """
 
 import json
-import re
-import sys
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, NamedTuple
 
-import click
-
-from cli import kinds, units
+from cli import kinds, terminal, units
 from cli.kinds import Kind
+from cli.terminal import printable, width
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
 # Lists that a table only counts.
 COUNTED = ("vms", "children", "hosts")
-WRAPPED_MIN = 12  # a column of text is made no narrower to fit the terminal
-COLUMN_GAP = 3
+# Columns of text that a narrow terminal may cut; names stand whole, since they are to be copied.
+CUT = frozenset(
+    [
+        "display_name",
+        "description",
+        "reason",
+        "message",
+        "path",
+        "labels",
+        "addresses",
+        "target",
+        "resource",
+        "stream",
+        "changes",
+        "problem",
+    ]
+)
+CUT_MIN = 10
+GAP = "  "
+UNLIMITED = "∞"
 
 
 class Table(NamedTuple):
     titles: list[str]
     rows: list[list[str]]
     numeric: frozenset[int] = frozenset()  # the columns that are set to the right
-
-
-def printable(text: str) -> str:
-    return _CONTROL.sub(" ", text)
+    cut: frozenset[int] = frozenset()  # those that may be cut
+    yields: tuple[int, ...] = ()  # those that give way, first those that go first
 
 
 def cell(value: Any, *, human: bool, field: str = "") -> str:
@@ -45,35 +58,74 @@ def cell(value: Any, *, human: bool, field: str = "") -> str:
         return (" > " if field == "path" else ", ").join(cell(entry, human=human) for entry in value)
     if isinstance(value, dict):
         pairs = ((name, units.human(value[name], name) if human else cell(value[name], human=False)) for name in value)
-        return ", ".join(f"{name}={printable(str(shown))}" for name, shown in pairs)
+        return ", ".join(f"{printable(name)}={printable(str(shown))}" for name, shown in pairs)
+    if human and isinstance(value, str) and (field == "at" or field.endswith("_at")):
+        return short_time(value, today=datetime.now(UTC).date())
     return printable(str(value))
 
 
-def of_kind(kind: Kind, items: Sequence[dict[str, Any]], *, human: bool, wide: bool = False) -> Table:
+def short_time(text: str, *, today: date) -> str:
+    """A time (UTC) as `ls -l` shows it: of today the hour, of this year the day and hour, of others the date."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return printable(text)
+    if at.date() == today:
+        return f"{at:%H:%M:%S}"
+    return f"{at:%m-%d %H:%M}" if at.year == today.year else f"{at:%Y-%m-%d}"
+
+
+def of_kind(
+    kind: Kind,
+    items: Sequence[dict[str, Any]],
+    *,
+    human: bool,
+    wide: bool = False,
+    overcommit: Mapping[str, Mapping[str, float]] | None = None,
+) -> Table:
     """The table of resources of one kind; a column per resource class that any of them has."""
-    fields = list(kind.columns)
+    shown = [_for_people(kind, item) for item in items] if human and not wide else items
+    fields, after = list(kind.columns), list(kind.wide) if wide else []
+    if human and not wide:
+        fields = [field for field in fields if field not in kind.yields or any(_has(item, field) for item in shown)]
     classes = units.class_order({name for item in items for source in kind.amounts for name in item.get(source) or {}})
-    after = kind.wide if wide else ()
-    titles = [*fields, *(units.title(name) if human else name for name in classes), *after]
-    numeric = frozenset(range(len(fields), len(fields) + len(classes)))
+    amounts = [_amounts(kind, items, name, human=human, overcommit=overcommit or {}) for name in classes]
     rows = [
         [
             *(_field(kind, item, field, human=human) for field in fields),
-            *(_amounts(kind, item, name, human=human) for name in classes),
+            *(column[1][index] for column in amounts),
             *(_field(kind, item, field, human=human) for field in after),
         ]
-        for item in items
+        for index, item in enumerate(shown)
     ]
-    return Table([title.replace("_", " ") for title in titles] if human else titles, rows, numeric)
+    names = [*fields, *classes, *after]
+    titles = [*fields, *(column[0] for column in amounts), *after]
+    # When the fields that yield are gone, the classes at the right do; cpu and memory stay.
+    yielding = (*kind.yields, *reversed(classes[2:]))
+    return Table(
+        [title.replace("_", " ") for title in titles] if human else titles,
+        rows,
+        frozenset(range(len(fields), len(fields) + len(classes))),
+        frozenset(index for index, name in enumerate(names) if name in CUT),
+        tuple(names.index(name) for name in yielding if name in names),
+    )
 
 
-def of_fields(items: Sequence[dict[str, Any]], fields: Sequence[str], *, human: bool) -> Table:
+def of_fields(
+    items: Sequence[dict[str, Any]], fields: Sequence[str], *, human: bool, yields: Sequence[str] = ()
+) -> Table:
     """The table of plain entries (audit, events, reasons), the fields as columns."""
     rows = [[cell(item.get(field), human=human, field=field) for field in fields] for item in items]
     numeric = frozenset(
         index for index, field in enumerate(fields) if items and all(isinstance(item.get(field), int) for item in items)
     )
-    return Table([field.replace("_", " ") if human else field for field in fields], rows, numeric)
+    return Table(
+        [field.replace("_", " ") if human else field for field in fields],
+        rows,
+        numeric,
+        frozenset(index for index, field in enumerate(fields) if field in CUT),
+        tuple(fields.index(field) for field in yields if field in fields),
+    )
 
 
 def amounts_of(items: Sequence[dict[str, Any]], fields: Sequence[str], *, by: str, human: bool) -> Table:
@@ -84,38 +136,67 @@ def amounts_of(items: Sequence[dict[str, Any]], fields: Sequence[str], *, by: st
         for name in classes:
             values = [(item.get(field) or {}).get(name) for field in fields]
             shown = [units.human(value, name) if human else cell(value, human=False) for value in values]
-            rows.append([printable(str(item.get("name"))), units.title(name) if human else name, *shown])
+            rows.append([printable(str(item.get("name"))), units.title(name) if human else printable(name), *shown])
     titles = [by, "class", *(field.replace("_", " ") if human else field for field in fields)]
     return Table(titles, rows, frozenset(range(2, 2 + len(fields))))
 
 
-def for_a_person() -> bool:
-    return sys.stdout.isatty()
-
-
-def show(table: Table, *, headers: bool = True) -> None:
+def show(table: Table, *, headers: bool = True, wide: bool = False) -> None:
     """Print to stdout, as a table if a person looks at it, else tab-separated with the titles in the first line."""
-    if for_a_person():
-        return _draw(table)
-    if headers:
-        click.echo("\t".join(table.titles))
-    for row in table.rows:
-        click.echo("\t".join(row))
+    if not terminal.for_a_person():
+        rows = [table.titles, *table.rows] if headers else table.rows
+        if rows:
+            terminal.say("\n".join("\t".join(row) for row in rows))
+        return
+    if not table.rows:
+        return
+    fitted = table if wide else fit(table, terminal.columns())
+    lines = text_lines(fitted._replace(titles=[_heading(title) for title in fitted.titles]))
+    terminal.say("\n".join(lines if headers else lines[1:]))
+    if hidden := [title for title in table.titles if title not in fitted.titles]:
+        terminal.say(f"(no room for: {', '.join(hidden)}; `-o wide` shows all)", err=True)
+
+
+def fit(table: Table, columns: int) -> Table:
+    """The table in so many cells: columns leave in the order in which they yield, then text is cut."""
+    natural = [max(width(row[index]) for row in [table.titles, *table.rows]) for index in range(len(table.titles))]
+    least = [
+        max(width(table.titles[index]), min(cells, CUT_MIN)) if index in table.cut else cells
+        for index, cells in enumerate(natural)
+    ]
+    kept = list(range(len(natural)))
+    yielding = iter(table.yields)
+    while _total(least, kept) > columns:
+        leaving = next(yielding, None)
+        if leaving is None:
+            break
+        kept.remove(leaving)
+    spare = max(0, columns - _total(least, kept))
+    cells = list(least)
+    for index in kept:
+        more = min(spare, natural[index] - least[index])
+        cells[index], spare = least[index] + more, spare - more
+    return Table(
+        [table.titles[index] for index in kept],
+        [
+            [terminal.cut(row[index], cells[index]) if index in table.cut else row[index] for index in kept]
+            for row in table.rows
+        ],
+        frozenset(at for at, index in enumerate(kept) if index in table.numeric),
+    )
 
 
 def text_lines(table: Table) -> list[str]:
-    """The table as aligned lines of plain text, for stderr."""
-    from rich.cells import cell_len
-
+    """The table as aligned lines of plain text."""
     rows = [table.titles, *table.rows]
-    widths = [max(cell_len(row[index]) for row in rows) for index in range(len(table.titles))]
+    widths = [max(width(row[index]) for row in rows) for index in range(len(table.titles))]
     lines = []
     for row in rows:
         cells = []
-        for index, (text, width) in enumerate(zip(row, widths, strict=True)):
-            padding = " " * (width - cell_len(text))
+        for index, (text, cells_wide) in enumerate(zip(row, widths, strict=True)):
+            padding = " " * (cells_wide - width(text))
             cells.append(padding + text if index in table.numeric else text + padding)
-        lines.append("  ".join(cells).rstrip())
+        lines.append(GAP.join(cells).rstrip())
     return lines
 
 
@@ -130,7 +211,7 @@ def flat(item: dict[str, Any], *, prefix: str = "") -> Iterable[tuple[str, str]]
         elif isinstance(value, list):
             yield prefix + field, _list(value)
         else:
-            yield prefix + field, cell(value, human=False)
+            yield prefix + field, value if isinstance(value, str) else cell(value, human=False)
 
 
 def _list(value: list[Any]) -> str:
@@ -139,46 +220,66 @@ def _list(value: list[Any]) -> str:
     return " ".join(str(entry) for entry in value)
 
 
+def _for_people(kind: Kind, item: dict[str, Any]) -> dict[str, Any]:
+    """What is said twice, once: an operation of kind vm.provision on vm/acme/web-1 is one on acme/web-1."""
+    if kind is not kinds.OPERATION:
+        return item
+    about = str(item.get("kind")).partition(".")[0] + "/"
+    percent = item.get("percent")
+    is_running = item.get("state") == "running" and percent is not None
+    return {
+        **item,
+        "target": str(item.get("target")).removeprefix(about),
+        "state": f"running {percent}%" if is_running else item.get("state"),
+        "percent": None,
+    }
+
+
+def _has(item: dict[str, Any], field: str) -> bool:
+    return item.get(field) not in (None, "", [], {})
+
+
 def _field(kind: Kind, item: dict[str, Any], field: str, *, human: bool) -> str:
     if field == "name":
         return printable(kinds.full_name(kind, item))
     return cell(item.get(field), human=human, field=field)
 
 
-def _amounts(kind: Kind, item: dict[str, Any], name: str, *, human: bool) -> str:
-    def shown(source: str) -> str:
-        amounts = item.get(source) or {}
-        # A class that a quota does not name is unlimited, which is not the same as unknown.
-        missing = "∞" if source == "limits" else 0
-        value = amounts.get(name, missing)
-        return units.human(value, name) if human else str(value)
-
+def _amounts(
+    kind: Kind,
+    items: Sequence[dict[str, Any]],
+    name: str,
+    *,
+    human: bool,
+    overcommit: Mapping[str, Mapping[str, float]],
+) -> tuple[str, list[str]]:
+    """The column of a class: its title and cells, `used/limit` where the kind has both."""
+    whole = [_limits(kind, item, overcommit).get(name) for item in items]
+    scale = units.scale(name, [amount for amount in whole if amount is not None])
+    show: Callable[[int], str] = (lambda value: units.scaled(value, scale)) if human else str
+    title = f"{printable(units.title(name))} {scale.unit}".rstrip() if human else printable(name)
     if len(kind.amounts) == 1:
-        amounts = item.get(kind.amounts[0]) or {}
-        return shown(kind.amounts[0]) if name in amounts else ("–" if human else "")
-    used, limit = kind.amounts
-    return f"{shown(used)} / {shown(limit)}" if human else f"{shown(used)}/{shown(limit)}"
+        return title, [show(amount) if amount is not None else "–" if human else "" for amount in whole]
+    used = [(item.get(kind.amounts[0]) or {}).get(name, 0) for item in items]
+    # A class that a quota does not name is unlimited, which is not the same as none.
+    missing = UNLIMITED if kind is kinds.QUOTA else "0"
+    return title, [
+        f"{show(of)}/{missing if amount is None else show(amount)}" for of, amount in zip(used, whole, strict=True)
+    ]
 
 
-def _draw(table: Table) -> None:
-    """Names and amounts stand whole, other columns wrap; where even that is too wide, the terminal breaks the lines."""
-    from rich import box
-    from rich.cells import cell_len
-    from rich.console import Console
-    from rich.table import Table as Drawn
-    from rich.text import Text
+def _limits(kind: Kind, item: dict[str, Any], overcommit: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+    """What the amounts are measured by; capacity counts as often as the group promises it."""
+    amounts: dict[str, int] = item.get(kind.amounts[-1]) or {}
+    if kind is kinds.HOST:
+        return units.promised(amounts, overcommit.get(str(item.get("group"))) or {})
+    return units.promised(amounts, item.get("overcommit") or {}) if kind is kinds.GROUP else amounts
 
-    console = Console()
-    drawn = Drawn(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    least = 0
-    for index, title in enumerate(table.titles):
-        stands_whole = index == 0 or index in table.numeric
-        longest = max((cell_len(row[index]) for row in table.rows), default=0)
-        width = max(cell_len(title), longest if stands_whole else min(longest, WRAPPED_MIN))
-        least += width + COLUMN_GAP
-        justify: Literal["left", "right"] = "right" if index in table.numeric else "left"
-        drawn.add_column(title, justify=justify, no_wrap=stands_whole, min_width=width, overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*(Text(text) for text in row))  # Text, as a plain string's [brackets] would be taken as markup
-    console.width = max(console.width, least)
-    console.print(drawn)
+
+def _heading(title: str) -> str:
+    """In capitals, but for units."""
+    return " ".join(word if word in units.UNITS else word.upper() for word in title.split(" "))
+
+
+def _total(cells: Sequence[int], kept: Sequence[int]) -> int:
+    return sum(cells[index] for index in kept) + len(GAP) * (len(kept) - 1)

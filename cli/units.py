@@ -1,8 +1,9 @@
 """Amounts as people write and read them: `8GiB`, `1.5TiB`, `cpu=4`. Inside, whole numbers in the unit of the class."""
 
 import re
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 KNOWN_CLASSES = ("cpu", "memory_mib", "storage_gib", "gpu")
 COUNTS = ("vms", "hosts", "clusters", "volumes", "ips")
@@ -50,12 +51,49 @@ def human(value: Any, resource_class: str) -> str:
     if not isinstance(value, int) or isinstance(value, bool):
         return "–" if value is None else str(value)
     if resource_class.endswith("_mib"):
-        return _scaled(value, smallest=0)
+        return _with_unit(value, smallest=0)
     if resource_class.endswith("_gib"):
-        return _scaled(value, smallest=1)
+        return _with_unit(value, smallest=1)
     if resource_class.endswith("_milli"):
         return f"{value / 1000:g}"
     return f"{value:,}"
+
+
+class Scale(NamedTuple):
+    """The one unit of a column of amounts."""
+
+    unit: str  # as it stands in the title; of cpu there is none
+    size: int  # how many of the API's unit it is
+
+
+def scale(resource_class: str, amounts: Iterable[int]) -> Scale:
+    """The largest unit in which every amount has two digits, or is shown exactly with one decimal."""
+    if resource_class.endswith("_milli"):
+        return Scale("", 1000)
+    if not resource_class.endswith(("_mib", "_gib")):
+        return Scale("", 1)
+    smallest = 0 if resource_class.endswith("_mib") else 1
+    sizes = [Scale(unit, 1024**step) for step, unit in enumerate(UNITS[smallest:])]
+    above_zero = {amount for amount in amounts if amount > 0}
+    if not above_zero:
+        return Scale("GiB", sizes[1 - smallest].size)
+    fits = [s for s in sizes if all(amount >= 10 * s.size or amount * 10 % s.size == 0 for amount in above_zero)]
+    return fits[-1]
+
+
+def scaled(value: int, scale: Scale) -> str:
+    """An amount in that unit: at most one decimal, two below 1."""
+    if value % scale.size == 0:
+        return str(value // scale.size)
+    amount = value / scale.size
+    if amount < 0.01:
+        return "<0.01"
+    return f"{amount:.{2 if amount < 1 else 1}f}".rstrip("0").rstrip(".")
+
+
+def promised(capacity: dict[str, int], ratios: Mapping[str, float]) -> dict[str, int]:
+    """Capacity × over-commit, rounded down; ratios have at most three decimals."""
+    return {name: amount * round(1000 * ratios.get(name, 1)) // 1000 for name, amount in capacity.items()}
 
 
 def title(resource_class: str) -> str:
@@ -87,7 +125,7 @@ def _unit_hint(resource_class: str) -> str:
     return ""
 
 
-def _scaled(value: int, *, smallest: int) -> str:
+def _with_unit(value: int, *, smallest: int) -> str:
     scaled, unit = float(value), smallest
     while scaled >= 1024 and unit < len(UNITS) - 1:
         scaled, unit = scaled / 1024, unit + 1

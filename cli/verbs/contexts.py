@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from cli import contexts, options, output, tables
+from cli import contexts, options, output, tables, terminal
 from cli.connection import Connection
 from cli.contexts import Saved
 from cli.errors import Failed
@@ -41,7 +41,7 @@ def login(url: str | None, name: str | None, token_file: str | None) -> None:
     saved = contexts.read_saved()
     entry = {"url": connection.url, "token": token}
     contexts.write_saved(Saved(label, {**saved.contexts, label: entry}))
-    click.echo(f"logged in to {connection.url} as {me.get('name')} ({me.get('role')}); context {label} is in use")
+    terminal.say(f"logged in to {connection.url} as {me.get('name')} ({me.get('role')}); context {label} is in use")
 
 
 @click.group()
@@ -65,7 +65,7 @@ def list_(session: Session) -> None:
         for name, entry in sorted(saved.contexts.items())
     ]
     if session.form == "name":
-        return click.echo("\n".join(saved.contexts))
+        return terminal.say("\n".join(saved.contexts))
     output.entries(items, ("name", "url", "token", "in_use"), form=session.form, headers=session.headers)
 
 
@@ -76,7 +76,7 @@ def use(name: str) -> None:
     saved = contexts.read_saved()
     _must_exist(name, saved)
     contexts.write_saved(Saved(name, saved.contexts))
-    click.echo(f"context {name} is in use: {saved.contexts[name]['url']}")
+    terminal.say(f"context {name} is in use: {saved.contexts[name]['url']}")
 
 
 @context.command()
@@ -92,7 +92,7 @@ def show(session: Session, name: str | None) -> None:
     shown = {"url": place.url, "from": place.source, "token": "known" if place.token else None}
     if session.is_structured:
         return output.data(shown, form=session.form)
-    tables.show(tables.of_fields([shown], ("url", "from", "token"), human=tables.for_a_person()))
+    tables.show(tables.of_fields([shown], ("url", "from", "token"), human=terminal.for_a_person()))
 
 
 @context.command()
@@ -103,7 +103,7 @@ def delete(name: str) -> None:
     _must_exist(name, saved)
     left = {other: entry for other, entry in saved.contexts.items() if other != name}
     contexts.write_saved(Saved(None if saved.current == name else saved.current, left))
-    click.echo(f"context {name} deleted")
+    terminal.say(f"context {name} deleted")
 
 
 @click.command()
@@ -115,7 +115,7 @@ def whoami(session: Session) -> None:
     if session.is_structured:
         return output.data(me, form=session.form, headers=session.headers)
     if session.form == "name":
-        return click.echo(me.get("name"))
+        return terminal.say(me.get("name"))
     shown = {"server": session.connection.url, **me}
     tables.show(tables.of_fields([shown], [field for field in shown if shown[field] is not None], human=True))
 

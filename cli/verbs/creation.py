@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cli import kinds, options, rules
+from cli import kinds, options, rules, terminal
 from cli.errors import Failed
 from cli.options import Verb
 from cli.session import Session
@@ -201,9 +201,9 @@ def token(session: Session, /, name: str, secret_file: str | None, **given: Any)
         descriptor = os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(secret + "\n")
-        return click.echo(f"token {name} made, its secret is in {secret_file}")
-    click.echo(f"token {name} made. Keep its secret, it is not shown again:", err=True)
-    click.echo(secret)
+        return terminal.say(f"token {name} made, its secret is in {secret_file}")
+    terminal.say(f"token {name} made. Keep its secret, it is not shown again:", err=True)
+    terminal.say(secret)
 
 
 def _create(

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import click
 
-from cli import options, output, tables
+from cli import options, output, tables, terminal
 from cli.connection import Connection, Query
 from cli.errors import Unreachable
 from cli.session import Session
 
 FIELDS = ("position", "at", "actor", "stream", "topic")
+# Of an endless table nobody knows how wide its columns will be.
+LINE_WIDTHS = (7, 8, 10, 32, 0)
 SILENCE_S_MAX = 40.0  # the server comments every 15 s; after two missed ones the line is taken for dead
 RECONNECTS_MAX = 10
 BEFORE_FOLLOWING = 10
@@ -52,12 +54,24 @@ def events(
         found = list(session.items("/v1/events", query, limit=limit))
     if not follow:
         return output.entries(found, FIELDS, form=session.form, headers=session.headers)
+    try:
+        _follow(session, found, after=after, stream=stream, topic=topic)
+    except KeyboardInterrupt:  # the way in which one ends it
+        return
+
+
+def _follow(
+    session: Session, found: list[dict[str, Any]], *, after: str | None, stream: str | None, topic: str | None
+) -> None:
+    """Print what was found, then events as they happen, until the reader goes."""
     for event in found:
-        _print(session, event)
+        if not _print(session, event):
+            return
     last = str(found[-1]["position"]) if found else after
     for event in live(session.connection, after=last):
-        if (stream is None or event.get("stream") == stream) and (topic is None or event.get("topic") == topic):
-            _print(session, event)
+        is_wanted = (stream is None or event.get("stream") == stream) and (topic is None or event.get("topic") == topic)
+        if is_wanted and not _print(session, event):
+            return
 
 
 class Message(NamedTuple):
@@ -114,8 +128,13 @@ def live(connection: Connection, *, after: str | None) -> Iterator[dict[str, Any
         time.sleep(min(0.2 * 2.0**failures, 5.0))
 
 
-def _print(session: Session, event: dict[str, Any]) -> None:
+def _print(session: Session, event: dict[str, Any]) -> bool:
+    """One event a line; False if the reader is gone."""
     if session.is_structured:
-        click.echo(json.dumps(event, ensure_ascii=False))
-    else:
-        click.echo("\t".join(tables.cell(event.get(field), human=False) for field in FIELDS))
+        return terminal.data(output.json_text(event) + "\n")
+    human = terminal.for_a_person()
+    cells = [tables.cell(event.get(field), human=human, field=field) for field in FIELDS]
+    if not human:
+        return terminal.data("\t".join(cells) + "\n")
+    line = tables.GAP.join(text.ljust(wide) for text, wide in zip(cells, LINE_WIDTHS, strict=True))
+    return terminal.data(terminal.cut(line.rstrip(), terminal.columns()) + "\n")

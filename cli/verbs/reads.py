@@ -1,15 +1,18 @@
 """`berth get`, `describe`, `capacity`, `explain`, `history`, `audit`: looking at things, now and then."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from cli import description, kinds, options, output, tables
+from cli import description, kinds, options, output, tables, terminal
 from cli.connection import Query
 from cli.kinds import COMMON_FILTERS, Kind
 from cli.session import Session
 
 AUDIT_FIELDS = ("position", "at", "actor", "outcome", "command", "resource", "reason")
+AUDIT_YIELDS = ("position", "actor")
+HISTORY_FIELDS = ("position", "at", "actor", "topic")
 AUDIT_WIDE = (*AUDIT_FIELDS, "role", "source", "problem", "id")
 CAPACITY_FIELDS = ("used", "capacity", "available", "largest_fit")
 DIMENSIONS = ("region", "dc", "rack", "group", "tenant", "host")
@@ -67,12 +70,26 @@ def get(session: Session, /, kind: str, name: str | None, sort: str | None, limi
         resource = session.read(of, name).json()
         if session.form in ("json", "yaml"):
             return output.data(resource, form=session.form)
-        return output.resources(of, [resource], form=session.form, headers=session.headers)
+        overcommit = _overcommit(session, of, [resource])
+        return output.resources(of, [resource], form=session.form, headers=session.headers, overcommit=overcommit)
     query += [("sort", sort)] if sort else []
     found = list(session.items(kinds.list_path(of), query, limit=limit))
-    output.resources(of, found, form=session.form, headers=session.headers)
+    overcommit = _overcommit(session, of, found)
+    output.resources(of, found, form=session.form, headers=session.headers, overcommit=overcommit)
     if not found and session.form in ("table", "wide"):
-        click.echo(f"no {of.plural} found", err=True)
+        terminal.say(f"no {of.plural} found", err=True)
+
+
+def _overcommit(session: Session, kind: Kind, items: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The ratios of the groups that these hosts are of: a table shows use against what is promised."""
+    if kind is not kinds.HOST or session.form not in ("table", "wide"):
+        return {}
+    names = {str(item.get("group")) for item in items}
+    if len(names) == 1:
+        found = [session.read(kinds.GROUP, name).json() for name in names]
+    else:
+        found = list(session.items(kinds.list_path(kinds.GROUP), []))
+    return {group["name"]: group.get("overcommit") or {} for group in found}
 
 
 def _query(kind: Kind, given: dict[str, Any]) -> Query:
@@ -107,13 +124,13 @@ def describe(session: Session, kind: str, name: str) -> None:
     if session.is_structured:
         return output.data(resource, form=session.form, headers=session.headers)
     for line in description.lines(of, resource):
-        click.echo(line)
+        terminal.say(line)
     operation = resource.get("operation")
     if isinstance(operation, str) and operation:
         running = session.read(kinds.OPERATION, operation).json()
-        click.echo(f"\nOperation {operation}")
+        terminal.say(f"\nOperation {operation}")
         for line in description.lines(kinds.OPERATION, running):
-            click.echo(f"  {line}")
+            terminal.say(f"  {line}")
 
 
 @click.command()
@@ -133,9 +150,9 @@ def capacity(session: Session, /, by: str, **given: str | None) -> None:
     if session.is_structured:
         return output.data(rows, form=session.form, headers=session.headers)
     if session.form == "name":
-        return click.echo("\n".join(str(row.get("name")) for row in rows))
+        return terminal.say("\n".join(str(row.get("name")) for row in rows))
     more = ("promised", "unpromised") if session.form == "wide" and by == "group" else ()
-    table = tables.amounts_of(rows, (*CAPACITY_FIELDS, *more), by=by, human=tables.for_a_person())
+    table = tables.amounts_of(rows, (*CAPACITY_FIELDS, *more), by=by, human=terminal.for_a_person())
     tables.show(table, headers=session.headers)
 
 
@@ -152,7 +169,7 @@ def explain(session: Session, kind: str, name: str) -> None:
     if session.is_structured:
         return output.data(found, form=session.form, headers=session.headers)
     for line in description.value_lines(found):
-        click.echo(line)
+        terminal.say(line)
 
 
 @click.command()
@@ -168,7 +185,13 @@ def history(session: Session, kind: str, name: str, limit: int | None) -> None:
     if session.is_structured:
         return output.data(found, form=session.form, headers=session.headers)
     shown = [{**entry, "changes": "; ".join(description.changes(entry))} for entry in found]
-    output.entries(shown, ("position", "at", "actor", "topic", "changes"), form=session.form, headers=session.headers)
+    if not terminal.for_a_person():
+        fields = ("position", "at", "actor", "topic", "changes")
+        return output.entries(shown, fields, form=session.form, headers=session.headers)
+    for entry in found:
+        head = (tables.cell(entry.get(field), human=True, field=field) for field in HISTORY_FIELDS)
+        terminal.say(tables.GAP.join(head))
+        terminal.say("\n".join(f"    {line}" for line in description.changes(entry)))
 
 
 @click.command()
@@ -193,4 +216,6 @@ def audit(session: Session, /, limit: int, everything: bool, **given: str | None
         return output.data(found, form=session.form, headers=session.headers)
     shown = [{**entry, "problem": (entry.get("problem") or {}).get("code")} for entry in found]
     fields = AUDIT_WIDE if session.form == "wide" else AUDIT_FIELDS
-    output.entries(shown, fields, form=session.form, headers=session.headers)
+    if terminal.for_a_person() and session.form != "wide":  # why it was rejected says that it was
+        shown = [{**entry, "outcome": entry["problem"] or entry.get("outcome")} for entry in shown]
+    output.entries(shown, fields, form=session.form, headers=session.headers, yields=AUDIT_YIELDS)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from cli import terminal
+
 
 @click.group()
 def relay() -> None:
@@ -39,4 +41,4 @@ def rebuild(data: str | None, yes: bool) -> None:
     ended = subprocess.run([sys.executable, "-m", "workers", "relay-rebuild"], env=environment, check=False)
     if ended.returncode:
         raise click.ClickException("The streams were not made anew; see above.")
-    click.echo("The streams were made anew. The relay fills them within seconds.")
+    terminal.say("The streams were made anew. The relay fills them within seconds.")

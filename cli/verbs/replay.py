@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cli import options, output, tables, units
+from cli import options, output, tables, terminal, units
 from cli.errors import Failed, Refused
 from cli.replay import stage, trace
 from cli.replay.player import Player
@@ -70,7 +70,7 @@ def replay(
     assert session is not None
     read = trace.read(trace_path, hosts)
     run = stage.run_name(read.name)
-    click.echo(f"making {run}: {len(read.machines)} hosts", err=True)
+    terminal.say(f"making {run}: {len(read.machines)} hosts", err=True)
     built = stage.build(session.connection, read, strategy=strategy, run=run)
     tally = Tally(built.capacity, requests=len(read.requests))
     player = Player(session.connection, built, tally, singles=requests, batch=batch)
@@ -124,7 +124,7 @@ def _print(session: Session, report: dict[str, Any]) -> None:
     if session.is_structured:
         return output.data(report, form=session.form, headers=session.headers)
     for line in lines(report):
-        click.echo(line)
+        terminal.say(line)
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
@@ -134,7 +134,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"placed     {report['placed']:,}"
     yield f"refused    {report['refused']:,}"
     for reason, count in report["refused_by_reason"].items():
-        yield f"             {count:>7,}  {tables.printable(reason)}"
+        yield f"             {count:>7,}  {terminal.printable(reason)}"
     if report["deleted"] or report["deletions_failed"] or report["deletions_skipped"]:
         failed, skipped = report["deletions_failed"], report["deletions_skipped"]
         yield f"deleted    {report['deleted']:,} ({failed:,} failed, {skipped:,} of VMs that were refused)"

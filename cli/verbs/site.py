@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cli import options, output, tables
+from cli import options, output, tables, terminal
 from cli.errors import Failed, Refused
 from cli.options import Verb
 from cli.session import Session
@@ -47,7 +47,7 @@ def apply(session: Session, paths: tuple[str, ...]) -> None:
                 _tell(session, done[-1])
     except Refused:
         where, left = steps[len(done)].document, len(steps) - len(done) - 1
-        click.echo(
+        terminal.say(
             f"berth: {where.place} was refused; {len(done)} done before it, {left} not tried. Mend it and apply again: "
             "what is done stays as it is.",
             err=True,
@@ -74,13 +74,13 @@ def diff(ctx: click.Context, paths: tuple[str, ...], exit_code: bool) -> None:
         if step.outcome == "unchanged":
             continue
         sign = "+" if step.outcome == "created" else "~"
-        click.echo(f"{sign} {step.document.kind.name} {step.document.name}")
+        terminal.say(f"{sign} {step.document.kind.name} {step.document.name}")
         for difference in step.differences:
             new = tables.cell(difference.new, human=False)
             if step.outcome == "created":
-                click.echo(f"    {difference.field}: {new}")
+                terminal.say(f"    {difference.field}: {new}")
             else:
-                click.echo(f"    {difference.field}: {tables.cell(difference.old, human=False)} → {new}")
+                terminal.say(f"    {difference.field}: {tables.cell(difference.old, human=False)} → {new}")
     if exit_code and any(step.outcome != "unchanged" for step in steps):
         ctx.exit(1)
 
@@ -126,17 +126,17 @@ def _carry_out(session: Session, step: Step) -> Step:
 def _tell(session: Session, step: Step) -> None:
     name = f"{step.document.kind.name} {step.document.name}"
     if session.form == "name":
-        return click.echo(step.document.name)
+        return terminal.say(step.document.name)
     would = "would be " if session.dry_run and step.outcome != "unchanged" else ""
     fields = ", ".join(difference.field for difference in step.differences) if step.outcome == "updated" else ""
-    click.echo(f"{name} {would}{step.outcome}" + (f" ({fields})" if fields else ""))
+    terminal.say(f"{name} {would}{step.outcome}" + (f" ({fields})" if fields else ""))
 
 
 def _sum_up(session: Session, done: list[Step]) -> None:
     if session.is_structured:
         return output.data([_entry(step) for step in done], form=session.form)
     counts = [f"{sum(step.outcome == word for step in done)} {word}" for word in ("created", "updated", "unchanged")]
-    click.echo(f"{', '.join(counts)}" + (" (dry run, nothing sent)" if session.dry_run else ""), err=True)
+    terminal.say(f"{', '.join(counts)}" + (" (dry run, nothing sent)" if session.dry_run else ""), err=True)
 
 
 def _entry(step: Step) -> dict[str, Any]:

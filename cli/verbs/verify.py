@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from cli import options, output, tables
+from cli import options, output, tables, terminal
 from cli.connection import Connection
 from cli.session import Session
 
@@ -32,12 +32,12 @@ def verify(ctx: click.Context, full: bool) -> None:
     if session.is_structured:
         output.data(result, form=session.form)
     else:
-        click.echo(
+        terminal.say(
             f"{result['events']:,} events up to position {result['position']}: "
             f"{len(result['violations'])} violations, {len(result['differences'])} differences"
         )
         for entry in found[:SHOWN_MAX]:
-            click.echo(f"  {tables.cell(entry, human=True)}")
+            terminal.say(f"  {tables.cell(entry, human=True)}")
         if len(found) > SHOWN_MAX:
-            click.echo(f"  … and {len(found) - SHOWN_MAX} more; `-o json` has them all")
+            terminal.say(f"  … and {len(found) - SHOWN_MAX} more; `-o json` has them all")
     ctx.exit(1 if found else 0)

@@ -4,7 +4,7 @@ import time
 
 import click
 
-from cli import kinds, options
+from cli import kinds, options, terminal
 from cli.errors import Failed, Refused, TimedOut
 from cli.session import Session
 
@@ -32,7 +32,7 @@ def wait(session: Session, kind: str, name: str, states: tuple[str, ...], timeou
     while True:
         state = _state(session, of, name, is_gone_enough="deleted" in states)
         if state in states:
-            return click.echo(f"{of.name} {name} is {state}")
+            return terminal.say(f"{of.name} {name} is {state}")
         if state in of.failed_states:
             raise Failed(
                 f"{of.name} {name} is {state}, not {' or '.join(states)}; see `berth describe {of.name} {name}`"
