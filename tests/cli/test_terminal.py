@@ -7,7 +7,9 @@ import io
 import json
 import os
 import sys
+import time
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli import description, kinds, output, refusal, terminal, yaml_text
+from cli import description, kinds, output, refusal, tables, terminal, yaml_text
 from tests.cli.conftest import Printed
 
 CLI = Path(terminal.__file__).parent
@@ -137,3 +139,38 @@ def test_a_full_disk_is_said_and_a_closed_pipe_is_no_fault(capsys: pytest.Captur
     with open(writing, "w") as pipe, contextlib.redirect_stdout(pipe):
         assert terminal.run(lambda: terminal.say("x")) == 0
     assert capsys.readouterr().err == ""
+
+
+def seconds_of(action: Callable[[], object]) -> float:
+    """CPU time, the least of three."""
+    taken = []
+    for _ in range(3):
+        started = time.process_time()
+        action()
+        taken.append(time.process_time() - started)
+    return min(taken)
+
+
+def test_yaml_and_a_table_of_thousands_of_hosts_cost_little_more_than_json() -> None:
+    amounts = {"cpu": 64, "memory_mib": 262144, "storage_gib": 4000}
+    hosts = [
+        {
+            "uid": f"01a23088-eaac-7170-ae84-{n:012x}",
+            "name": f"h{n:05}",
+            "display_name": f"高雄 {n} 號",
+            "state": "available",
+            "labels": {"model": "s64", "disk": "nvme"},
+            "created_at": f"2026-12-01T07:36:49.{n:06}Z",
+            "group": "std",
+            "rack": f"kh-{n // 40}",
+            "capacity": amounts,
+            "used": dict.fromkeys(amounts, n % 64),
+            "vms": [f"acme/web-{n}"],
+        }
+        for n in range(3000)
+    ]
+    as_json = seconds_of(lambda: json.dumps(hosts, ensure_ascii=False, indent=2))
+    assert seconds_of(lambda: yaml_text.text(hosts)) < 5 * as_json
+    assert seconds_of(lambda: tables.text_lines(tables.fit(tables.of_kind(kinds.HOST, hosts, human=True), 80))) < 8 * (
+        as_json
+    )
