@@ -3,6 +3,7 @@
 body, path, headers ─► Command (pydantic) ─► Envelope ─► gateway.submit ─► Answer ─► 200, 201, 202 or a problem
 """
 
+import asyncio
 import hashlib
 import math
 import time
@@ -10,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import structlog
 from pydantic import ValidationError
 
 from api import body, parameters, problems, scope
@@ -29,6 +31,8 @@ SETTLED_S = 5  # after an envelope expired, an append that is under way needs so
 
 HEADERS = ("Idempotency-Key", "If-Match", "Prefer", "Berth-Reason")
 REFUSALS = (400, 401, 403, 404, 409, 412, 413, 415, 422, 424, 500, 503)
+
+log = structlog.get_logger()
 
 _sorted = msgspec.json.Encoder(order="sorted").encode
 
@@ -89,7 +93,7 @@ async def _handle(
         call.actor, (item,), time.time() + DECIDED_WITHIN_S, dry_run=dry_run, reason=reason, wait_s=wait_s
     )
     try:
-        (answer,) = await call.context.gateway.submit(envelope)
+        (answer,) = await submitted(call, envelope)
     except Unavailable as error:
         return unavailable(error, envelope)
     call.command = answer.command
@@ -104,6 +108,18 @@ async def _handle(
         call.context.tokens.revoke(made.token)
     headers_out = _headers(answer) if not dry_run else ((b"berth-position", b"%d" % answer.position),)
     return json_reply(receipt(answer), answer.status, headers_out)
+
+
+async def submitted(call: Call, envelope: Envelope) -> list[Answer]:
+    """
+    Raises:
+        Unavailable: no answer in time, or none before this process stops: the log alone knows.
+    """
+    try:
+        return await call.context.gateway.submit(envelope)
+    except asyncio.CancelledError:
+        log.warning("command in doubt, the process stops", command=envelope.items[0].id)
+        raise Unavailable(envelope.items[0].id) from None
 
 
 REPLAYED: Headers = ((b"berth-replayed", b"true"),)

@@ -1,7 +1,10 @@
 """HTTP connections as uvicorn has them, with the bounds that it lacks, and a shorter way for what is whole.
 
 A client that does not take its answer would hold what was made for it, for ever: after a while its connection is cut.
-A request's head that never ends would be kept whole: it is refused.
+A request's head that never ends would be kept whole, and so would trailers, chunks' extensions, and requests sent ahead
+of their answers: all bytes that are not body are counted, and too many are refused. Trailers are not read otherwise: a
+header of a request is one that stood in its head.
+What can't be read as HTTP is answered as a problem too, after what was asked before it.
 An answer that is there as a whole is written at once, and an idle connection's end is not planned anew for every
 request: both were 14 of the 76 µs that a command took outside of the engine.
 """
@@ -17,10 +20,19 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from api import problems
 from api.door import Door
+from api.problems import NotHttp
 from api.reply import WHOLE, Reply
 
+# What of a request is not body: its head, its trailers, and what a chunk has around it beyond its allowance.
 HEAD_BYTES_MAX = 64 * 1024
+CHUNK_BYTES_FREE = 16
+HEADERS_MAX = 256
+HEAD_S_MAX = 30.0  # from a connection's beginning, or the answer before, to the end of a head that was begun
+AHEAD_MAX = 64  # requests that wait for answers to those before them
+# A body that comes though it was answered already is read to here, so that the client sees the answer.
+LEFT_OVER_BYTES_MAX = 64 * 1024 * 1024
 # How long a client may leave more than the transport's high-water mark (64 KiB) untaken.
 UNTAKEN_S_MAX = 20.0
 # libuv takes one new connection of a listening socket a round. A round under load takes 10 ms, so that a hundred a
@@ -69,24 +81,95 @@ class Connection(HttpToolsProtocol):
     """One connection. `http=Connection, ws="none"` in uvicorn's configuration."""
 
     _untaken: asyncio.TimerHandle | None = None
-    _head_bytes = 0
+    _outside_bytes = 0  # of what came, those that are no body of the message that is being read
+    _left_over_bytes = 0
     _is_in_head = True
-    _is_head_over = False
     _is_refused = False
+    _unreadable = ""  # why nothing is read any more
     _idle_since: float | None = None
+    _idle_s = HEAD_S_MAX
     _idle: asyncio.TimerHandle | None = None
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._be_idle(HEAD_S_MAX)
+
     def data_received(self, data: bytes) -> None:
-        # Counted afterwards and by what arrives at once, not by the byte: in the same data a body may follow.
-        was_in_head, self._is_head_over = self._is_in_head, False
-        self._idle_since = None
-        super().data_received(data)
-        self._head_bytes = self._head_bytes + len(data) if was_in_head and not self._is_head_over else 0
-        if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
-            self.send_400_response(f"The request's head has more than {HEAD_BYTES_MAX} bytes.")
+        if self._unreadable:
+            return
+        if self._idle_since is not None:
+            self._idle_s = HEAD_S_MAX
+        # What the callbacks find to be body, or the end of a message, they take off again.
+        self._outside_bytes += len(data)
+        why = ""
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            why = self._unreadable or f"This can't be read as HTTP/1.1: {error}."
+        else:
+            if self._outside_bytes < 0:
+                self._outside_bytes = 0
+            elif self._outside_bytes > HEAD_BYTES_MAX:
+                why = f"The request has more than {HEAD_BYTES_MAX} bytes that are not its body."
+        if why and not self.transport.is_closing():
+            self._refuse_the_rest(why)
+
+    def _feed(self, data: bytes) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]  # nobody is given another protocol, so what follows is in this one
+                if data:
+                    continue
+            return
+
+    def _refuse_the_rest(self, why: str) -> None:
+        """Read no more. What was asked before is answered first, or its answer would be taken to be this one."""
+        self._unreadable = why
+        self.flow.pause_reading()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not (cycle.more_body and not self.pipeline):
+            if cycle.more_body:
+                self.pipeline.popleft()  # it waits for its turn, but its body will never be whole
+            return
+        self._end_unreadable()
+
+    def _end_unreadable(self) -> None:
+        door: Door | None = self.app_state.get("door")
+        if door is not None:
+            door.note_unreadable(self._unreadable)
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            headers = [*self.server_state.default_headers, (b"connection", b"close")]
+            self.transport.write(_answer(400, headers, problems.refusal(NotHttp(self._unreadable)).rest()))
+        if cycle is not None:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.close()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_head:
+            return
+        if len(self.headers) == HEADERS_MAX:
+            self._unreadable = f"The request has more than {HEADERS_MAX} headers."
+            raise httptools.HttpParserError
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_chunk_header(self) -> None:
+        # The end's, too, so that a body of single bytes in chunks is not refused for what is around them.
+        self._outside_bytes -= CHUNK_BYTES_FREE
 
     def on_headers_complete(self) -> None:
-        self._is_in_head, self._is_head_over = False, True
+        self._is_in_head = False
+        self._idle_since = None
+        self._left_over_bytes = 0
+        if len(self.pipeline) == AHEAD_MAX:
+            self._unreadable = f"More than {AHEAD_MAX} requests came before the answers to those before them."
+            raise httptools.HttpParserError
         parser = self.parser
         is_under_way = self.cycle is not None and not self.cycle.response_complete
         keeps_alive = parser.get_http_version() == "1.1" and parser.should_keep_alive()
@@ -117,25 +200,36 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(cycle, self.app)
 
     def _describe(self) -> None:
-        scope, url = self.scope, httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
+        scope = self.scope
+        try:
+            url = httptools.parse_url(self.url)
+            raw_path, query = url.path or b"/", url.query or b""
+        except httptools.HttpParserInvalidURLError:  # `*`, or what CONNECT names: no path of ours
+            raw_path, query = self.url, b""
+        path = raw_path.decode("ascii")
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = self.parser.get_http_version()
         scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
+        scope["raw_path"] = raw_path
+        scope["query_string"] = query
 
     def on_body(self, body: bytes) -> None:
-        if not self._is_refused:
-            super().on_body(body)
+        self._outside_bytes -= len(body)
+        if self._is_refused or self.cycle.response_complete:
+            self._left_over_bytes += len(body)
+            if self._left_over_bytes > LEFT_OVER_BYTES_MAX:
+                self.transport.close()
+            return
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._is_in_head = True
+        self._outside_bytes = 0
         if not self._is_refused:
             super().on_message_complete()
         # What was answered before its body had come is over now.
         if (self._is_refused or self.cycle.response_complete) and not self.transport.is_closing():
-            self._be_idle()
+            self._be_idle(self.timeout_keep_alive)
 
     def _refuse(self) -> bool:
         """Answer at once, if the door says so."""
@@ -153,14 +247,17 @@ class Connection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
+            # Nothing more is read meanwhile: each answer would let in hundreds of requests.
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._unreadable:
+            self._end_unreadable()
         else:
-            self._be_idle()
+            self.flow.resume_reading()
+            self._be_idle(self.timeout_keep_alive)
 
-    def _be_idle(self) -> None:
-        self._idle_since = self.loop.time()
+    def _be_idle(self, most_s: float) -> None:
+        self._idle_since, self._idle_s = self.loop.time(), most_s
         if self._idle is None:
             self._idle = self.loop.call_later(self.timeout_keep_alive, self._end_if_idle)
 
@@ -169,9 +266,9 @@ class Connection(HttpToolsProtocol):
         self._idle = None
         if self._idle_since is None:  # when it is again, there will be another timer
             return
-        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        left_s = self._idle_since + self._idle_s - self.loop.time()
         if left_s > 0:
-            self._idle = self.loop.call_later(left_s, self._end_if_idle)
+            self._idle = self.loop.call_later(min(left_s, self.timeout_keep_alive), self._end_if_idle)
         else:
             self.timeout_keep_alive_handler()
 

@@ -40,6 +40,7 @@ class Door:
         self._room = 0  # for whoever asks
         self._refused: Counter[bytes] = Counter()
         self._answer = b""  # of this second: nothing comes of any of these commands, so one id serves them all
+        self._unreadable = 0
 
     def refusal(self, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
         """The rest of a 503 (`Reply.rest`); None: let it in, which leads to every other answer."""
@@ -64,6 +65,18 @@ class Door:
             self._answer = problems.refusal(Unavailable(id := uuid7())).rest()
             asyncio.get_running_loop().call_later(TOLD_EVERY_S, self._tell, id)
         return self._answer
+
+    def note_unreadable(self, why: str) -> None:
+        """A connection was ended since nothing that it sent could be read any more. Strangers can do that as often as
+        they like: so it is told once a second."""
+        if self._unreadable == 0:
+            asyncio.get_running_loop().call_later(TOLD_EVERY_S, self._tell_unreadable, why)
+        self._unreadable += 1
+        HTTP_REQUESTS["other", "*", 400] += 1
+
+    def _tell_unreadable(self, first: str) -> None:
+        log.info("request not readable", method=None, route="*", status=400, times=self._unreadable, why=first)
+        self._unreadable = 0
 
     def _round_ended(self) -> None:
         self._is_in_round, self._let_in = False, 0

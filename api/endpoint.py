@@ -6,6 +6,7 @@
 An endpoint is also data: `api/openapi.py` describes the API from these very values.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -109,10 +110,11 @@ def declared(*parameters: Parameter) -> dict[str, Parameter]:
 
 
 class Path:
-    """All endpoints of one path, as an ASGI app."""
+    """All endpoints of one path, as an ASGI app. `otherwise` answers every other method, if there is one."""
 
-    def __init__(self, context: Context, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, context: Context, endpoints: Sequence[Endpoint], *, otherwise: Endpoint | None = None) -> None:
         self._context = context
+        self._otherwise = otherwise
         self._endpoints = {endpoint.method: endpoint for endpoint in endpoints}
         if "GET" in self._endpoints:
             self._endpoints["HEAD"] = self._endpoints["GET"]
@@ -123,12 +125,12 @@ class Path:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         began = time.perf_counter()
         method: str = scope["method"]
-        endpoint = self._endpoints.get(method)
+        endpoint = self._endpoints.get(method, self._otherwise)
         call = Call(self._context, endpoint or self._any, scope, receive)
         reply: Answerable
         try:
             if endpoint is None:
-                raise MethodNotAllowed(method, sorted({*self._endpoints, "OPTIONS"} - {"OPTIONS"}))
+                raise MethodNotAllowed(method, sorted(self._endpoints))
             if endpoint.roles is not None:
                 await call.authenticate()
                 self._context.rate_limit.take(call.actor.name)
@@ -147,6 +149,9 @@ class Path:
             reply = problems.refusal(Unavailable())
         except ClientGone:
             return
+        except asyncio.CancelledError:
+            # The process stops, and nothing else ends a request: whoever asked is told to ask again.
+            reply = problems.refusal(Unavailable(call.command))
         except Exception:
             # Here and at no deeper place: a bug in one request is that request's, and its command's id leads to it.
             log.exception("request failed", method=method, route=self.path, command=call.command)

@@ -1,7 +1,7 @@
 """The one place where refusals become RFC 9457 problems: the domain's family, and those that only HTTP knows."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from api.reply import PROBLEM, Headers, Reply, encode
@@ -60,6 +60,24 @@ class UnsupportedMediaType(DomainError):
     @property
     def detail(self) -> str:
         return f"Send the body as {' or '.join(self.accepted)}, and say so in Content-Type."
+
+
+@dataclass(eq=False)
+class NotHttp(DomainError):
+    """What came is no request that can be read. The connection is ended with it."""
+
+    code = "malformed"
+    status = 400
+    title = "The request can't be read"
+    why: str
+    errors: list[dict[str, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.errors = [{"field": "", "message": self.why}]
+
+    @property
+    def detail(self) -> str:
+        return f"{self.why} Send it again, on a new connection, as HTTP/1.1 has it."
 
 
 @dataclass(eq=False)

@@ -6,7 +6,16 @@ from typing import Any
 import msgspec
 
 from api import body, parameters, problems, scope
-from api.commanding import DECIDED_WITHIN_S, REFUSALS, REPLAYED, fingerprint_of, made_of, receipt, unavailable
+from api.commanding import (
+    DECIDED_WITHIN_S,
+    REFUSALS,
+    REPLAYED,
+    fingerprint_of,
+    made_of,
+    receipt,
+    submitted,
+    unavailable,
+)
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import HINTS_MAX
 from api.reply import Answerable, Headers, json_reply
@@ -69,7 +78,7 @@ async def _handle(call: Call) -> Answerable:
         )
         call.command = items[0].id
         try:
-            given_back = await call.context.gateway.submit(envelope)
+            given_back = await submitted(call, envelope)
         except Unavailable as error:
             return unavailable(error, envelope)
         answers = dict(zip(batch.items, given_back, strict=True))
