@@ -12,9 +12,8 @@ from hashlib import sha256
 
 import msgspec
 
-from api.problems import Unauthenticated
 from commands.writer.gateway import Actor
-from domain.errors import Forbidden
+from domain.errors import Forbidden, Unauthenticated
 from domain.recorded import Recorded
 from domain.token import TokenCreated, TokenReset, TokenRevoked
 from domain.values import name_of
@@ -97,6 +96,10 @@ class Tokens:
         """It is good for nothing from now on. Whoever answers a revocation says so before the answer leaves, as the
         tail may see it later."""
         self._revoked.add(name)
+        self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """Look again when it comes: the engine does not take it for good."""
         if hash := self._hashes.pop(name, None):
             self._known.pop(hash, None)
 

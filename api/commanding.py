@@ -24,7 +24,7 @@ from commands.tokens import RevokeToken
 from commands.writer.deciding import ANY_VERSION
 from commands.writer.gateway import Answer, Envelope, Item
 from commands.writer.ids import uuid7
-from domain.errors import Unavailable, Validation
+from domain.errors import Unauthenticated, Unavailable, Validation
 
 DECIDED_WITHIN_S = 30.0
 SETTLED_S = 5  # after an envelope expired, an append that is under way needs some time to be known
@@ -111,15 +111,21 @@ async def _handle(
 
 
 async def submitted(call: Call, envelope: Envelope) -> list[Answer]:
-    """
+    """The engine's answers.
+
     Raises:
         Unavailable: no answer in time, or none before this process stops: the log alone knows.
+        Unauthenticated: the token is no longer good.
     """
     try:
-        return await call.context.gateway.submit(envelope)
+        answers = await call.context.gateway.submit(envelope)
     except asyncio.CancelledError:
         log.warning("command in doubt, the process stops", command=envelope.items[0].id)
         raise Unavailable(envelope.items[0].id) from None
+    if all(answer.status == Unauthenticated.status for answer in answers):
+        call.context.tokens.forget(call.actor.name)
+        raise Unauthenticated
+    return answers
 
 
 REPLAYED: Headers = ((b"berth-replayed", b"true"),)

@@ -5,22 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.reply import PROBLEM, Headers, Reply, encode
-from domain.errors import DomainError, Internal, Unavailable
+from domain.errors import DomainError, Internal, Unauthenticated, Unavailable
 
 RETRY_S = 1  # when nothing was handed in, at once is soon enough
-
-
-@dataclass(eq=False)
-class Unauthenticated(DomainError):
-    code = "unauthenticated"
-    status = 401
-    title = "Who are you?"
-
-    @property
-    def detail(self) -> str:
-        return (
-            "Send the header `Authorization: Bearer <token>` with a token that is known, not revoked and not expired."
-        )
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ from bench import servers
 from bench.row import Row
 from bench.site import CAPACITY, a_vm
 from commands.catalogue import COMMANDS
+from commands.tokens import hash_of
 from commands.writer import ids
 from commands.writer.batch import COMMANDS_MAX
 from commands.writer.engine import Engine
@@ -22,7 +23,7 @@ from eventlog.codec import Row as LogRow
 from eventlog.read import LogReader
 from projections.rows import resource
 
-ADMIN = Actor("bench", "admin")
+ADMIN = Actor("admin", "admin")  # whose token the engine itself installs
 IN_FLIGHT = 1024
 STOCK_COMMANDS = 1000
 FEW = 1_000
@@ -92,7 +93,7 @@ async def write_log(conninfo: str, *, hosts: int, provisionings: int) -> None:
 @asynccontextmanager
 async def stocked(conninfo: str, *, hosts: int) -> AsyncIterator[Engine]:
     """An engine that leads, on a site of its own."""
-    engine = Engine(conninfo, resource=resource)
+    engine = Engine(conninfo, resource=resource, admin_token_hash=hash_of("bench"))
     await engine.start()
     try:
         await engine.ready()

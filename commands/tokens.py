@@ -12,6 +12,9 @@ from domain.fleet import Transaction
 from domain.token import TokenCreated, TokenReset, TokenRevoked
 from domain.values import from_rfc3339, token_stream
 
+# Those that the steps of Berth's own operations name, now or soon. An actor's name is for ever, and so is this.
+CONTROLLERS = frozenset({"baremetal", "bmc", "cluster", "host", "ipam", "kubernetes", "network", "vm", "volume"})
+
 
 class CreateToken(Described):
     """A token's name is its actor's for ever: it is never used again, not even after revocation."""
@@ -63,6 +66,12 @@ def install(command: InstallToken, tx: Transaction) -> Done:
 
 
 def create(command: CreateToken, tx: Transaction) -> Done:
+    if command.role != "controller" and (command.name in CONTROLLERS or command.name in tx.controllers):
+        raise Conflict(
+            f"{command.name!r} is the name of a controller, whose reports nobody else may give; choose another name, or"
+            " the role controller.",
+            command.name,
+        )
     found = tx.fleet.token(command.name)
     if found is not None and found.state == "revoked":
         raise Conflict(

@@ -65,6 +65,19 @@ class Validation(DomainError):
 
 
 @dataclass(eq=False)
+class Unauthenticated(DomainError):
+    code = "unauthenticated"
+    status = 401
+    title = "Authentication required"
+
+    @property
+    def detail(self) -> str:
+        return (
+            "Send the header `Authorization: Bearer <token>` with a token that is known, not revoked and not expired."
+        )
+
+
+@dataclass(eq=False)
 class Forbidden(DomainError):
     code = "forbidden"
     status = 403

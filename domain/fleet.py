@@ -310,6 +310,7 @@ class Transaction:
         self.scope: str | None = None  # the tenant that the actor is confined to
         self.reason: str | None = None
         self.step_timeout_s = 600
+        self.controllers: Container[str] = ()  # the names of those that do the work
         self.new_id: Callable[[], str] = _not_given
         self.new_secret: Callable[[], str] = _not_given
         self._base = (fleet.position, fleet.at)

@@ -50,9 +50,11 @@ class _Item(msgspec.Struct, frozen=True):
 
 
 class _Envelope(msgspec.Struct, frozen=True):
-    """An envelope on the wire: commands as their names and fields."""
+    """An envelope on the wire: commands as their names and fields. Of the actor nothing travels but the token's name
+    and the address: role and tenant are looked up by the engine, and nobody can claim to be more than a token."""
 
-    actor: Actor
+    token: str
+    source: str | None
     items: list[_Item]
     expires_at: float
     atomic: bool
@@ -181,7 +183,8 @@ async def serve_reports(client: Client, engine: Served) -> None:
             item = _reported(message.data)
         except DomainError as refusal:
             return _encode(refusal.problem())
-        envelope = Envelope(Actor(controller, "controller"), (item,), time.time() + REPORT_PATIENCE_S)
+        actor = Actor(controller, "controller", origin="controller")
+        envelope = Envelope(actor, (item,), time.time() + REPORT_PATIENCE_S)
         try:
             (told,) = await engine.submit(envelope)
         except Unavailable:
@@ -281,7 +284,8 @@ def on_the_wire(envelope: Envelope) -> bytes:
     ]
     return _encode(
         _Envelope(
-            envelope.actor,
+            envelope.actor.name,
+            envelope.actor.source,
             items,
             envelope.expires_at,
             envelope.atomic,
@@ -314,7 +318,7 @@ def from_the_wire(data: bytes) -> Envelope:
         for item in wire.items
     )
     return Envelope(
-        wire.actor,
+        Actor(wire.token, "", source=wire.source),
         items,
         wire.expires_at,
         wire.atomic,

@@ -1,21 +1,37 @@
 """Deciding without servers: a fleet, the real handlers, and the words given / when / then for tests."""
 
+import time
 from typing import Any
 
 from commands.catalogue import COMMANDS
+from commands.operations import ReportOperation
 from commands.writer import ids
+from commands.writer.batch import Batch, Ticket
 from commands.writer.deciding import Context, Decider
-from commands.writer.gateway import Actor, Answer, Item
+from commands.writer.engine import Engine
+from commands.writer.gateway import Actor, Answer, Envelope, Item
+from commands.writer.keys import batch_key
 from domain.fleet import Entry, Fleet
 from domain.invariants import violations
 from domain.recorded import LogOpened, Recorded
+from domain.token import TokenCreated
+from domain.values import token_stream
 from eventlog.codec import Row, decode, encode
 
 ADMIN = Actor("ann", "admin")
-ENGINE = Actor("berth", "engine")
-VM_CONTROLLER = Actor("vm", "controller")
+ENGINE = Actor("berth", "engine", origin="engine")
+VM_CONTROLLER = Actor("vm", "controller", origin="controller")
 START_US = 1_790_000_000_000_000
 HOUR_US = 3_600_000_000
+
+
+async def make_token(engine: Engine, actor: Actor) -> None:
+    """The actor's token, if there is none yet: as the engine makes the first administrator's."""
+    if engine.fleet.token(actor.name) is None:
+        body = {"name": actor.name, "hash": ids.uuid7()}
+        item = Site.item("token.install", body)
+        (answer,) = await engine.submit(Envelope(ENGINE, (item,), time.time() + 30.0))
+        assert answer.problem is None, answer.problem
 
 
 class Site:
@@ -25,8 +41,14 @@ class Site:
         self.fleet = Fleet()
         self.now = START_US
         self.rows: list[Row] = []
+        self.progress: list[ReportOperation] = []  # what was kept beside the log
         self.decider = Decider(
-            self.fleet, resource=_state_as_json, step_timeout_s=step_timeout_s, clock=lambda: self.now
+            self.fleet,
+            resource=_state_as_json,
+            step_timeout_s=step_timeout_s,
+            controllers=("vm", "rackd"),
+            report_progress=self.progress.append,
+            clock=lambda: self.now,
         )
         opened = Recorded("log", 1, 1, self.now, "berth", ids.uuid7(), LogOpened("test"))
         self.fleet.fold(opened)
@@ -45,16 +67,53 @@ class Site:
         **body: Any,
     ) -> Answer:
         """Decide one command and check that every account is still right."""
+        item = self.item(kind, body, key=key, fingerprint=fingerprint, if_match=if_match)
+        (answer,) = self.decide([item], actor=actor, reason=reason, dry_run=dry_run)
+        return answer
+
+    @staticmethod
+    def item(
+        kind: str, body: dict[str, Any], *, key: str | None = None, fingerprint: str = "", if_match: int | None = None
+    ) -> Item:
+        """With a key that a client gave there is a fingerprint, as of the API; a report's is made up."""
         command = COMMANDS[kind].model_validate(body)
         id = ids.uuid7()
-        item = Item(id, command, body, key or id, fingerprint, if_match)
-        context = Context(actor, reason, None, dry_run)
-        if (again := self.decider.repeat(item, context, {})) is not None:
-            return again
-        tx = self.decider.begin()
-        answer = self.decider.decide(tx, item, context, at=self.decider.next_at(), known={}, rows=self.rows)
+        fingerprint = fingerprint or ("same" if key and kind != "operation.report" else "")
+        return Item(id, command, body, key or id, fingerprint, if_match)
+
+    def decide(
+        self,
+        items: list[Item],
+        *,
+        actor: Actor = ADMIN,
+        reason: str | None = None,
+        batch: str | None = None,
+        dry_run: bool = False,
+    ) -> list[Answer]:
+        """All of them, as one unit."""
+        self.knows(actor)
+        decided = Batch(self.decider)
+        context = Context(actor, reason, batch, dry_run)
+        keyed = batch_key(actor.name, items, batch) if batch and items[0].fingerprint else None
+        # Nobody waits: what would be told to them is read here.
+        decided.decide(Ticket(tuple(items), context, 0.0, 0.0, None, {}, keyed))  # type: ignore[arg-type]
+        if keyed is not None:
+            self.decider.keys.let_go(keyed)
+        self.rows += decided.rows
         assert violations(self.fleet) == []
-        return answer
+        ((_, answers),) = decided.answered
+        return answers
+
+    def knows(self, actor: Actor) -> None:
+        """The actor of a token that was not made yet gets it: with its role, within its tenant."""
+        if actor.origin != "token" or self.fleet.token(actor.name) is not None:
+            return
+        position = self.fleet.position + 1
+        made = TokenCreated(ids.uuid7(), actor.name, actor.role, ids.uuid7(), actor.tenant)
+        stream, at = token_stream(actor.name), self.decider.next_at()
+        recorded = Recorded(stream, position, position, at, "berth", ids.uuid7(), made)
+        self.fleet.fold(recorded)
+        self.rows.append(encode(recorded))
 
     def given(self, kind: str, **body: Any) -> Answer:
         """As `when`, of what must succeed for the test to make sense."""

@@ -188,7 +188,8 @@ async def _engine(settings: Settings) -> AsyncIterator[Engine]:
         writer = Engine(
             settings.conninfo(),
             resource=resource,
-            report_progress=progress.note,
+            progress=progress,
+            controllers=settings.controllers,
             admin_token_hash=hash_of(secret) if secret is not None else None,
             step_timeout_s=settings.step_timeout_s,
         )

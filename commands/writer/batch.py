@@ -11,8 +11,9 @@ from prometheus_client import Counter, Histogram
 
 from commands.writer.deciding import Context, Decider
 from commands.writer.gateway import Answer, Item
+from commands.writer.keys import BatchKey
 from commands.writer.receipts import Known
-from domain.errors import Aborted, Internal, OperationFailed, Unavailable
+from domain.errors import Aborted, Internal, OperationFailed, Unauthenticated, Unavailable
 from domain.operation import Operation
 from domain.values import command_stream
 from eventlog.codec import Row
@@ -37,6 +38,7 @@ class Ticket(msgspec.Struct, eq=False):
     wait_s: float
     future: "asyncio.Future[list[Answer]]"
     known: Known
+    batch: BatchKey | None = None  # shared by all tickets of a batch whose key a client gave
     is_alone: bool = False  # its batch was refused for its data, or had its key twice: it gets one of its own
     is_refused: bool = False  # it was refused alone
 
@@ -66,7 +68,14 @@ class Batch:
     def decide(self, ticket: Ticket) -> None:
         """Decide all of the ticket. Its answers may leave when this batch, and so all before it, is committed."""
         began = time.perf_counter()
-        answers = self._repeats(ticket) or self._decide(ticket)
+        actor = self._decider.authenticated(ticket.context.actor)
+        if actor is None:
+            problem = Unauthenticated().problem()
+            answers = [Answer(item.id, problem["status"], 0, problem=problem) for item in ticket.items]
+        else:
+            if actor is not ticket.context.actor:
+                ticket.context = msgspec.structs.replace(ticket.context, actor=actor)
+            answers = self._repeats(ticket) or self._decide(ticket)
         self._tx.settle()
         self.answered.append((ticket, answers))
         self.commands += len(ticket.items)
@@ -76,11 +85,20 @@ class Batch:
         """Undo everything, and give the tickets in their order. What was decided after this batch goes first."""
         self._forget_receipts(self.rows)
         self._tx.undo()
+        for ticket, _ in self.answered:
+            if ticket.batch is not None:
+                ticket.batch.is_settled = False
         return [ticket for ticket, _ in self.answered]
+
+    def give_up(self) -> None:
+        """Whoever reads the log next settles it; its callers are told where to ask."""
+        for ticket, _ in self.answered:
+            if not ticket.future.done():
+                ticket.future.set_exception(Unavailable(ticket.items[0].id))
 
     def _repeats(self, ticket: Ticket) -> list[Answer] | None:
         """The first answers again, if this was decided before."""
-        found = [self._decider.repeat(item, ticket.context, ticket.known) for item in ticket.items]
+        found = [self._decider.repeat(item, ticket.context, ticket.known, ticket.batch) for item in ticket.items]
         if not any(found):
             return None
         # The items of an atomic batch were recorded together, so they come back together.

@@ -17,7 +17,7 @@ from domain.fleet import Fleet
 GRACE_S = 30.0  # after a take-over, controllers first get the chance to say what they did meanwhile
 INTERVAL_S = 0.5
 PATIENCE_S = 30.0
-BERTH = Actor("berth", ENGINE_ROLE)
+BERTH = Actor("berth", ENGINE_ROLE, origin="engine")
 
 log = structlog.get_logger()
 

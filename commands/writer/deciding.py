@@ -1,23 +1,25 @@
-"""Deciding one command on the fleet: who may, is it a repeat, does the version match, then its handler, then its
-record."""
+"""Deciding one command on the fleet: whose token is it, is it a repeat, may they, does the version match, then its
+handler, then its record."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 import structlog
 
 from commands.catalogue import ENGINE_ROLE, HANDLERS, SCOPED_KINDS, permits
-from commands.model import Command, Done
+from commands.model import Command, Described, Done
+from commands.operations import ReportOperation
 from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Item
-from commands.writer.receipts import Known, Receipt, Receipts, receipt_of
+from commands.writer.keys import BatchKey, Keys
+from commands.writer.receipts import Known, Receipt, Receipts
+from commands.writer.refusals import REFUSAL_BYTES_MAX, Refusals
 from domain.command import CommandAccepted, CommandRejected
 from domain.errors import (
     DomainError,
     Forbidden,
-    IdempotencyMismatch,
     Internal,
     NotFound,
     Validation,
@@ -25,14 +27,16 @@ from domain.errors import (
 )
 from domain.fleet import Entry, Fleet, Transaction
 from domain.recorded import EVENT_BYTES_MAX, Recorded
-from domain.values import command_stream, kind_of, name_of
-from eventlog.codec import Row, decode, encode
+from domain.token import Token
+from domain.values import command_stream, kind_of, name_of, token_stream
+from eventlog.codec import Row, encode
 
 log = structlog.get_logger()
 
 # The JSON of a resource as it stands in the fleet; the entry is given for what has just left it.
 ResourceOf = Callable[[Fleet, str, Entry | None], dict[str, Any] | None]
 Clock = Callable[[], int]
+ReportProgress = Callable[[ReportOperation], Any]
 
 
 class Context(msgspec.Struct, frozen=True, gc=False):
@@ -49,19 +53,36 @@ def now_us() -> int:
 
 
 class Decider:
-    """Decides on one fleet; owns the receipts. Nothing here waits or does I/O."""
+    """Decides on one fleet; owns the receipts. Nothing here waits or does I/O.
 
-    def __init__(self, fleet: Fleet, *, resource: ResourceOf, step_timeout_s: int, clock: Clock = now_us) -> None:
+    `controllers` are the names of those that do the work, which no token of another role may bear.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        resource: ResourceOf,
+        step_timeout_s: int,
+        controllers: Iterable[str] = (),
+        report_progress: ReportProgress | None = None,
+        clock: Clock = now_us,
+    ) -> None:
         self.fleet = fleet
         self.receipts = Receipts()
+        self.keys = Keys(self.receipts)
+        self._refusals = Refusals()
         self._resource = resource
         self._step_timeout_s = step_timeout_s
+        self._controllers = frozenset(controllers)
+        self._report_progress = report_progress
         self._clock = clock
 
     def begin(self) -> Transaction:
         """A transaction for a batch of commands."""
         tx = Transaction(self.fleet)
         tx.step_timeout_s = self._step_timeout_s
+        tx.controllers = self._controllers
         tx.new_id = ids.uuid7
         tx.new_secret = ids.secret
         return tx
@@ -70,30 +91,55 @@ class Decider:
         """The time of the next command: now, but later than the one before, whatever the clock says."""
         return max(self._clock(), self.fleet.at + 1)
 
-    def repeat(self, item: Item, context: Context, known: Known) -> Answer | None:
+    def authenticated(self, actor: Actor) -> Actor | None:
+        """The actor with the role and tenant that the fleet gives it; None if its token is not good now.
+
+        One dictionary is looked in, and nothing is made where the API knew the same.
+        """
+        if actor.origin != "token":
+            return actor
+        entry = self.fleet.entries.get(token_stream(actor.name))
+        if entry is None:
+            return None
+        token: Token = entry.state
+        if token.state != "active" or (token.expires_at is not None and token.expires_at <= self._clock()):
+            return None
+        if token.role == actor.role and token.tenant == actor.tenant:
+            return actor
+        return msgspec.structs.replace(actor, role=token.role, tenant=token.tenant)
+
+    def repeat(self, item: Item, context: Context, known: Known, batch: BatchKey | None = None) -> Answer | None:
         """The first answer again, if the key was used; `known` is what the log was found to hold."""
         if item.key == item.id and not known:  # made up for this very command, and not sent again
             return None
-        actor = context.actor.name
-        receipt = self._receipt(command_stream(actor, item.key), known)
-        # A batch may be longer than the one that had its key: its first item tells.
-        first = self._receipt(command_stream(actor, f"{context.batch}.0"), known) if context.batch else None
-        for used in (receipt, first):
-            if used is not None and used.fingerprint and item.fingerprint != used.fingerprint:
-                problem = IdempotencyMismatch(used.command).problem()
-                return Answer(used.command, problem["status"], 0, problem=problem)
-        return self._answer_again(receipt) if receipt is not None else None
+        actor = context.actor
+        if (refusal := self.keys.mismatch(item, actor.name, known, batch)) is not None:
+            problem = refusal.problem()
+            return Answer(refusal.command, problem["status"], 0, problem=problem)
+        receipt = self.keys.receipt(item, actor.name, known)
+        if receipt is None:
+            return None
+        if not permits(actor.role, item.command.kind):
+            problem = Forbidden(item.command.kind).problem()
+            return Answer(receipt.command, problem["status"], 0, problem=problem)
+        return self._answer_again(receipt, actor)
 
-    def _receipt(self, stream: str, known: Known) -> Receipt | None:
-        if (receipt := self.receipts.get(stream)) is not None:
-            return receipt
-        return receipt_of(decode(row)) if (row := known.get(stream)) is not None else None
+    def sees(self, actor: Actor, on: str | None) -> bool:
+        """May the actor be told now how the resource of its own command is?"""
+        now = self.authenticated(actor)
+        return now is not None and (on is None or now.tenant is None or now.tenant in self._owners(on))
+
+    def _owners(self, on: str) -> list[str]:
+        """The chain of the tenant whose a VM or a cluster is; all else has none for who is confined."""
+        kind, _, name = on.partition("/")
+        return self.fleet.chain(name.partition("/")[0]) if f"{kind}." in SCOPED_KINDS else []
 
     def decide(
         self, tx: Transaction, item: Item, context: Context, *, at: int, known: Known, rows: list[Row]
     ) -> Answer:
-        """Decide, record, and answer. What is to be appended is added to `rows`; a dry run adds nothing."""
-        actor, fleet = context.actor, self.fleet
+        """Decide, record, and answer; `context.actor` is authenticated. What is to be appended is added to `rows`; a
+        dry run adds nothing."""
+        actor, fleet, command = context.actor, self.fleet, item.command
         mark, first, standing = tx.mark(), len(tx.events), fleet.position
         tx.at, tx.command, tx.actor, tx.role, tx.scope = at, item.id, actor.name, actor.role, actor.tenant
         tx.reason = context.reason
@@ -101,19 +147,18 @@ class Decider:
         on: str | None = None
         refusal: DomainError
         try:
-            on = item.command.on()
-            _authorise(item.command, actor)
-            self._match_version(item, on)
-            done = HANDLERS[type(item.command)](item.command, tx)
-            if done.created and item.if_match is not None:
-                raise VersionMismatch(0)
+            on = command.on()
+            self.authorise(command, on, actor)
+            done = self._handled(tx, item, on)
+            if not command.is_recorded:
+                return self._progressed(item, on, done, is_dry=context.dry_run)
             self._accept(tx, item, context, on=on, done=done, first=first)
             encoded = _encoded(tx.events[first:])
         except DomainError as error:
             refusal = error
         except Exception:
             # A bug in one decision: the others go on. The log tells us where to look.
-            log.exception("decision failed", command=item.id, kind=item.command.kind)
+            log.exception("decision failed", command=item.id, kind=command.kind)
             refusal = Internal()
         else:
             answer = self._answer(tx, item, on, done)
@@ -124,10 +169,54 @@ class Decider:
             rows += encoded
             return answer
         tx.undo(mark)
-        is_recorded = not isinstance(refusal, Validation)
+        is_recorded = command.is_recorded and not isinstance(refusal, Validation)
         return self.refuse(
             tx, item, context, at=at, on=on, problem=refusal.problem(), rows=rows, is_recorded=is_recorded
         )
+
+    def authorise(self, command: Command, on: str, actor: Actor) -> None:
+        """By role, then by scope: who is confined to a tenant commands the VMs and clusters of its subtree; the rest is
+        not there for them, and nothing may tell it from what does not exist.
+
+        Raises:
+            Forbidden, NotFound
+        """
+        if not permits(actor.role, command.kind):
+            raise Forbidden(command.kind)
+        if actor.tenant is None or actor.role == ENGINE_ROLE or actor.tenant in self._owners(on):
+            return
+        if isinstance(command, Described) and command.kind.startswith(SCOPED_KINDS):
+            raise NotFound("tenant", name_of(on).partition("/")[0])  # of what is to be made, that is missing
+        raise NotFound(kind_of(on), name_of(on))
+
+    def _handled(self, tx: Transaction, item: Item, on: str) -> Done:
+        """What the handler decides, if the resource has the version that it must have.
+
+        What can't be meant so and what is not found is told before that (the order of refusals): so the handler is
+        asked all the same, and its work undone.
+        """
+        handler = HANDLERS[type(item.command)]
+        mismatch = self._mismatch(item, on)
+        if mismatch is not None:
+            try:
+                handler(item.command, tx)
+            except (Validation, Forbidden, NotFound):
+                raise
+            except DomainError:
+                pass
+            raise mismatch
+        done = handler(item.command, tx)
+        if done.created and item.if_match is not None:
+            raise VersionMismatch(0)
+        return done
+
+    def _progressed(self, item: Item, on: str, done: Done, *, is_dry: bool) -> Answer:
+        """Progress is checked like every report, kept beside the log, and leaves nothing in it."""
+        assert isinstance(item.command, ReportOperation)
+        if self._report_progress is not None and not is_dry:
+            self._report_progress(item.command)
+        resource, version = self.view(on)
+        return Answer(item.id, 200, self.fleet.position, on, resource, version, done.operation)
 
     def refuse(
         self,
@@ -141,20 +230,27 @@ class Decider:
         rows: list[Row],
         is_recorded: bool = True,
     ) -> Answer:
-        """Refuse, with nothing else of the command left, and record it. Not recorded, and so not remembered, are dry
-        runs and requests that can't be meant so."""
+        """Refuse, with nothing else of the command left, and record it, within bounds (see `refusals`). Not recorded,
+        and so not remembered, are dry runs and requests that can't be meant so."""
+        unrecorded = Answer(item.id, problem["status"], 0, on, problem=problem)
         if context.dry_run or not is_recorded:
-            return Answer(item.id, problem["status"], 0, on, problem=problem)
+            return unrecorded
         actor = context.actor
+        # What the handler had no part in is recorded without what was asked, which nobody has understood.
+        is_authorised = problem["code"] != Forbidden.code and self._may(item.command, on, actor)
+        # A key that was made up from what is asked remembers acceptances alone: what was refused may come true.
+        is_own_key = item.key == item.id or bool(item.fingerprint)
+        if not (is_authorised and is_own_key) and not self._refusals.may_record(actor.name, at):
+            return unrecorded
         tx.at, tx.command, tx.actor = at, item.id, actor.name
         event = CommandRejected(
             item.id,
             item.command.kind,
             actor.role,
-            item.request,
+            item.request if is_authorised else {},
             problem,
             on,
-            item.key,
+            item.key if is_own_key else item.id,
             item.fingerprint,
             actor.name,
             actor.source,
@@ -162,15 +258,28 @@ class Decider:
             context.batch,
         )
         mark, first = tx.mark(), len(tx.events)
-        tx.record(command_stream(actor.name, item.key), event, version=1)
-        recorded = tx.events[-1]
-        try:
-            rows += _encoded(tx.events[first:])
-        except Validation as too_large:
+        stream = command_stream(actor.name, event.key)
+        tx.record(stream, event, version=1)
+        row = encode(tx.events[first])
+        if len(row.state) > REFUSAL_BYTES_MAX:
             tx.undo(mark)
-            return Answer(item.id, too_large.status, 0, on, problem=too_large.problem())
+            tx.record(stream, msgspec.structs.replace(event, request={}), version=1)
+            row = encode(tx.events[first])
+            if len(row.state) > EVENT_BYTES_MAX:
+                tx.undo(mark)
+                return unrecorded
+        recorded = tx.events[first]
+        rows.append(row)
         self.receipts.remember(recorded)
         return Answer(item.id, problem["status"], recorded.position, on, problem=problem)
+
+    def _may(self, command: Command, on: str | None, actor: Actor) -> bool:
+        """Was the handler asked?"""
+        try:
+            self.authorise(command, on or command.on(), actor)
+        except DomainError:
+            return False
+        return True
 
     def view(self, on: str | None, *, ended: Entry | None = None) -> tuple[dict[str, Any] | None, int]:
         """A resource as it is now and its version; `ended` is its last entry if it has just left the fleet."""
@@ -214,7 +323,9 @@ class Decider:
             created=done.created,
         )
 
-    def _answer_again(self, receipt: Receipt) -> Answer:
+    def _answer_again(self, receipt: Receipt, actor: Actor) -> Answer:
+        """The receipt, with the resource as it is now; without it, and how far the work is, for who may not see it any
+        more."""
         if receipt.problem is not None:
             return Answer(
                 receipt.command,
@@ -224,6 +335,8 @@ class Decider:
                 replayed=True,
                 problem=receipt.problem,
             )
+        if not self.sees(actor, receipt.on):
+            return unseen(Answer(receipt.command, 200, receipt.position, receipt.on, replayed=True))
         resource, version = self.view(receipt.on)
         under_way = _is_under_way(self.fleet, receipt.operation, receipt.on)
         status = 202 if under_way else 201 if receipt.created else 200
@@ -239,26 +352,24 @@ class Decider:
             created=receipt.created,
         )
 
-    def _match_version(self, item: Item, on: str) -> None:
+    def _mismatch(self, item: Item, on: str) -> VersionMismatch | None:
         """A condition on the version of what is not there yet is left to the handler, which knows what is missing."""
+        if item.if_match is None and not item.create_only:
+            return None
         entry = self.fleet.entries.get(on)
-        if entry is None:
-            return
-        if item.create_only or (item.if_match is not None and item.if_match not in (entry.version, ANY_VERSION)):
-            raise VersionMismatch(entry.version)
+        if entry is None or not (item.create_only or item.if_match not in (entry.version, ANY_VERSION)):
+            return None
+        return VersionMismatch(entry.version)
 
 
 ANY_VERSION = -1  # `If-Match: *`
 
 
-def _authorise(command: Command, actor: Actor) -> None:
-    """By role, then by scope: who is confined to a tenant commands its VMs and clusters; the rest is not there for
-    them."""
-    if not permits(actor.role, command.kind):
-        raise Forbidden(command.kind)
-    if actor.tenant is None or actor.role == ENGINE_ROLE or command.kind.startswith(SCOPED_KINDS):
-        return
-    raise NotFound(kind_of(command.on()), name_of(command.on()))
+def unseen(answer: Answer) -> Answer:
+    """The receipt alone, for who may not see the resource (any more): not even whether the work is done."""
+    return msgspec.structs.replace(
+        answer, status=200, on=None, resource=None, version=0, operation=None, problem=None, created=False
+    )
 
 
 def _is_under_way(fleet: Fleet, operation: str | None, on: str | None) -> bool:

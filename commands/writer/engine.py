@@ -10,9 +10,10 @@ through their journals, what stands in the log is folded, and their commands are
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Protocol
 
+import msgspec
 import psycopg
 import structlog
 from prometheus_client import Gauge, Histogram
@@ -23,9 +24,11 @@ from commands.writer import deadlines, ids
 from commands.writer.batch import Batch, Ticket
 from commands.writer.deciding import Context, Decider, ResourceOf
 from commands.writer.gateway import Actor, Answer, Envelope, Item
+from commands.writer.keys import batch_key
 from commands.writer.leader import Leader
 from commands.writer.lookups import LookUps
 from commands.writer.queue import Queue
+from commands.writer.receipts import Known
 from commands.writer.repeats import Repeats
 from commands.writer.waiting import Waiting
 from domain.command import CommandAccepted, CommandRejected
@@ -55,7 +58,19 @@ APPEND_SECONDS = Histogram(
 )
 LOG_POSITION = Gauge("berth_log_position", "Position of the last event that is committed")
 
-ReportProgress = Callable[[ReportOperation], Any]
+
+class Progress(Protocol):
+    """Where what controllers tell of work under way is kept, beside the log. Neither method waits."""
+
+    def note(self, report: ReportOperation) -> None: ...
+
+    def forget(self, operations: Iterable[str]) -> None:
+        """These are over."""
+        ...
+
+    def keep_only(self, operations: Iterable[str]) -> None:
+        """All others are over."""
+        ...
 
 
 class Deposed(Exception):
@@ -72,8 +87,8 @@ class LogLost(Exception):
 class Engine:
     """The writer; implements `Gateway`. Everything runs on one event loop; the fleet belongs to it alone.
 
-    `resource` gives the JSON of a resource; `report_progress` keeps a controller's progress (never an event), and
-    may be None.
+    `resource` gives the JSON of a resource; `progress` keeps a controller's progress (never an event), and may be
+    None; `controllers` are the names of those that there are.
     """
 
     def __init__(
@@ -81,7 +96,8 @@ class Engine:
         conninfo: str,
         *,
         resource: ResourceOf,
-        report_progress: ReportProgress | None = None,
+        progress: Progress | None = None,
+        controllers: Iterable[str] = (),
         admin_token_hash: str | None = None,
         step_timeout_s: int = 600,
         expiry_grace_s: float = deadlines.GRACE_S,
@@ -92,11 +108,17 @@ class Engine:
         self._conninfo = conninfo
         self._leader = Leader(conninfo, on_displaced=self._note_displaced)
         self._reader = LogReader(conninfo)
-        self._decider = Decider(self.fleet, resource=resource, step_timeout_s=step_timeout_s)
+        self._decider = Decider(
+            self.fleet,
+            resource=resource,
+            step_timeout_s=step_timeout_s,
+            controllers=controllers,
+            report_progress=progress.note if progress is not None else None,
+        )
         self._look_ups = LookUps(self._reader, self.fleet, self._decider.receipts, spawn=self._spawn)
-        self._waiting = Waiting()
+        self._waiting = Waiting(self._decider.sees)
         self._repeats = Repeats(self._reader, self._decider)
-        self._report_progress = report_progress
+        self._progress = progress
         self._admin_token_hash = admin_token_hash
         self._expiry_grace_s = expiry_grace_s
         self._queue = Queue()
@@ -167,6 +189,8 @@ class Engine:
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
         self.is_leading, self._is_displaced = True, False
+        if self._progress is not None:
+            self._progress.keep_only(self.fleet.operations)
         if self._admin_token_hash is not None:
             self._spawn(self._begin_with(self._admin_token_hash))
         else:
@@ -262,79 +286,81 @@ class Engine:
         first = envelope.items[0]
         if not self.is_leading:
             raise Unavailable()
-        if isinstance(first.command, ReportOperation) and first.command.outcome == "progress":
-            return [self._progress(first.command, item=first)]
         patience_s = envelope.expires_at - time.time() + envelope.wait_s + ANSWER_GRACE_S
+        actor = self._decider.authenticated(envelope.actor)
+        if actor is not None and actor is not envelope.actor:
+            envelope = msgspec.structs.replace(envelope, actor=actor)
         self._queue.admit(envelope)
         try:
-            known = await self._look_ups.known(envelope, patience_s=patience_s)
+            # Whose token is not good is refused in turn, with all that this was decided upon, but nothing is looked up.
+            known = await self._look_ups.known(envelope, patience_s=patience_s) if actor is not None else {}
+            if not self.is_leading:
+                # What was queued has been answered meanwhile, and this would wait there in vain.
+                raise Unavailable(first.id)
         except BaseException:
             self._queue.let_go(envelope)
             raise
-        context = Context(envelope.actor, envelope.reason, envelope.batch, envelope.dry_run)
-        units = [envelope.items] if envelope.atomic else [(item,) for item in envelope.items]
-        loop = asyncio.get_running_loop()
-        tickets = [
-            Ticket(unit, context, envelope.expires_at, envelope.wait_s, loop.create_future(), known) for unit in units
-        ]
+        tickets = _tickets(envelope, known)
         self._queue.put(tickets)
         self._wake.set()
-        too_late = loop.call_later(patience_s, _give_up, tickets)  # asyncio.timeout takes four times as long
+        # asyncio.timeout takes four times as long
+        too_late = asyncio.get_running_loop().call_later(patience_s, _give_up, tickets)
         answers: list[Answer] = []
         try:
             for ticket in tickets:
                 answers += await ticket.future
         finally:
             too_late.cancel()
+            if (batch := tickets[0].batch) is not None:
+                for ticket in tickets:
+                    ticket.future.cancel()  # of those that nobody waits for now, none is decided
+                self._decider.keys.let_go(batch)
         if not any(answer.replayed for answer in answers):
             return answers
-        return [await self._repeats.complete(answer, wait_s=envelope.wait_s) for answer in answers]
-
-    def _progress(self, command: ReportOperation, *, item: Item) -> Answer:
-        """Progress is no decision: checked against the fleet, kept beside the log."""
-        on = command.on()
-        operation = self.fleet.operation(command.operation)
-        step = operation.current if operation is not None else None
-        is_asked = step is not None and (step.name, step.attempt) == (command.step, command.attempt)
-        if is_asked and self._report_progress is not None:
-            self._report_progress(command)
-        resource, version = self._decider.view(on)
-        return Answer(item.id, 200, self.fleet.position, on, resource, version, command.operation)
+        return [
+            await self._repeats.complete(answer, actor=envelope.actor, wait_s=envelope.wait_s) for answer in answers
+        ]
 
     # ── deciding ──
 
     async def _decide_for_ever(self) -> None:
         in_flight: tuple[Batch, asyncio.Task[None]] | None = None
         batch: Batch | None = None
-        while True:
-            if self._queue and (batch is None or batch.takes(self._queue.first())):
-                batch = batch or Batch(self._decider)
-                self._decide_into(batch)
-                if not batch.answered:  # all had expired; what is empty keeps nobody waiting
+        try:
+            while True:
+                if self._queue and (batch is None or batch.takes(self._queue.first())):
+                    batch = batch or Batch(self._decider)
+                    self._decide_into(batch)
+                    if not batch.answered:  # all had expired; what is empty keeps nobody waiting
+                        batch = None
+                if in_flight is not None and in_flight[1].done():
+                    if not await self._settle(*in_flight, batch):
+                        batch = None
+                    # Each answer's memory goes with the answer, while the processor's cache still holds it.
+                    in_flight = None
+                if in_flight is None and batch is not None and batch.answered:
+                    if batch.rows:
+                        task = asyncio.create_task(self._append(batch))
+                        task.add_done_callback(lambda _: self._wake.set())
+                        in_flight = batch, task
+                        del task
+                    else:
+                        self._release(batch)
                     batch = None
-            if in_flight is not None and in_flight[1].done():
-                flown, task = in_flight
-                in_flight = None
-                if not await self._settle(flown, task, batch):
-                    batch = None
-                del flown, task  # each answer's memory goes with the answer, while the processor's cache still holds it
-            if in_flight is None and batch is not None and batch.answered:
-                if batch.rows:
-                    task = asyncio.create_task(self._append(batch))
-                    task.add_done_callback(lambda _: self._wake.set())
-                    in_flight = batch, task
-                else:
-                    self._release(batch)
-                batch = None
-            if self._is_displaced and in_flight is None and batch is None:
-                # Another was seen to lead. If that is so, nothing of ours is undecided or undone here.
-                self._is_displaced = False
-                await self._regain()
-            if self._queue and (batch is None or batch.takes(self._queue.first())):
-                await asyncio.sleep(0)
-                continue
-            await self._wake.wait()
-            self._wake.clear()
+                if self._is_displaced and in_flight is None and batch is None:
+                    # Another was seen to lead. If that is so, nothing of ours is undecided or undone here.
+                    self._is_displaced = False
+                    await self._regain()
+                if self._queue and (batch is None or batch.takes(self._queue.first())):
+                    await asyncio.sleep(0)
+                    continue
+                await self._wake.wait()
+                self._wake.clear()
+        finally:
+            # Stopped or deposed: nobody will hear of these from here any more.
+            for left in (in_flight[0] if in_flight is not None else None, batch):
+                if left is not None:
+                    left.give_up()
 
     def _decide_into(self, batch: Batch) -> None:
         now, until = time.time(), time.perf_counter() + DECIDE_S_MAX
@@ -413,7 +439,7 @@ class Engine:
                 # Another holds the lock and has not begun: what it writes first tells, or we hold it again.
             except (OutcomeUnknown, psycopg.Error) as again:
                 log.warning("still unknown", base=batch.base, error=str(again).strip())
-                await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(RETRY_S)
 
     def _take_back(self, batch: Batch | None, following: Batch | None) -> None:
         """Undo both batches, the later first, and put their commands back in front of the queue, in their order."""
@@ -433,7 +459,21 @@ class Engine:
             elif not ticket.future.done():
                 ticket.future.set_result(answers)
         self._waiting.tell(batch.ended)
+        if batch.ended and self._progress is not None:
+            self._progress.forget(batch.ended)
         log.debug("batch appended", position=batch.base + len(batch.rows), commands=batch.commands)
+
+
+def _tickets(envelope: Envelope, known: Known) -> list[Ticket]:
+    """What is decided by itself: each command, or all of them."""
+    items, actor = envelope.items, envelope.actor
+    context = Context(actor, envelope.reason, envelope.batch, envelope.dry_run)
+    batch = batch_key(actor.name, items, envelope.batch) if envelope.batch and items[0].fingerprint else None
+    loop = asyncio.get_running_loop()
+    return [
+        Ticket(unit, context, envelope.expires_at, envelope.wait_s, loop.create_future(), known, batch)
+        for unit in ([items] if envelope.atomic else [(item,) for item in items])
+    ]
 
 
 def _give_up(tickets: Sequence[Ticket]) -> None:

@@ -1,6 +1,6 @@
 """How commands reach the writer and answers come back: the same for a writer in this process and for one over NATS."""
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -8,15 +8,19 @@ from commands.model import Command
 
 
 class Actor(msgspec.Struct, frozen=True, gc=False):
-    """Who asks: the token's name, its role, and the tenant that it is confined to (None: everywhere).
+    """Who asks: a name, its role, and the tenant that it is confined to (None: everywhere).
 
-    `source` is the address that the request came from.
+    `source` is the address that the request came from. `origin` says who vouches for the name. Of a `token`, which is
+    all that another process can claim to be, the engine believes nothing but the name: whether it is good, its role
+    and its tenant are what the engine's own fleet says. A `controller` was told apart by its NATS user, which alone
+    may publish on its subject; the `engine` is this very process.
     """
 
     name: str
     role: str
     tenant: str | None = None
     source: str | None = None
+    origin: Literal["token", "controller", "engine"] = "token"
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):

@@ -10,6 +10,7 @@ from eventsourcing.persistence import PersistenceError
 
 from commands.operations import ReportOperation
 from commands.writer.gateway import Actor, Envelope, Item
+from commands.writer.keys import streams_of_batch
 from commands.writer.receipts import Known, Receipts
 from domain.errors import Unavailable
 from domain.fleet import Fleet
@@ -44,15 +45,22 @@ class LookUps:
         streams: list[str] = []
         seen: dict[str, Row | None] = {}
         for item in envelope.items:
-            may_stand = item.key != item.id or envelope.resent
+            actor = envelope.actor.name
+            may_stand = item.command.is_recorded and (item.key != item.id or envelope.resent)
             if may_stand and not self._is_settled_in_memory(item, envelope.actor):
-                streams.append(command_stream(envelope.actor.name, item.key))
+                streams.append(command_stream(actor, item.key))
+                if item.fingerprint and envelope.batch is None:
+                    streams.append(streams_of_batch(actor, item.key)[1])
+            if may_stand and envelope.resent and not item.fingerprint and item.key != item.id:
+                streams.append(command_stream(actor, item.id))  # where a refusal of it would stand
             if item.command.kind.startswith("operation."):
                 on = item.command.on()
                 if on in self._fleet.entries:
                     seen[on] = None
                 else:
                     streams.append(on)
+        if envelope.batch is not None and envelope.items[0].fingerprint:
+            streams += streams_of_batch(envelope.actor.name, envelope.batch)
         if not streams:
             return seen
         if not self._asked:
@@ -84,17 +92,27 @@ class LookUps:
                 await asyncio.sleep(RETRY_S)
 
     async def _ask(self) -> None:
-        await asyncio.sleep(0)
-        while self._asked:
-            asked, self._asked = self._asked, {}
-            try:
-                found = await asyncio.to_thread(self._reader.existing, list(asked))
-            except FAILURES as error:
-                log.warning("look-up failed", error=str(error).strip())
-                for future in asked.values():
+        asked: dict[str, asyncio.Future[Row | None]] = {}
+        try:
+            await asyncio.sleep(0)
+            while self._asked:
+                asked, self._asked = self._asked, {}
+                try:
+                    found = await asyncio.to_thread(self._reader.existing, list(asked))
+                except FAILURES as error:
+                    log.warning("look-up failed", error=str(error).strip())
+                    _refuse(asked)
+                    continue
+                for stream, future in asked.items():
                     if not future.done():
-                        future.set_exception(Unavailable())
-                continue
-            for stream, future in asked.items():
-                if not future.done():
-                    future.set_result(found.get(stream))
+                        future.set_result(found.get(stream))
+        finally:
+            # Stopped: who asked is told so at once.
+            _refuse(asked)
+            _refuse(self._asked)
+
+
+def _refuse(asked: dict[str, "asyncio.Future[Row | None]"]) -> None:
+    for future in asked.values():
+        if not future.done():
+            future.set_exception(Unavailable())

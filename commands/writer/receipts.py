@@ -33,6 +33,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     operation: str | None
     created: bool
     problem: dict[str, Any] | None
+    batch: str | None
 
 
 def receipt_of(recorded: Recorded) -> Receipt:
@@ -48,9 +49,18 @@ def receipt_of(recorded: Recorded) -> Receipt:
             event.operation,
             event.created,
             None,
+            event.batch,
         )
     return Receipt(
-        event.id, recorded.position, recorded.at, event.fingerprint, event.resource, None, False, event.problem
+        event.id,
+        recorded.position,
+        recorded.at,
+        event.fingerprint,
+        event.resource,
+        None,
+        False,
+        event.problem,
+        event.batch,
     )
 
 

@@ -6,8 +6,8 @@ import msgspec
 import structlog
 
 from commands.writer.batch import end_of
-from commands.writer.deciding import Decider
-from commands.writer.gateway import Answer
+from commands.writer.deciding import Decider, unseen
+from commands.writer.gateway import Actor, Answer
 from commands.writer.lookups import FAILURES
 from commands.writer.waiting import ended
 from domain.errors import Unavailable
@@ -26,8 +26,9 @@ class Repeats:
         self._reader = reader
         self._decider = decider
 
-    async def complete(self, answer: Answer, *, wait_s: float) -> Answer:
-        """The answer with the last state of its resource, and for who waits, with the end of its operation.
+    async def complete(self, answer: Answer, *, actor: Actor, wait_s: float) -> Answer:
+        """The answer with the last state of its resource, and for who waits, with the end of its operation; without
+        either for who may not see it any more.
 
         Raises:
             Unavailable: the log could not be read.
@@ -44,7 +45,7 @@ class Repeats:
         except FAILURES as error:
             log.warning("repeat not completed", command=answer.command, error=str(error).strip())
             raise Unavailable(answer.command) from None
-        return answer
+        return answer if self._decider.sees(actor, answer.on) else unseen(answer)
 
     async def _with_end(self, answer: Answer) -> Answer:
         id = answer.operation

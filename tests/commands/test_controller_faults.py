@@ -213,7 +213,7 @@ def test_a_report_on_the_step_of_another(site: Site, before: list[object], opera
     answer = operation(site)
     step, attempt = step_of(site, answer)
     held = accounts(site)
-    refused = report(site, answer, step, attempt, outcome, by=Actor("ipam", "controller"))
+    refused = report(site, answer, step, attempt, outcome, by=Actor("ipam", "controller", origin="controller"))
     assert (refused.problem and refused.problem["code"], accounts(site)) == ("forbidden", held)
     invented = report(site, answer, "vm.reboot", attempt, outcome)
     assert (invented.problem and invented.problem["code"], accounts(site)) == ("conflict", held)

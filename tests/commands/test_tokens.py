@@ -1,8 +1,10 @@
 """Tokens: who can always get in, and that nobody locks everybody out."""
 
 from commands.tokens import hash_of
-from tests.deciding import ADMIN, ENGINE, HOUR_US, Site
+from commands.writer.gateway import Actor
+from tests.deciding import ENGINE, HOUR_US, Site
 
+OWNER = Actor("admin", "admin")
 FIRST, SECOND = hash_of("first"), hash_of("second")
 
 
@@ -54,8 +56,8 @@ def test_the_owner_gets_in_where_others_have_tokens_and_admin_is_not_among_them(
 
 def test_an_administrator_whose_time_is_over_is_not_another_one() -> None:
     site = a_site()
-    site.given("token.create", name="ops", role="admin", expires_at="2026-09-21T15:00:00Z")
+    site.given("token.create", actor=OWNER, name="ops", role="admin", expires_at="2026-09-21T15:00:00Z")
     site.now += 1_000 * HOUR_US
-    assert "last admin" in site.refused("conflict", "token.revoke", token="admin", actor=ADMIN)["detail"]
-    site.given("token.create", name="ops-2", role="admin")
-    site.given("token.revoke", token="admin")
+    assert "last admin" in site.refused("conflict", "token.revoke", token="admin", actor=OWNER)["detail"]
+    site.given("token.create", actor=OWNER, name="ops-2", role="admin")
+    site.given("token.revoke", token="admin", actor=OWNER)

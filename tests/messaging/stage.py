@@ -19,10 +19,12 @@ from commands.writer.engine import Engine
 from commands.writer.gateway import Actor, Answer, Envelope, Gateway, Item
 from messaging.connect import connected
 from projections.rows import resource
+from tests.deciding import make_token
 from workers import embedded
 from workers.settings import Settings
 
 ADMIN = Actor("ann", "admin")
+VM = Actor("vm", "controller", origin="controller")
 
 
 class NatsProcess:
@@ -97,6 +99,7 @@ async def an_engine(conninfo: str, **more: Any) -> AsyncIterator[Engine]:
     engine = Engine(conninfo, resource=resource, **more)
     await engine.start()
     await engine.ready()
+    await make_token(engine, ADMIN)
     try:
         yield engine
     finally:

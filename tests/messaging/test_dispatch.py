@@ -10,7 +10,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from commands.writer.engine import Engine
-from commands.writer.gateway import Actor, Answer
+from commands.writer.gateway import Answer
 from domain.values import from_rfc3339
 from eventlog import checkpoints
 from eventlog.read import LogReader
@@ -19,9 +19,7 @@ from messaging import dispatch, subjects
 from messaging.dispatch import Dispatcher
 from tests.checkpointing import marked
 from tests.conftest import Database
-from tests.messaging.stage import NatsProcess, a_site, a_vm, an_engine, messages, send, until
-
-VM = Actor("vm", "controller")
+from tests.messaging.stage import VM, NatsProcess, a_site, a_vm, an_engine, messages, send, until
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from tests.simulation.loop import STARTED_AT_S, SimulatedLoop
 from tests.simulation.nats_server import Client
 from tests.simulation.postgres import UNSTORABLE
 
+OWNER = Actor("admin", "admin")  # whose token the engines install
 OPERATOR = Actor("ann", "operator")
 PERSON = Actor("eve", "operator")
 TENANTS = ("acme", "payments", "research")
@@ -31,6 +32,9 @@ PATIENCE_S = 20.0
 SENT_KEPT = 200
 NEVER_REACHED = 1_000  # attempts
 
+TOKENS: list[tuple[str, dict[str, Any]]] = [
+    ("token.create", {"name": actor.name, "role": actor.role}) for actor in (OPERATOR, PERSON)
+]
 SITE: list[tuple[str, dict[str, Any]]] = [
     ("tenant.create", {"name": "acme"}),
     ("tenant.create", {"name": "payments", "parent": "acme"}),
@@ -76,9 +80,10 @@ class Customers:
         self.is_over = False
 
     async def ask_for_ever(self, gateway: Gateway) -> None:
-        for kind, body in SITE:
-            while not await self._ask(gateway, self._envelope(OPERATOR, [(kind, body)]), is_patient=True):
-                pass
+        for actor, commands in ((OWNER, TOKENS), (OPERATOR, SITE)):
+            for command in commands:
+                while not await self._ask(gateway, self._envelope(actor, [command]), is_patient=True):
+                    pass
         while not self.is_over:
             await asyncio.sleep(self._chance.expovariate(1 / self._pause_s))
             for _ in range(self._chance.choice([1, 1, 1, 2, 8])):

@@ -182,7 +182,13 @@ class World:
 
     async def _engine(self, name: str) -> None:
         client: Any = nats_server.Client(self.nats)
-        engine = Engine(name, resource=resource, step_timeout_s=self._step_timeout_s, expiry_grace_s=self._grace_s)
+        engine = Engine(
+            name,
+            resource=resource,
+            admin_token_hash="0" * 64,
+            step_timeout_s=self._step_timeout_s,
+            expiry_grace_s=self._grace_s,
+        )
         self.engines[name] = engine
         await engine.start()
         await gateway.serve_commands(client, CELL, engine)

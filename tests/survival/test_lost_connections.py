@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from commands.tokens import hash_of
 from commands.writer.engine import Engine
 from commands.writer.gateway import Actor, Answer, Envelope
 from domain.errors import Unavailable
@@ -45,7 +46,7 @@ async def two_engines(database: Database) -> AsyncIterator[list[Reached]]:
     address = str(server["host"]), int(str(server["port"]))
     with Proxy(*address) as one, Proxy(*address) as other:
         through = [make_conninfo(database.service, host="127.0.0.1", port=proxy.port) for proxy in (one, other)]
-        engines = [Engine(conninfo, resource=resource) for conninfo in through]
+        engines = [Engine(conninfo, resource=resource, admin_token_hash=hash_of("secret")) for conninfo in through]
         for engine in engines:
             await engine.start()
         try:

@@ -11,7 +11,6 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from commands.catalogue import COMMANDS
 from commands.writer import ids
 from commands.writer.engine import Engine, LogLost
 from commands.writer.gateway import Actor, Answer, Envelope, Item
@@ -22,10 +21,11 @@ from eventlog.codec import Row, decode
 from eventlog.read import LogReader
 from projections.rows import resource
 from tests.conftest import Database
+from tests.deciding import Site, make_token
 from tests.proxy import Proxy
 
 ADMIN = Actor("ann", "admin")
-VM_CONTROLLER = Actor("vm", "controller")
+VM_CONTROLLER = Actor("vm", "controller", origin="controller")
 
 
 class Client:
@@ -60,8 +60,7 @@ class Client:
 
     @staticmethod
     def item(kind: str, body: dict[str, Any], *, key: str | None = None, fingerprint: str = "") -> Item:
-        id = ids.uuid7()
-        return Item(id, COMMANDS[kind].model_validate(body), body, key or id, fingerprint)
+        return Site.item(kind, body, key=key, fingerprint=fingerprint)
 
 
 @asynccontextmanager
@@ -69,6 +68,7 @@ async def an_engine(conninfo: str, **more: Any) -> AsyncIterator[Client]:
     engine = Engine(conninfo, resource=resource, **more)
     await engine.start()
     await engine.ready()
+    await make_token(engine, ADMIN)
     try:
         yield Client(engine)
     finally:
@@ -76,6 +76,7 @@ async def an_engine(conninfo: str, **more: Any) -> AsyncIterator[Client]:
 
 
 async def a_stocked_engine(client: Client, *, hosts: int = 4, cpu: int = 16, quota: int = 1000) -> None:
+    await make_token(client.engine, ADMIN)
     answers = [
         await client.send("tenant.create", name="acme"),
         await client.send("tenant.create", name="payments", parent="acme"),
@@ -453,14 +454,16 @@ async def test_a_repeated_deletion_shows_the_last_state_again(database: Database
         assert made.resource == first.resource
 
 
-async def test_a_refusal_that_is_too_large_to_be_kept_is_still_answered(database: Database) -> None:
+async def test_a_refusal_that_is_too_large_is_recorded_without_its_request(database: Database) -> None:
     async with an_engine(database.service) as client:
         long = msgspec.structs.replace(
             client.item("tenant.delete", {"tenant": "acme"}), request={"text": "x" * 300_000}
         )
         (refused,) = await client.engine.submit(Envelope(ADMIN, (long,), time.time() + 30.0))
-        assert (refused.problem["code"], refused.position) == ("validation", 0)
+        assert (refused.problem["code"], refused.position) == ("not_found", client.engine.fleet.position)
         assert (await client.send("tenant.create", name="acme")).status == 201
+    (recorded,) = (decode(row).event for row in rows_of(database) if row.topic == "command.rejected")
+    assert (recorded.problem["code"], recorded.request) == ("not_found", {})
 
 
 async def test_keys_that_cannot_be_looked_up_are_unavailable_in_time(database: Database) -> None:

@@ -9,11 +9,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from commands.writer.engine import Engine
-from commands.writer.gateway import Actor, Envelope
+from commands.writer.gateway import Envelope
 from domain.errors import Unavailable
 from domain.invariants import violations
 from projections.rows import resource
-from tests.commands.writer.test_engine import Client, a_stocked_engine, a_vm, an_engine, folded, rows_of
+from tests.commands.writer.test_engine import ADMIN, Client, a_stocked_engine, a_vm, an_engine, folded, rows_of
 from tests.conftest import Database
 from tests.proxy import Proxy
 
@@ -102,7 +102,7 @@ async def test_a_leader_whose_last_command_had_expired_steps_down_all_the_same(d
             await a_stocked_engine(paused)
             item = Client.item("vm.provision", a_vm("too-late"))
             with pytest.raises(Unavailable):
-                await paused.engine.submit(Envelope(Actor("admin", "admin"), (item,), time.time() - 0.1))
+                await paused.engine.submit(Envelope(ADMIN, (item,), time.time() - 0.1))
             proxy.hold_answers()
             await until(lambda: standby.engine.is_leading)
             proxy.release()
