@@ -1,12 +1,25 @@
 """A problem of the API as lines for a person: what, what to do about it, then the facts that the sentence rests on."""
 
+from string import Formatter
 from typing import Any
 
 from cli import tables, terminal, units
 from cli.tables import Table
 
 # Shown by the first two lines, or of no use to a person.
-QUIET = ("type", "title", "status", "detail", "code", "instance", "command", "did_you_mean", "name", "kind", "resource")
+QUIET = {"type", "title", "status", "detail", "code", "instance", "command", "did_you_mean", "name", "kind", "resource"}
+QUIET |= {"index"}  # the place of a command in a request that the CLI made
+# code: what one can do about it with this command line, where the problem's own fields fill the blanks.
+NEXT = {
+    "forbidden": "`berth whoami` shows your role and scope",
+    "suspended": "`berth resume {tenant}` lifts it",
+    "no_quota": "`berth set quota {group} {tenant} --cpu N` gives it one",
+    "below_use": "with --force, where the verb has it, what runs stays and is over the limit",
+    "protected": "protection is lifted with `berth set vm TENANT/VM --no-protected`, or in the file that you apply",
+    "operation_failed": "`berth describe operation {operation}` shows its steps",
+    "invalid_state": "`berth describe operation {operation}` shows what is under way",
+    "version_mismatch": "repeat it: what is there now is read first",
+}
 
 
 def lines(problem: dict[str, Any]) -> list[str]:
@@ -33,10 +46,20 @@ def lines(problem: dict[str, Any]) -> list[str]:
                 "say who you are: `berth login URL`, BERTH_TOKEN, or --token-file FILE",
             ]
         )
+    shown += _indented(_next(code, problem))
     command = problem.get("command")
     if command and problem.get("instance"):  # without it, it only has a number: nothing of it is kept
         shown += _indented([f"recorded as command {_text(command)}"])
     return shown
+
+
+def _next(code: str, problem: dict[str, Any]) -> list[str]:
+    wanted = NEXT.get(code)
+    if wanted is None:
+        return []
+    blanks = {name for _, name, _, _ in Formatter().parse(wanted) if name}
+    values = {name: _text(problem[name]) for name in blanks if isinstance(problem.get(name), str)}
+    return [wanted.format(**values)] if len(values) == len(blanks) else []
 
 
 def _shortfalls(field: str, value: Any) -> list[str]:
@@ -94,7 +117,13 @@ def _groups(field: str, value: Any) -> list[str]:
 
 
 def _plain(field: str, value: Any) -> list[str]:
-    return [f"{field.replace('_', ' ')}: {tables.cell(value, human=True)}"]
+    """Any other fact, those of codes that are younger than this too: entries as a table, a mapping as pairs."""
+    title = field.replace("_", " ")
+    if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+        fields = list(dict.fromkeys(name for entry in value for name in entry))
+        table = tables.of_fields(value, fields, human=True)
+        return [f"{terminal.printable(title)}:", *_indented(tables.text_lines(table))]
+    return [f"{terminal.printable(title)}: {tables.cell(value, human=True, field=field)}"]
 
 
 FIELDS = {

@@ -21,6 +21,7 @@ DELETABLE = (kinds.TENANT, kinds.RACK, kinds.GROUP, kinds.HOST, kinds.QUOTA, kin
 @click.option("--limit", "more", type=options.assignment, multiple=True, metavar="CLASS=N", help="Any class or count.")
 @click.option("--unlimited", is_flag=True, help="No limit in any class: the quota is access alone.")
 @click.option("--force", is_flag=True, help="Even below what is used now; the tenant is over quota then.")
+@click.option("--protected/--no-protected", default=None, help="Refuse to delete a VM, or allow it again.")
 @options.write
 @click.pass_obj
 def set_(
@@ -35,14 +36,26 @@ def set_(
     more: tuple[tuple[str, int], ...],
     unlimited: bool,
     force: bool,
+    protected: bool | None,
 ) -> None:
-    """Set a quota: berth set quota GROUP TENANT --cpu 64 --memory 256GiB.
+    """Set a quota's limits, or a VM's protection.
+
+    \b
+    berth set quota GROUP TENANT --cpu 64 --memory 256GiB
+    berth set vm TENANT/VM --protected
 
     The limits are replaced as a whole: a class that is not named is unlimited, and 0 forbids it.
     """
-    kinds.find(kind, among=(kinds.QUOTA,))
+    of = kinds.find(kind, among=(kinds.QUOTA, kinds.VM))
     name = "/".join(names)
     limits = options.resources(cpu, memory, storage, gpu, (*more, *((("vms", vms),) if vms is not None else ())))
+    if of is kinds.VM:
+        if protected is None or limits or unlimited or force:
+            raise click.UsageError("of a VM --protected or --no-protected is set; its amounts change with berth resize")
+        answer = session.command("PATCH", kinds.path(of, name), {"protected": protected})
+        return session.tell("protected" if protected else "no longer protected", of, name, answer)
+    if protected is not None:
+        raise click.UsageError("a quota has no protection")
     if unlimited == bool(limits):
         raise click.UsageError("say at least one limit (--cpu, --memory, --limit class=n …), or --unlimited")
     body: dict[str, Any] = {"limits": limits, **({"force": True} if force else {})}

@@ -143,6 +143,7 @@ def host(
 @click.option(
     "--where-label", multiple=True, metavar="KEY=VALUE", help="Only on hosts with this label; may be repeated."
 )
+@click.option("--protected", is_flag=True, help="Refuse to delete it until the protection is lifted.")
 @click.option("--rule", "rule_texts", multiple=True, metavar="TYPE:SET:LEVEL[:N]", help=rules.HELP)
 @described
 @options.write_and_wait
@@ -159,6 +160,7 @@ def vm(
     more: tuple[tuple[str, int], ...],
     where_label: tuple[str, ...],
     rule_texts: tuple[str, ...],
+    protected: bool,
     **given: Any,
 ) -> None:
     """Ask for a VM: it is placed at once or refused with the reasons."""
@@ -175,6 +177,8 @@ def vm(
         raise click.UsageError("say what the VM needs: --cpu, --memory, --storage, --gpu or --resource class=n")
     if where:
         body["where"] = where
+    if protected:
+        body["protected"] = True
     if rule_texts:
         body["rules"] = [rules.parse(text) for text in rule_texts]
     _create(session, kinds.VM, name, body, short_name=vm_name)

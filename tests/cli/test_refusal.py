@@ -1,6 +1,10 @@
 """A refusal reads as a person wants to read it."""
 
-from cli import refusal
+from typing import Any
+
+import pytest
+
+from cli import refusal, terminal
 
 
 def test_no_capacity_says_why_how_near_and_what_else() -> None:
@@ -106,3 +110,88 @@ def test_only_what_was_recorded_is_said_to_be() -> None:
     problem = {"title": "Conflict", "code": "conflict", "command": "c1"}
     assert refusal.lines(problem) == ["berth: Conflict"]
     assert refusal.lines({**problem, "instance": "/v1/commands/c1"})[-1] == "  recorded as command c1"
+
+
+PROBLEMS: dict[str, dict[str, Any]] = {
+    "malformed": {"errors": [{"field": "", "message": "is no JSON"}]},
+    "validation": {"errors": [{"field": "/cpu", "message": "must be whole"}]},
+    "unauthenticated": {},
+    "forbidden": {"permission": "vm.create"},
+    "not_found": {"kind": "group", "name": "sdt", "did_you_mean": "std"},
+    "method_not_allowed": {},
+    "too_large": {"limit": 65536},
+    "unsupported_media_type": {},
+    "already_exists": {"name": "a", "used_by": ["vm/t/a"]},
+    "in_use": {"name": "a", "used_by": ["vm/t/a", "vm/t/b"]},
+    "conflict": {"name": "a"},
+    "invalid_state": {"state": "deleting", "allowed": ["active"], "operation": "op-1"},
+    "quota_exceeded": {
+        "tenant": "a",
+        "group": "g",
+        "shortfalls": [
+            {"resource": "cpu", "limit": 4, "used": 4, "requested": 1, "short": 1, "tenant": "a", "group": "g"}
+        ],
+    },
+    "no_quota": {"tenant": "a", "group": "g", "groups": ["h"]},
+    "no_capacity": {
+        "group": "g",
+        "requested": {"cpu": 4},
+        "considered": 2,
+        "reasons": [{"reason": "state", "hosts": 2}],
+        "nearest": None,
+        "largest_fit": None,
+        "alternatives": [],
+        "pool": "w",
+        "wanted": 3,
+        "placed": 1,
+    },
+    "protected": {"name": "t/a"},
+    "incompatible": {"conflicts": [{"subject": "cni", "needs": "1.30", "has": "1.28"}], "path": ["1.29", "1.30"]},
+    "no_address": {
+        "network": "n",
+        "prefixes": [{"name": "10.0.0.0/24", "usable": 250, "used": 250, "reserved": 0, "quarantined": 0}],
+    },
+    "unreachable": {"from": "network/n", "needs": "pool/p"},
+    "policy": {"policy": "wipe", "needs": "a reason"},
+    "plan_changed": {"difference": [{"host": "h1", "was": "idle", "is": "busy"}]},
+    "below_use": {"would_break": [{"kind": "quota", "name": "g/a", "resource": "cpu", "limit": 1, "used": 4}]},
+    "suspended": {"tenant": "a"},
+    "operation_failed": {"operation": "op-1", "step": "vm.create", "reason": "no image", "resource": {"name": "a"}},
+    "version_mismatch": {"version": 9},
+    "idempotency_mismatch": {"command": "c-1"},
+    "rate_limited": {},
+    "unavailable": {"command": "c-1"},
+    "internal": {},
+    "aborted": {"index": 3},
+    "of_tomorrow": {"facts": [{"one": 1, "two": None}], "more": {"a": 1}},
+}
+
+
+@pytest.mark.parametrize("code", PROBLEMS)
+def test_every_code_reads_as_sentences_and_facts(code: str) -> None:
+    """What to do next (the detail) is always there, and no fact is dropped or printed as a program's data."""
+    facts = PROBLEMS[code]
+    problem = {"title": code, "status": 409, "code": code, "detail": "Do this next.", **facts}
+    lines = refusal.lines(problem)
+    text = "\n".join(lines)
+    assert lines[0].startswith("berth: ")
+    assert ("Do this next." in text) == (code != "unauthenticated")
+    assert all(line == terminal.printable(line) for line in lines)
+    assert not set("{}[]'") & set(text.replace("'berth", ""))
+    said = {name: value for name, value in facts.items() if name not in refusal.QUIET and value not in (None, [])}
+    for name, value in said.items():
+        leaves = (
+            [leaf for entry in value for leaf in entry.values()]
+            if isinstance(value, list) and isinstance(value[0], dict)
+            else [value]
+            if not isinstance(value, list | dict)
+            else list(value)
+        )
+        assert all(str(leaf) in text for leaf in leaves if leaf is not None), (name, text)
+
+
+def test_what_one_types_next_is_said_with_its_names() -> None:
+    assert refusal.lines({"code": "suspended", "tenant": "corp"})[-1] == "  `berth resume corp` lifts it"
+    granted = refusal.lines({"code": "no_quota", "group": "g", "tenant": "a"})
+    assert granted[-1] == "  `berth set quota g a --cpu N` gives it one"
+    assert "describe" not in "".join(refusal.lines({"code": "invalid_state", "state": "deleting"}))
