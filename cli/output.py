@@ -42,6 +42,8 @@ def entries(
 ) -> None:
     """Print entries that are no resources (audit, events); a table shows `fields`, the other forms everything."""
     if form in ("table", "wide", "name"):
+        if not items and terminal.for_a_person():
+            return terminal.say("none found", err=True)
         table = tables.of_fields(items, fields, human=terminal.for_a_person(), yields=yields)
         tables.show(table, headers=headers, wide=form == "wide")
     else:

@@ -57,11 +57,18 @@ def cell(value: Any, *, human: bool, field: str = "") -> str:
             return str(len(value))
         return (" > " if field == "path" else ", ").join(cell(entry, human=human) for entry in value)
     if isinstance(value, dict):
-        pairs = ((name, units.human(value[name], name) if human else cell(value[name], human=False)) for name in value)
-        return ", ".join(f"{printable(name)}={printable(str(shown))}" for name, shown in pairs)
+        return ", ".join(_pair(name, entry, human=human) for name, entry in value.items())
     if human and isinstance(value, str) and (field == "at" or field.endswith("_at")):
         return short_time(value, today=datetime.now(UTC).date())
     return printable(str(value))
+
+
+def _pair(name: str, value: Any, *, human: bool) -> str:
+    """`memory=4 GiB` for a person, `memory_mib=4096` in a pipe."""
+    if not human or isinstance(value, dict | list):
+        return f"{printable(name)}={cell(value, human=human)}"
+    title = units.title(name) if isinstance(value, int) else name
+    return f"{printable(title)}={printable(units.human(value, name))}"
 
 
 def short_time(text: str, *, today: date) -> str:
@@ -150,10 +157,11 @@ def show(table: Table, *, headers: bool = True, wide: bool = False) -> None:
         return
     if not table.rows:
         return
-    fitted = table if wide else fit(table, terminal.columns())
-    lines = text_lines(fitted._replace(titles=[_heading(title) for title in fitted.titles]))
-    terminal.say("\n".join(lines if headers else lines[1:]))
-    if hidden := [title for title in table.titles if title not in fitted.titles]:
+    parts = sections(table, terminal.columns()) if wide else [fit(table, terminal.columns())]
+    for number, part in enumerate(parts):
+        lines = text_lines(part._replace(titles=[_heading(title) for title in part.titles]))
+        terminal.say("\n".join([*([""] if number else []), *(lines if headers else lines[1:])]))
+    if not wide and (hidden := [title for title in table.titles if title not in parts[0].titles]):
         terminal.say(f"(no room for: {', '.join(hidden)}; `-o wide` shows all)", err=True)
 
 
@@ -176,12 +184,28 @@ def fit(table: Table, columns: int) -> Table:
     for index in kept:
         more = min(spare, natural[index] - least[index])
         cells[index], spare = least[index] + more, spare - more
+    rows = [
+        [terminal.cut(text, cells[index]) if index in table.cut else text for index, text in enumerate(row)]
+        for row in table.rows
+    ]
+    return _only(table._replace(rows=rows), kept)
+
+
+def sections(table: Table, columns: int) -> list[Table]:
+    """All columns of the table, in as many tables below each other as it takes; each begins with the first column."""
+    cells = [max(width(row[index]) for row in [table.titles, *table.rows]) for index in range(len(table.titles))]
+    found: list[list[int]] = [[0]]
+    for index in range(1, len(cells)):
+        if len(found[-1]) > 1 and _total(cells, [*found[-1], index]) > columns:
+            found.append([0])
+        found[-1].append(index)
+    return [_only(table, kept) for kept in found]
+
+
+def _only(table: Table, kept: Sequence[int]) -> Table:
     return Table(
         [table.titles[index] for index in kept],
-        [
-            [terminal.cut(row[index], cells[index]) if index in table.cut else row[index] for index in kept]
-            for row in table.rows
-        ],
+        [[row[index] for index in kept] for row in table.rows],
         frozenset(at for at, index in enumerate(kept) if index in table.numeric),
     )
 

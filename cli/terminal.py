@@ -82,6 +82,19 @@ def cut(text: str, cells: int) -> str:
     return text
 
 
+def fold(line: str, cells: int) -> list[str]:
+    """`line` in lines of so many cells, broken at spaces where there are any; what follows the first is indented."""
+    indent = " " * min(len(line) - len(line.lstrip()) + 4, cells // 2)
+    found = []
+    while width(line) > cells:
+        room = len(cut(line, cells + 1)) - 1
+        at = line.rfind(" ", len(indent) + 1, room + 1)
+        head, line = (line[:room], line[room:]) if at < 0 else (line[:at], line[at + 1 :])
+        found.append(head.rstrip())
+        line = indent + line.lstrip()
+    return [*found, line]
+
+
 def run(command: Callable[[], object]) -> int:
     """Run a whole call of `berth`, say what went wrong, and answer with its exit code."""
     for stream in (sys.stdout, sys.stderr):

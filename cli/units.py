@@ -48,6 +48,8 @@ def duration_s(text: str) -> float:
 
 def human(value: Any, resource_class: str) -> str:
     """An amount with the unit in which a person thinks of it; other values as they are."""
+    if isinstance(value, float):
+        return f"{value:g}"
     if not isinstance(value, int) or isinstance(value, bool):
         return "–" if value is None else str(value)
     if resource_class.endswith("_mib"):

@@ -64,6 +64,8 @@ def list_(session: Session) -> None:
         }
         for name, entry in sorted(saved.contexts.items())
     ]
+    if not items:
+        return terminal.say("no context is saved; `berth login URL` saves one", err=True)
     if session.form == "name":
         return terminal.say("\n".join(saved.contexts))
     output.entries(items, ("name", "url", "token", "in_use"), form=session.form, headers=session.headers)

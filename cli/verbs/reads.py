@@ -36,6 +36,9 @@ def _filters(function: Any) -> Any:
     flags = [
         *(click.option(f"--{name}", metavar="NAME", help=f"Only those of this {name}.") for name in FILTER_FLAGS),
         click.option("--over/--not-over", default=None, help="Only quotas whose use is over their limit (or is not)."),
+        click.option(
+            "--rules-broken/--no-rules-broken", default=None, help="Only VMs with (or without) a broken rule."
+        ),
         click.option("--target", metavar="KIND/NAME", help="Only operations on this."),
         click.option("--operation-kind", "kind_", metavar="KIND", help="Only operations of this kind."),
         click.option("--state", multiple=True, metavar="STATE", help="Only in this state; may be repeated."),
@@ -123,14 +126,18 @@ def describe(session: Session, kind: str, name: str) -> None:
     resource = session.read(of, name).json()
     if session.is_structured:
         return output.data(resource, form=session.form, headers=session.headers)
-    for line in description.lines(of, resource):
-        terminal.say(line)
+    _say(description.lines(of, resource))
     operation = resource.get("operation")
     if isinstance(operation, str) and operation:
         running = session.read(kinds.OPERATION, operation).json()
-        terminal.say(f"\nOperation {operation}")
-        for line in description.lines(kinds.OPERATION, running):
-            terminal.say(f"  {line}")
+        _say(["", f"Operation {operation}", *(f"  {line}" for line in description.lines(kinds.OPERATION, running))])
+
+
+def _say(lines: list[str]) -> None:
+    """A person's lines fit the terminal, without a word broken."""
+    if terminal.for_a_person():
+        lines = [part for line in lines for part in terminal.fold(line, terminal.columns())]
+    terminal.say("\n".join(lines))
 
 
 @click.command()
@@ -168,8 +175,7 @@ def explain(session: Session, kind: str, name: str) -> None:
     found = session.get(f"/v1/explain/vms/{tenant}/{vm}").json()
     if session.is_structured:
         return output.data(found, form=session.form, headers=session.headers)
-    for line in description.value_lines(found):
-        terminal.say(line)
+    _say(description.value_lines(found))
 
 
 @click.command()

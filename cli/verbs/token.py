@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from cli import terminal
 from cli.connection import Connection
 from cli.errors import Failed, Refused, Unreachable
 
@@ -37,14 +38,14 @@ def reset(name: str, data: str | None) -> None:
     _write(file, secret)
     url = _url(directory)
     if url is None:
-        click.echo(f"The new token is in {file}. Berth does not run there; the token works from the next start on.")
+        terminal.say(f"The new token is in {file}. Berth does not run there; the token works from the next start on.")
         return
     if not _is_accepted(url, secret):
         raise Failed(
             f"The new token is in {file}, but {url} did not take it within {ACCEPTED_S_MAX:g} s. It does as soon as an "
             f"engine leads; see {directory / 'log'}."
         )
-    click.echo(f"The new token is in {file}, and works: export BERTH_TOKEN=$(cat {file})")
+    terminal.say(f"The new token is in {file}, and works: export BERTH_TOKEN=$(cat {file})")
 
 
 def _write(file: Path, secret: str) -> None:

@@ -3,6 +3,8 @@
 from datetime import date
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cli import kinds, tables, terminal, units
 from cli.tables import Table
@@ -166,3 +168,24 @@ def test_csv_writes_a_list_of_things_as_json() -> None:
         "addresses": "10.0.0.1 10.0.0.2",
         "path": "",
     }
+
+
+@pytest.mark.parametrize("columns", [50, 80, 120])
+def test_a_wide_table_shows_every_column_in_sections_that_fit(columns: int) -> None:
+    table = wide_rows(3)
+    found = tables.sections(table, columns)
+    assert all(max(map(terminal.width, tables.text_lines(part))) <= columns for part in found)
+    assert [title for part in found for title in part.titles[1:]] == table.titles[1:]
+    assert {part.rows[0][0] for part in found} == {"tpe1-row07-rack12-unit33"}
+
+
+@given(st.text(alphabet=st.sampled_from("ab 支\u0301-"), max_size=120), st.integers(4, 60))
+def test_a_folded_line_fits_and_loses_nothing_but_spaces(line: str, cells: int) -> None:
+    folded = terminal.fold(line, cells)
+    assert all(terminal.width(part) <= cells for part in folded)
+    assert "".join(folded).replace(" ", "") == line.replace(" ", "")
+
+
+def test_words_are_not_broken_and_what_follows_is_indented() -> None:
+    line = "  description: General workload, packed tightly"
+    assert terminal.fold(line, 32) == ["  description: General workload,", "      packed tightly"]
