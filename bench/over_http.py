@@ -1,4 +1,5 @@
-"""`POST /v1/vms` with the engine in the API's one process, beside a FastAPI no-op POST: same client, same run.
+"""`POST /v1/vms` with the engine in the API's one process, beside a FastAPI no-op POST; and with it in a process of its
+own, as `berth up` runs it, beside the former: same client, same run.
 
 No other process of Berth runs meanwhile: controllers' reports and the projector are part of the whole system's figure.
 """
@@ -11,7 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bench import engine, load
 from bench.load import Answered
 from bench.row import Row
 from bench.servers import Servers
+from bench.servers import running as servers_running
 from bench.site import a_vm
 from eventlog.read import LogReader
 from projections import projector
@@ -33,25 +35,40 @@ CONNECTIONS = 32
 HOSTS = 1_000
 BATCH, BATCH_CONNECTIONS = 100, 4
 TARGET_RATIO, TARGET_P99_MS = 0.65, 50.0
+TARGET_APART_RATIO = 0.9
 START_S_MAX = 30.0
 ITEMS_MAX = 1_000
 
-Pair = tuple[Answered, Answered]  # ours, the no-op's
+Pair = tuple[Answered, Answered]  # ours, the no-op's; or with the engine apart, and not
 
 
 def measure(servers: Servers, *, is_short: bool) -> list[Row]:
     """With 32 connections, with one, and by batches: each in turn with the no-op, so that all meet the same machine."""
     rounds, requests = (1, 200) if is_short else (5, 2_000)
     many, one, batched = list[Pair](), list[Pair](), list[float]()
-    with an_api(servers) as (port, token, _), a_noop(servers) as noop_port:
-        stock(port, token, hosts=100 if is_short else HOSTS)
+    many_apart, one_apart = list[Pair](), list[Pair]()
+    with (
+        an_api(servers) as (port, token, _),
+        servers_running() as others,
+        an_api(others, has_engine=False) as (apart_port, apart_token, _),
+        a_noop(servers) as noop_port,
+    ):
+        for at, by in ((port, token), (apart_port, apart_token)):
+            stock(at, by, hosts=100 if is_short else HOSTS)
         numbers = iter(range(10**9))
         for round in range(rounds + 1):
-            for pairs, connections, count in ((many, CONNECTIONS, requests), (one, 1, requests // 4)):
-                sent = [post(a_vm(next(numbers)), token) for _ in range(count)]
-                noop, berth = (load.run(at, sent, connections=connections) for at in (noop_port, port))
+            for pairs, pairs_apart, connections, count in (
+                (many, many_apart, CONNECTIONS, requests),
+                (one, one_apart, 1, requests // 4),
+            ):
+                vms = [a_vm(next(numbers)) for _ in range(count)]
+                noop, berth, apart = (
+                    load.run(at, [post(vm, by) for vm in vms], connections=connections)
+                    for at, by in ((noop_port, token), (port, token), (apart_port, apart_token))
+                )
                 if round:  # the first warms all up
                     pairs.append((berth, noop))
+                    pairs_apart.append((apart, berth))
             sent = [batch([next(numbers) for _ in range(BATCH)], token) for _ in range(max(4, requests // BATCH))]
             answered = load.run(port, sent, connections=BATCH_CONNECTIONS)
             if round:
@@ -67,13 +84,29 @@ def measure(servers: Servers, *, is_short: bool) -> list[Row]:
         Row(name, figure.per_s, "/s", f"≥ {TARGET_RATIO} × no-op POST", is_fast, baseline.per_s, ratio),
         Row(f"{name}, p99", p99_ms, "ms", f"< {TARGET_P99_MS:g} ms", is_quick, baseline.p99_ms, p99_ratio),
         Row("POST /v1/vms, 1 connection", alone.per_s, "/s", "none", True, noop_alone.per_s, _ratio(one)),
+        *_rows_apart(many_apart, one_apart),
         Row(f"POST /v1/commands by {BATCH}, commands", per_s, "/s", "none", True, figure.per_s, per_s / figure.per_s),
     ]
 
 
+def _rows_apart(many: list[Pair], one: list[Pair]) -> list[Row]:
+    """What it costs a command that the engine is a process of its own."""
+    figure, baseline = (_median([pair[n] for pair in many]) for n in (0, 1))
+    alone, alone_baseline = (_median([pair[n] for pair in one]) for n in (0, 1))
+    name, ratio = "POST /v1/vms, engine in a process of its own", _ratio(many)
+    target, is_cheap = f"≥ {TARGET_APART_RATIO} × in the API's process", ratio >= TARGET_APART_RATIO
+    p99_ratio = figure.p99_ms / baseline.p99_ms
+    return [
+        Row(name, figure.per_s, "/s", target, is_cheap, baseline.per_s, ratio),
+        Row(f"{name}, p99", figure.p99_ms, "ms", "none", True, baseline.p99_ms, p99_ratio),
+        Row(f"{name}, 1 connection", alone.per_s, "/s", "none", True, alone_baseline.per_s, _ratio(one)),
+    ]
+
+
 @contextmanager
-def an_api(servers: Servers) -> Iterator[tuple[int, str, int]]:
-    """One API process with the engine in it: its port, the admin's token, which it already knows, and its id."""
+def an_api(servers: Servers, *, has_engine: bool = True) -> Iterator[tuple[int, str, int]]:
+    """One API process with the engine in it, or beside it: its port, the admin's token, which it already knows, and its
+    id."""
     port, token = free_port(), f"berth_{secrets.token_urlsafe(32)}"
     token_file = servers.data / "admin.token"
     token_file.write_text(token)
@@ -85,8 +118,14 @@ def an_api(servers: Servers) -> Iterator[tuple[int, str, int]]:
         nats=servers.nats.url,
         nats_credentials=servers.nats.credentials["api"],
         admin_token_file=token_file,
+        engine="local" if has_engine else "remote",
+        engine_sockets=() if has_engine else (servers.data / "engine.sock",),
     )
-    with _process(["-m", "workers", "api"], servers.data / "api.log", **settings.environment()) as pid:
+    with ExitStack() as stack:
+        if not has_engine:
+            of_engine = msgspec.structs.replace(settings, nats_credentials=servers.nats.credentials["engine"])
+            stack.enter_context(_worker("engine", of_engine))
+        pid = stack.enter_context(_worker("api", settings))
         _await(port, "/healthz", token)
         # Tokens are looked up in the read model once; from then on the process has them in memory.
         project(servers)
@@ -109,6 +148,10 @@ def a_noop(servers: Servers) -> Iterator[int]:
     with _process(["-m", "bench.noop", str(port)], servers.data / "noop.log"):
         _await(port, "/openapi.json", "")
         yield port
+
+
+def _worker(name: str, settings: Settings) -> AbstractContextManager[int]:
+    return _process(["-m", "workers", name], settings.data / f"{name}.log", **settings.environment())
 
 
 @contextmanager

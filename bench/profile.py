@@ -204,7 +204,7 @@ def system(per_s: float) -> list[Profile]:
         requests = (over_http.post(a_vm(n), platform.token) for n in itertools.count())
         whole.step(platform, requests, per_s=per_s, seconds=3.0)
         pids = platform.pids()
-        ours = ("api", "projector", "relay", "dispatcher", "controller")
+        ours = ("api", "engine", "projector", "relay", "dispatcher", "controller")
         with sampled({name: pids[name] for name in ours}, lambda: int(per_s * seconds)) as profiles:
             held = whole.step(platform, requests, per_s=per_s, seconds=seconds)
     show_processes(held)

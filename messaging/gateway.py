@@ -3,10 +3,11 @@
 import asyncio
 import hashlib
 import re
+import sys
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import nats.errors
@@ -15,21 +16,29 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import ValidationError
 
-from commands.catalogue import COMMANDS
 from commands.operations import ReportOperation
 from commands.writer import ids
-from commands.writer.gateway import Actor, Answer, Envelope, Gateway, Item
+from commands.writer.gateway import Actor, Answer, Envelope, Item
 from domain.errors import DomainError, Malformed, TooLarge, Unavailable, Validation
 from eventlog.tasks import end_tasks
 from messaging import subjects
 from messaging.connect import settled
+from messaging.wire import (
+    NOT_UNDERSTOOD,
+    UNAVAILABLE,
+    Answers,
+    Reply,
+    Served,
+    decode_reply,
+    from_the_wire,
+    on_the_wire,
+)
 
 CONCURRENT_MAX = 20_000
 ANSWER_GRACE_S = 2.0
 NO_ENGINE_PATIENCE_S, NO_ENGINE_RETRY_S = 5.0, 0.1
 RESEND_S, RESEND_S_MAX = 0.5, 8.0
 TAKE_OVER_S = 3.0  # a standby leads within this time
-ANSWERS_MAX = 10_000
 REPORT_PATIENCE_S = 30.0
 REPORT_BYTES_MAX = 128 * 1024  # it is kept in the audit, whose events have at most 256 KiB
 ERRORS_MAX, NAME_CHARACTERS_MAX = 50, 200  # that are told, and of a field's name
@@ -37,60 +46,21 @@ KEY = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 log = structlog.get_logger()
 
-
-class _Item(msgspec.Struct, frozen=True):
-    id: str
-    kind: str
-    fields: msgspec.Raw
-    request: dict[str, Any]
-    key: str
-    fingerprint: str
-    if_match: int | None
-    create_only: bool
-
-
-class _Envelope(msgspec.Struct, frozen=True):
-    """An envelope on the wire: commands as their names and fields. Of the actor nothing travels but the token's name
-    and the address: role and tenant are looked up by the engine, and nobody can claim to be more than a token."""
-
-    token: str
-    source: str | None
-    items: list[_Item]
-    expires_at: float
-    atomic: bool
-    dry_run: bool
-    reason: str | None
-    wait_s: float
-    batch: str | None
-    resent: bool
-
-
-class _Reply(msgspec.Struct, frozen=True):
-    """Answers, or none of them: `unavailable` with the first command's id."""
-
-    answers: list[Answer]
-    unavailable: bool = False
-    command: str | None = None
-
-
 _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
-_decode_reply = msgspec.json.Decoder(_Reply).decode
-
-
-class Served(Gateway, Protocol):
-    """An engine that is served to others. One that does not lead is silent: whoever does answers."""
-
-    is_leading: bool
 
 
 class RemoteGateway:
     """Implements `Gateway` by asking the engines of a cell, of which the one that leads answers."""
 
+    is_leading = True  # which is told, like what room there is, when it is asked
+
     def __init__(self, client: Client, cell: str) -> None:
         self._client = client
         self._subject = subjects.of_commands(cell)
+
+    def room_for(self, actor: Actor) -> int:
+        return sys.maxsize
 
     async def submit(self, envelope: Envelope) -> list[Answer]:
         patience_s = max(0.0, envelope.expires_at - time.time()) + envelope.wait_s + ANSWER_GRACE_S
@@ -108,68 +78,59 @@ class RemoteGateway:
             raise Unavailable(reply.command)
         return reply.answers
 
-    async def _ask(self, envelope: Envelope, asked: "set[asyncio.Task[Msg]]", *, patience_s: float) -> _Reply:
+    async def _ask(self, envelope: Envelope, asked: "set[asyncio.Task[Msg]]", *, patience_s: float) -> Reply:
         """The first answer. Silence may be a lost message, or a leader that is dead: then it is sent again, which is
-        safe, since a command's id is in the log once at most."""
+        safe, since a command's id is in the log once at most.
+
+        What is sent again goes to one engine by its name, which the one that leads tells first. If that is silent too,
+        no third is asked: perhaps the command itself is what costs each leader its place.
+        """
         began = time.monotonic()
         pause_s, give_up_at = RESEND_S, began + NO_ENGINE_PATIENCE_S
-        data = on_the_wire(envelope)
+        data, leader = on_the_wire(envelope), ""
         while True:
             asked.add(asyncio.create_task(self._client.request(self._subject, data, timeout=patience_s)))
             done, _ = await asyncio.wait(asked, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
             asked -= done
             for task in done:
                 try:
-                    return _decode_reply(task.result().data)
+                    reply = decode_reply(task.result().data)
                 except nats.errors.NoRespondersError:
                     # It reached nobody: an engine that is restarted listens within a second.
                     if time.monotonic() > give_up_at:
                         raise
                     await asyncio.sleep(NO_ENGINE_RETRY_S)
+                else:
+                    if not reply.leader:
+                        return reply
+                    leader = leader or reply.leader
             if not done and time.monotonic() - began > TAKE_OVER_S:
                 pause_s = min(2 * pause_s, RESEND_S_MAX)
-            data = on_the_wire(msgspec.structs.replace(envelope, resent=True))
+            data = on_the_wire(envelope, resent=True, leader=leader)
 
 
 async def serve_commands(client: Client, cell: str, engine: Served) -> None:
     """Answer commands of a cell from now on, whenever the engine leads."""
-    answers = _Answers()
+    answers = Answers(engine)
+    name = uuid.uuid4().hex
 
     async def answer(message: Msg) -> bytes | None:
         if not engine.is_leading:
             return None
         try:
             envelope = from_the_wire(message.data)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValidationError, KeyError) as error:
-            # Checked by whoever sent it: its version of Berth is another one, or its code is wrong.
+        except NOT_UNDERSTOOD as error:
             log.error("command not understood", error=str(error))
-            return _encode(_Reply([], True))
-        return await answers.once(envelope.items[0].id, lambda: _answered(engine, envelope))
+            return UNAVAILABLE
+        id = envelope.items[0].id
+        if envelope.resent and id not in answers and envelope.leader != name:
+            if not envelope.leader:
+                return _encode(Reply(leader=name))
+            log.warning("command not taken over", command=id, reason="two leaders were silent after they had it")
+            return _encode(Reply(unavailable=True, command=id))
+        return await answers.once(envelope)
 
     await _serve(client, subjects.of_commands(cell), answer)
-
-
-async def _answered(engine: Served, envelope: Envelope) -> bytes | None:
-    try:
-        return _encode(_Reply(await engine.submit(envelope)))
-    except Unavailable as refusal:
-        # Deposed meanwhile: undecided, or the log knows. The new leader is asked when this is sent again.
-        return _encode(_Reply([], True, refusal.command)) if engine.is_leading else None
-
-
-class _Answers:
-    """What was answered lately, so that an envelope that comes again gets the same bytes, and is decided once."""
-
-    def __init__(self) -> None:
-        self._by_id: OrderedDict[str, asyncio.Task[bytes | None]] = OrderedDict()
-
-    async def once(self, id: str, answer: Callable[[], Coroutine[Any, Any, bytes | None]]) -> bytes | None:
-        task = self._by_id.get(id)
-        if task is None or (task.done() and task.result() is None):
-            task = self._by_id[id] = asyncio.create_task(answer())
-            while len(self._by_id) > ANSWERS_MAX:
-                self._by_id.popitem(last=False)
-        return await task
 
 
 async def serve_reports(client: Client, engine: Served) -> None:
@@ -265,66 +226,3 @@ async def _serve(client: Client, subject: str, answer: Callable[[Msg], Awaitable
 
     await client.subscribe(subject, cb=receive)
     await settled(client)
-
-
-def on_the_wire(envelope: Envelope) -> bytes:
-    items = [
-        _Item(
-            item.id,
-            item.command.kind,
-            # Unset fields stay unset: in a merge patch they mean something else than null.
-            msgspec.Raw(item.command.model_dump_json(exclude_unset=True)),
-            item.request,
-            item.key,
-            item.fingerprint,
-            item.if_match,
-            item.create_only,
-        )
-        for item in envelope.items
-    ]
-    return _encode(
-        _Envelope(
-            envelope.actor.name,
-            envelope.actor.source,
-            items,
-            envelope.expires_at,
-            envelope.atomic,
-            envelope.dry_run,
-            envelope.reason,
-            envelope.wait_s,
-            envelope.batch,
-            envelope.resent,
-        )
-    )
-
-
-def from_the_wire(data: bytes) -> Envelope:
-    """The envelope again, each command checked again.
-
-    Raises:
-        msgspec.DecodeError, UnicodeDecodeError, pydantic.ValidationError, KeyError: this is none that we know.
-    """
-    wire = _decode_envelope(data)
-    items = tuple(
-        Item(
-            item.id,
-            COMMANDS[item.kind].model_validate_json(bytes(item.fields)),
-            item.request,
-            item.key,
-            item.fingerprint,
-            item.if_match,
-            item.create_only,
-        )
-        for item in wire.items
-    )
-    return Envelope(
-        Actor(wire.token, "", source=wire.source),
-        items,
-        wire.expires_at,
-        wire.atomic,
-        wire.dry_run,
-        wire.reason,
-        wire.wait_s,
-        wire.batch,
-        wire.resent,
-    )

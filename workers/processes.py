@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -22,10 +21,10 @@ from api.app import create_app
 from api.connection import Connection, listening
 from commands.tokens import hash_of
 from commands.writer.engine import Engine
-from commands.writer.gateway import Gateway
 from eventlog.read import LogReader, log_changes
 from eventlog.tasks import end_tasks
-from messaging import dispatch, gateway, past, relay, subjects
+from messaging import dispatch, gateway, past, relay, subjects, unix
+from messaging.wire import Served
 from projections import projector
 from projections.queries import ReadModel
 from projections.rows import resource
@@ -62,20 +61,24 @@ def run(name: str, settings: Settings) -> None:
 
 
 async def api(settings: Settings) -> None:
-    """HTTP; with `local`, the engine too, on the same event loop."""
+    """HTTP; with `BERTH_ENGINE=local`, the engine too, on the same event loop."""
     conninfo = settings.conninfo()
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(_nats(settings))
         reader = stack.enter_context(_reader(conninfo))
         model = await stack.enter_async_context(ReadModel(conninfo))
         here: Engine | None = None
+        way: Served
         if settings.engine == "local":
-            here = await stack.enter_async_context(_engine(settings))
+            way = here = await stack.enter_async_context(_engine(settings))
             await gateway.serve_reports(client, here)
-        way: Gateway = here or gateway.RemoteGateway(client, settings.cell)
+        elif settings.engine_sockets:
+            way = await stack.enter_async_context(unix.UnixGateway(settings.engine_sockets).connected())
+        else:
+            way = gateway.RemoteGateway(client, settings.cell)
 
         async def is_ready() -> bool:
-            if here is not None and not here.is_leading:
+            if not way.is_leading:
                 return False
             behind = await asyncio.to_thread(reader.end) - model.position
             return model.position > 0 and behind < READY_LAG_EVENTS_MAX
@@ -92,7 +95,7 @@ async def api(settings: Settings) -> None:
             past=past.RemotePast(client, settings.cell),
             is_ready=is_ready,
             relay_lag=relay_lag,
-            room_for=here.room_for if here is not None else lambda actor: sys.maxsize,
+            room_for=way.room_for,
             rate_limit_per_s=settings.rate_limit,
         )
         server = uvicorn.Server(
@@ -123,11 +126,26 @@ async def api(settings: Settings) -> None:
 
 
 async def engine(settings: Settings) -> None:
-    """The engine alone, reached over NATS."""
-    async with _nats(settings) as client, _engine(settings) as writer:
+    """The engine alone: on its socket at once, over NATS as soon as that is there."""
+    async with AsyncExitStack() as stack:
+        writer = await stack.enter_async_context(_engine(settings))
+        for path in settings.engine_sockets[:1]:
+            await stack.enter_async_context(unix.served(path, writer))
+        serving = asyncio.create_task(_serve_over_nats(settings, writer))
+        stack.push_async_callback(end_tasks, serving)
+        failing = asyncio.create_task(writer.ended())
+        stack.push_async_callback(end_tasks, failing)
+        await asyncio.wait((serving, failing), return_when=asyncio.FIRST_COMPLETED)
+        for ended in (serving, failing):
+            if ended.done():
+                ended.result()
+
+
+async def _serve_over_nats(settings: Settings, writer: Engine) -> None:
+    async with _nats(settings) as client:
         await gateway.serve_commands(client, settings.cell, writer)
         await gateway.serve_reports(client, writer)
-        await writer.ended()
+        await asyncio.Event().wait()
 
 
 async def project(settings: Settings) -> None:

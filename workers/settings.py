@@ -60,12 +60,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where NATS is."""
     nats_credentials: Path | None = None
     """File (mode 0600) with `{"user", "password"}` for NATS; none: without a user."""
-    engine: str = "local"
-    """Where commands are decided: `local`, in the API's own process; `remote`, by an engine reached over NATS."""
+    engine: str = "remote"
+    """Where commands are decided: `remote`, by an engine that is a process of its own; `local`, in the API's process,
+    where heavy reads keep commands waiting."""
+    engine_sockets: tuple[Path, ...] = ()
+    """Unix sockets of this machine's engines, separated by commas: an engine listens on the first, an API asks all of
+    them; empty: over NATS alone."""
     rate_limit: float = 0.0
     """How many requests a second each API process takes from one token, in bursts of a second's worth; 0: no limit."""
     standby: bool = False
-    """Whether the supervisor runs two engines beside the API, one that leads and one that stands by; 0 or 1."""
+    """Whether the supervisor runs a second engine, which stands by and takes over; 0 or 1."""
     cell: str = "main"
     """Name of the engine's cell: commands go to `berth.commands.<cell>`."""
     admin_token_file: Path | None = None
@@ -141,7 +145,7 @@ def _written(value: object) -> str:
         case bool():
             return str(int(value))
         case tuple():
-            return ",".join(value)
+            return ",".join(map(_written, value))
         case Path():
             return str(value.absolute())
         case _:
@@ -216,6 +220,10 @@ def _names(variable: str, value: str) -> tuple[str, ...]:
     return tuple(_name(variable, name.strip()) for name in value.split(",") if name.strip())
 
 
+def _paths(variable: str, value: str) -> tuple[Path, ...]:
+    return tuple(_path(variable, part) for part in value.split(",") if part.strip())
+
+
 READERS: dict[str, Callable[[str, str], object]] = {
     "data": _path,
     "host": _text,
@@ -235,6 +243,7 @@ READERS: dict[str, Callable[[str, str], object]] = {
     "nats": _text,
     "nats_credentials": _file,
     "engine": _one_of(*ENGINES),
+    "engine_sockets": _paths,
     "cell": _name,
     "admin_token_file": _path,
     "log_level": _one_of(*LOG_LEVELS),

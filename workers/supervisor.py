@@ -247,10 +247,11 @@ class Platform:
     def _processes(self) -> dict[str, dict[str, str]]:
         """What runs beside the servers, with the variables that are this process' own."""
         controllers = self.settings.controllers
-        engines = ("engine", "engine-standby") if self.settings.standby else ()
+        engines = self._engines()
+        sockets = {name: self.data / f"{name}.sock" for name in engines}
         return {
-            **{name: self._as("engine") for name in engines},
-            "api": self._as("api"),
+            **{name: {**self._as("engine"), **_sockets(sockets[name])} for name in engines},
+            "api": {**self._as("api"), **_sockets(*sockets.values())},
             "projector": {},
             "relay": self._as("relay"),
             "dispatcher": self._as("dispatcher"),
@@ -264,13 +265,18 @@ class Platform:
             "past": self._as("past"),
         }
 
+    def _engines(self) -> tuple[str, ...]:
+        if self.settings.standby:
+            return "engine", "engine-standby"
+        return () if self.settings.engine == "local" else ("engine",)
+
     def _as(self, user: str) -> dict[str, str]:
         return {variable_of("nats_credentials"): str(self.nats.credentials[user])}
 
     def _keep(self, name: str, overrides: Mapping[str, str]) -> None:
         settings = msgspec.structs.replace(
             self.settings,
-            engine="remote" if self.settings.standby else "local",
+            engine="remote" if self._engines() else "local",
             postgres=self.postgres.service_without_password(),
             postgres_password_file=self.postgres.service_password_file,
             nats=self.nats.url,
@@ -373,6 +379,10 @@ class Platform:
             "Ctrl-C stops it.",
             flush=True,
         )
+
+
+def _sockets(*paths: Path) -> dict[str, str]:
+    return {variable_of("engine_sockets"): ",".join(map(str, paths))}
 
 
 def run(settings: Settings) -> int:

@@ -24,6 +24,11 @@ REPORT_COMMANDS_MAX = 4_000
 OF_FOUR_FOR_REPORTS = 3
 
 
+def is_of_reports(actor: Actor) -> bool:
+    """Whether the actor's commands stand in the line of those who finish work."""
+    return actor.role in ("controller", ENGINE_ROLE)
+
+
 class _Line:
     """Tickets in their order. `taken` counts the commands admitted and not decided, those in look-ups included."""
 
@@ -105,4 +110,4 @@ class Queue:
         return self._clients if is_clients_turn else self._reports
 
     def _line(self, actor: Actor) -> _Line:
-        return self._reports if actor.role in ("controller", ENGINE_ROLE) else self._clients
+        return self._reports if is_of_reports(actor) else self._clients

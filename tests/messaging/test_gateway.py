@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -15,10 +17,11 @@ from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Envelope, Item
 from domain.errors import Unavailable
 from messaging.connect import settled
-from messaging.gateway import RemoteGateway, from_the_wire, on_the_wire, serve_commands, serve_reports
+from messaging.gateway import RemoteGateway, serve_commands, serve_reports
 from messaging.past import UNDER_WAY_MAX, WAITING_MAX, RemotePast, serve_past
+from messaging.wire import from_the_wire, on_the_wire, received
 from tests.conftest import Database
-from tests.messaging.stage import ADMIN, NatsProcess, a_site, a_vm, an_engine, send
+from tests.messaging.stage import ADMIN, NatsProcess, a_site, a_vm, an_engine, send, until
 
 COMMANDS_SENT: list[tuple[str, dict[str, Any]]] = [
     ("tenant.create", {"name": "acme", "labels": {"tier": "1"}, "display_name": "頂點"}),
@@ -45,7 +48,11 @@ class Silent:
 
     is_leading = True
 
+    def __init__(self) -> None:
+        self.had: list[Envelope] = []
+
     async def submit(self, envelope: Envelope) -> list[Answer]:
+        self.had.append(envelope)
         await asyncio.Event().wait()
         return []
 
@@ -89,7 +96,7 @@ def started(operation: str | None, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("kind", "body"), COMMANDS_SENT, ids=[kind for kind, _ in COMMANDS_SENT])
 def test_a_command_crosses_the_wire_as_it_was_meant(kind: str, body: dict[str, Any]) -> None:
     sent = an_envelope(kind, **body)
-    arrived = from_the_wire(on_the_wire(sent))
+    arrived = received(from_the_wire(on_the_wire(sent)))
     assert msgspec.structs.replace(arrived, actor=sent.actor) == sent
     # In a merge patch, what was not named means something else than null.
     assert arrived.items[0].command.model_fields_set == sent.items[0].command.model_fields_set
@@ -99,7 +106,7 @@ def test_of_the_actor_nothing_crosses_the_wire_but_the_tokens_name_and_the_addre
     """What else is claimed there is not believed: role and tenant are what the engine's fleet says."""
     claimed = Actor("berth", "engine", None, "10.0.0.9", origin="engine")
     envelope = msgspec.structs.replace(an_envelope(), actor=claimed)
-    assert from_the_wire(on_the_wire(envelope)).actor == Actor("berth", "", None, "10.0.0.9", origin="token")
+    assert received(from_the_wire(on_the_wire(envelope))).actor == Actor("berth", "", None, "10.0.0.9", origin="token")
 
 
 async def test_an_engine_far_away_answers_as_one_nearby(database: Database, nats_process: NatsProcess) -> None:
@@ -149,16 +156,37 @@ async def test_of_two_engines_the_one_that_leads_answers(nats_process: NatsProce
 
 
 async def test_what_is_sent_again_is_decided_once(database: Database, nats_process: NatsProcess) -> None:
-    sent_again = msgspec.structs.replace(an_envelope(), resent=True)
+    sent_again = an_envelope()
     async with an_engine(database.service) as engine, nats_process.user("engine") as there:
         await serve_commands(there, "main", engine)
         async with nats_process.user("api") as api:
-            data = on_the_wire(sent_again)
-            replies = await asyncio.gather(*(api.request("berth.commands.main", data, timeout=10) for _ in range(8)))
+            sent = [on_the_wire(sent_again, resent=n > 0) for n in range(8)]
+            replies = await asyncio.gather(*(api.request("berth.commands.main", data, timeout=10) for data in sent))
             assert len({reply.data for reply in replies}) == 1
     async with an_engine(database.service) as next_leader:  # it never saw the first
-        (answer,) = await next_leader.submit(sent_again)
+        (answer,) = await next_leader.submit(msgspec.structs.replace(sent_again, resent=True))
         assert (answer.replayed, answer.command) == (True, sent_again.items[0].id)
+
+
+async def test_a_command_that_cost_two_leaders_their_place_is_not_handed_to_a_third(nats_process: NatsProcess) -> None:
+    """Each is silent over it until the next leads; the one that hears of it third has not had it."""
+    engines = [Silent() for _ in range(3)]
+    for engine in engines:
+        engine.is_leading = False
+    async with AsyncExitStack() as stack:
+        for engine in engines:
+            await serve_commands(await stack.enter_async_context(nats_process.user("engine")), "main", engine)
+        api = await stack.enter_async_context(nats_process.user("api"))
+        envelope = an_envelope()
+        engines[0].is_leading = True
+        asking = asyncio.create_task(RemoteGateway(api, "main").submit(envelope))
+        for before, after in pairwise(engines):
+            await until(lambda before=before: before.had)
+            before.is_leading, after.is_leading = False, True
+        with pytest.raises(Unavailable) as refusal:
+            await asking
+        assert refusal.value.command == envelope.items[0].id
+        assert [len(engine.had) for engine in engines] == [1, 1, 0]
 
 
 async def test_without_an_engine_a_command_is_unavailable_and_named(

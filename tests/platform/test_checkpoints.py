@@ -65,7 +65,7 @@ def test_killed_while_writing_one_and_started_from_another_nothing_is_lost_or_do
     eventually(lambda: newest() > max(stood, int(first.headers["Berth-Position"])))
     assert verify_in_full(endpoints)[0] == 0
 
-    kill("api")  # and with it the engine
+    kill("engine")
 
     def again() -> httpx.Response | None:
         try:
@@ -76,7 +76,7 @@ def test_killed_while_writing_one_and_started_from_another_nothing_is_lost_or_do
 
     answer = eventually(again, within_s=30)
     assert (answer.headers["Berth-Replayed"], answer.json()["position"]) == ("true", first.json()["position"])
-    assert "checkpoint restored" in (data / "log" / "api.log").read_text()
+    assert "checkpoint restored" in (data / "log" / "engine.log").read_text()
     assert provision("web-8").status_code == 201
     listed = client.get("/v1/vms", tenant=site.tenant, min_position=client.end()).json()["items"]
     assert [(vm["name"], vm["state"]) for vm in listed] == [(f"web-{n}", "active") for n in range(9)]

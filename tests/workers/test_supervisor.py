@@ -55,6 +55,7 @@ def test_every_process_comes_back_whatever_killed_it(data: Path, supervisors: St
         "supervisor",
         "postgres",
         "nats",
+        "engine",
         "api",
         "projector",
         "relay",
@@ -62,7 +63,7 @@ def test_every_process_comes_back_whatever_killed_it(data: Path, supervisors: St
         "past",
     }
     assert endpoints["pids"]["supervisor"] == process.pid
-    for name in ("postgres", "nats", "api", "projector", "relay", "dispatcher", "controller", "past"):
+    for name in ("postgres", "nats", "engine", "api", "projector", "relay", "dispatcher", "controller", "past"):
         before = endpoints_of(data, process)
         kill(before["pids"][name], eventually)
 
