@@ -124,6 +124,9 @@ ROWS_LIMIT = msgspec.structs.replace(
 CURSOR = Parameter("cursor", "`next_cursor` of the page before", text, STRING)
 SORT = Parameter("sort", "A field to sort by, `-` before it for falling", text, STRING)
 COUNT = Parameter("count", "true: also count all that match", flag, BOOLEAN)
+EXCEL = Parameter(
+    "excel", "true: CSV for spreadsheets, with a byte-order mark and no cell that begins like a formula", flag, BOOLEAN
+)
 FULL = Parameter("full", "true: also compare every checkpoint with the replay", flag, BOOLEAN)
 SEARCH = Parameter("q", "Free text: in names and descriptions", text, STRING)
 LABEL = Parameter("label", "A label that it must have: key=value", label, STRING, repeatable=True)

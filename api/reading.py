@@ -10,14 +10,16 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from api import scope
+from api.accept import prefers
 from api.auth import VIEWER
 from api.awaited import while_awaited
-from api.csv_rows import csv_of
+from api.csv_rows import CsvReply, columns, has_amounts
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import (
     AS_OF,
     COUNT,
     CURSOR,
+    EXCEL,
     LABEL,
     LIMIT,
     LIMIT_DEFAULT,
@@ -32,9 +34,10 @@ from api.parameters import (
     text,
     time,
 )
-from api.reply import CSV, Answerable, Reply, encode, json_reply
+from api.reply import CSV, JSON, Answerable, Headers, Reply, encode, json_reply
 from api.schemas import SCHEMAS
 from domain.errors import NotFound, Validation
+from domain.values import COUNTS as COUNTED
 from projections.lists import must_sort
 from projections.queries import decoded
 
@@ -48,6 +51,8 @@ COMMON_FILTERS = (
 )
 PAGING = (LIMIT, CURSOR, SORT, COUNT)
 NAMES_COMPARED_MAX = 100
+TABLE = CSV.partition(b";")[0]
+WITH_COUNTS = ("QuotaList", "CapacityList")  # whose amounts are limits: of VMs and hosts, too
 
 SCHEMA_OF = {
     "tenant": "Tenant",
@@ -117,7 +122,7 @@ def listing(
         handle=handle,
         roles=roles,
         permission=f"{kind}.read",
-        parameters=declared(*filters, *COMMON_FILTERS, SEARCH, LABEL, *PAGING, MIN_POSITION, AS_OF),
+        parameters=declared(*filters, *COMMON_FILTERS, SEARCH, LABEL, *PAGING, EXCEL, MIN_POSITION, AS_OF),
         answer=f"{SCHEMA_OF[kind]}List",
         refusals=(401, 403, 404, 422, 503),
     )
@@ -194,10 +199,10 @@ async def position_of(call: Call, moment: Moment) -> int:
     return await asyncio.to_thread(log.command_end, moment.position)
 
 
-async def page_reply(call: Call, page: Mapping[str, Any], query: Mapping[str, Any]) -> Reply:
+async def page_reply(call: Call, page: Mapping[str, Any], query: Mapping[str, Any]) -> Answerable:
     """A list in the form that was asked for. CSV has no room for the cursor: the next page is in `Link`."""
-    headers: tuple[tuple[bytes, bytes], ...] = ((b"berth-position", b"%d" % page["position"]),)
-    if not wants_csv(call):
+    headers: Headers = ((b"berth-position", b"%d" % page["position"]),)
+    if prefers(call.scope["headers"], (JSON, TABLE)) != TABLE:
         return json_reply(page, headers=headers)
     if page["next_cursor"] is not None:
         raw = call.scope["query_string"].decode("ascii")
@@ -205,21 +210,21 @@ async def page_reply(call: Call, page: Mapping[str, Any], query: Mapping[str, An
         following = "&".join([*kept, urlencode({"cursor": page["next_cursor"]})])
         link = f'<{quote(call.scope["path"])}?{following}>; rel="next"'
         headers += ((b"link", link.encode()),)
-    otherwise = _fields(call.endpoint.answer)
-    # In a thread, as a thousand rows would hold the event loop for 20 ms.
-    table = await asyncio.to_thread(lambda: csv_of(decoded(page)["items"], otherwise=otherwise))
-    return Reply(200, table, CSV, headers)
-
-
-def _fields(answer: str | None) -> list[str]:
-    """The fields of what a list lists: the header of a table without rows."""
-    assert answer is not None
-    item: str = SCHEMAS[answer]["properties"]["items"]["items"]["$ref"]
-    return list(SCHEMAS[item.rpartition("/")[2]]["properties"])
-
-
-def wants_csv(call: Call) -> bool:
-    return b"text/csv" in call.headers.get(b"accept", b"")
+    assert call.endpoint.answer is not None
+    item = SCHEMAS[call.endpoint.answer]["properties"]["items"]["items"]
+    classes: list[str] = []
+    if has_amounts(item, SCHEMAS):
+        # Asked after the rows were read, so that none of theirs is missing.
+        classes = await call.context.read_model.classes(scope=call.actor.tenant)
+        if call.endpoint.answer not in WITH_COUNTS:
+            classes = [name for name in classes if name not in COUNTED]
+    return CsvReply(
+        page["items"],
+        columns(item, SCHEMAS, classes=classes),
+        headers=headers,
+        for_excel=query.get("excel", False),
+        is_head=call.scope["method"] == "HEAD",
+    )
 
 
 async def missing(call: Call, kind: str, name: str) -> NotFound:

@@ -20,7 +20,7 @@ from sqlalchemy import bindparam, select
 
 from domain.errors import Unavailable
 from eventlog.tasks import end_tasks
-from projections import capacity, cursors, facts, ledger, lists, schema, sessions
+from projections import capacity, classes, cursors, facts, ledger, lists, schema, sessions
 from projections.documents import Document
 from projections.pages import Question, at_a_position
 from projections.sessions import Row, Rows, Sessions, Statement
@@ -233,6 +233,13 @@ class ReadModel:
         _, rows = await self._read(ledger.entry(is_scoped=scope is not None), {"id": id, "scope": scope})
         document = rows[0][-1]
         return _document(document) if document is not None else None
+
+    async def classes(self, *, scope: str | None = None) -> list[str]:
+        """Every resource class, and count, that a list may show. Some milliseconds: all quotas are looked through."""
+        asked = classes.ALL if scope is None else classes.IN_SCOPE
+        _, rows = await self._read(asked, {"scope": scope})
+        found: list[str] = msgspec.json.decode(rows[0][1] or b"[]")
+        return found
 
     async def token_by_hash(self, hash: str) -> TokenRow | None:
         """The token whose secret has this hash, be it revoked or expired."""

@@ -9,6 +9,7 @@ from api.endpoint import Call, Endpoint, declared
 from api.parameters import (
     COUNT,
     CURSOR,
+    EXCEL,
     LIMIT,
     LIMIT_DEFAULT,
     MIN_POSITION,
@@ -136,7 +137,7 @@ ENDPOINTS = (
         handle=_list,
         roles=AUDITOR,
         permission="audit.read",
-        parameters=declared(*FILTERS, SEARCH, LIMIT, CURSOR, SORT, COUNT, MIN_POSITION),
+        parameters=declared(*FILTERS, SEARCH, LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
         answer="AuditList",
         refusals=(401, 403, 422, 503),
     ),
