@@ -8,6 +8,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,7 +20,9 @@ from api.auth import Tokens
 from api.context import Context, IsReady, LogChanges, Past, RelayLag, RoomFor
 from api.door import Door
 from api.endpoint import Call, Endpoint, Path
+from api.kept import Kept
 from api.live import Tail
+from api.metrics import KEPT_S, exposition
 from api.problems import NoSuchRoute
 from api.rate import RateLimit
 from api.reply import Answerable, encode
@@ -156,6 +159,7 @@ def create_app(
     app.router.routes.extend(Route(path.path, path) for path in paths)
     description = openapi.describe(ENDPOINTS)
     app.state.openapi = encode(description)
+    app.state.metrics = Kept(partial(exposition, context), for_s=KEPT_S)
     app.openapi = lambda: description  # type: ignore[method-assign]
     return app
 

@@ -4,11 +4,13 @@ A new kind is a row here; `get`, `describe`, `delete`, `wait` and `history` foll
 """
 
 import difflib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import click
 
+DESCRIBED = ("display_name", "description", "external_id", "labels")
 COMMON_FILTERS = ("state", "owner", "external_id", "updated_since", "label", "q")
 
 
@@ -159,10 +161,25 @@ def list_path(kind: Kind) -> str:
 
 def path(kind: Kind, name: str) -> str:
     """Where the resource of that full name is read, changed and deleted."""
-    given = [quote(part, safe="") for part in parts(kind, name)]
     if kind is QUOTA:
-        return f"/v1/groups/{given[0]}/quotas/{given[1]}"
-    return f"/v1/{kind.plural}/" + "/".join(given)
+        group, _, tenant = path_name(kind, name).partition("/")
+        return f"/v1/groups/{group}/quotas/{tenant}"
+    return f"/v1/{kind.plural}/{path_name(kind, name)}"
+
+
+def path_name(kind: Kind, name: str) -> str:
+    """A full name as it stands in a path."""
+    return "/".join(quote(part, safe="") for part in parts(kind, name))
+
+
+def explanation_path(vm: str) -> str:
+    """Where it is read why that VM runs where it runs."""
+    return f"/v1/explain/vms/{path_name(VM, vm)}"
+
+
+def kept(resource: dict[str, Any], given: Iterable[str]) -> dict[str, Any]:
+    """The people's words on a resource that a PUT has to say again, since it replaces the whole: all but the given."""
+    return {field: resource[field] for field in DESCRIBED if resource.get(field) and field not in given}
 
 
 def full_name(kind: Kind, resource: dict[str, Any]) -> str:

@@ -105,6 +105,7 @@ class Session:
                 headers["Prefer"] = f"wait={max(1, min(PREFER_WAIT_S_MAX, round(left_s)))}"
             answer = self.connection.request(method, path, query=query, body=body, headers=headers, timeout_s=TIMEOUT_S)
             if answer.status != 202 or until is None:
+                self._warn(answer.json())
                 return answer
             if until - time.monotonic() <= 0:
                 operation = (answer.json() or {}).get("operation")
@@ -112,6 +113,28 @@ class Session:
                     f"operation {operation} is still under way after {self.wait_s:g} s; it goes on. "
                     f"See `berth describe operation {operation}`"
                 )
+
+    def rehearse(self, commands: list[dict[str, Any]]) -> None:
+        """Have several commands decided as one, in dry run.
+
+        Raises:
+            Refused: one of them would be refused: `index` says which.
+        """
+        answer = self.connection.request(
+            "POST",
+            "/v1/commands",
+            query=[("dry_run", "true")],
+            body={"atomic": True, "commands": commands},
+            headers={"Idempotency-Key": new_key()},  # remembered by nobody, but it makes a repeat safe
+        )
+        for result in answer.json()["results"]:
+            self._warn(result)
+
+    def _warn(self, content: Any) -> None:
+        for warning in (content or {}).get("warnings") or ():
+            near = warning.get("did_you_mean")
+            meant = f"; did you mean {near if isinstance(near, str) else ', '.join(near)}?" if near else ""
+            terminal.say(f"berth: warning: {warning.get('field')}: {warning.get('message')}{meant}", err=True)
 
     def tell(self, verb: str, kind: Kind, name: str, answer: Answer) -> None:
         """Say what a command did: a sentence, the name, or the answer as it came."""

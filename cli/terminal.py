@@ -100,6 +100,7 @@ def run(command: Callable[[], object]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks is no crash
+    stdout = sys.stdout
     try:
         code = command()
         _write("", err=False)
@@ -112,6 +113,9 @@ def run(command: Callable[[], object]) -> int:
         return _ended(_usage(error), code=error.exit_code)
     except click.ClickException as error:
         return _ended(f"berth: {error.format_message()}", code=error.exit_code)
+    except SystemExit as ended:
+        # When nobody reads its help, click ends itself with 1, and leaves another stream as stdout.
+        return int(ended.code or 0) if sys.stdout is stdout else 0
     except OSError as error:
         _drop(sys.stdout)
         where = f"{error.filename}: " if error.filename else "cannot write the answer: "

@@ -2,7 +2,7 @@
 
 from api import pages
 from api.endpoint import Call, Endpoint
-from api.metrics import CONTENT_TYPE, exposition
+from api.metrics import CONTENT_TYPE
 from api.reply import HTML, Answerable, Reply, json_reply
 from domain.errors import NotFound, Unavailable
 
@@ -28,7 +28,7 @@ async def _ready(call: Call) -> Answerable:
 
 
 async def _metrics(call: Call) -> Answerable:
-    return Reply(200, await exposition(call.context), CONTENT_TYPE)
+    return Reply(200, await call.scope["app"].state.metrics.get(), CONTENT_TYPE)
 
 
 async def _description(call: Call) -> Answerable:

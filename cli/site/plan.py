@@ -1,5 +1,6 @@
 """What has to be sent so that the platform is what the documents say: nothing for a document that is so already."""
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,22 +9,33 @@ from cli.connection import Query
 from cli.errors import Failed, Refused
 from cli.kinds import Kind
 from cli.session import Session
-from cli.site.document import DESCRIBED, Document
+from cli.site.document import Document
 
 # From so many documents of a kind on, one list is read instead of each of them.
 LIST_FROM = 20
 # These are compared and sent as a whole: what the document leaves out of them goes away.
-WHOLE = ("labels", "capacity", "overcommit")
-# Not shown by the API, or what the scheduler made of it: they matter for the creation alone.
-ONLY_AT_CREATION = {"vm": ("where", "strategy")}
-FIXED = {"vm": ("group", "image", "rules")}
+WHOLE = ("labels", "capacity", "resources", "overcommit")
+AMOUNTS = ("capacity", "resources")  # of which there is no null; none of a class is 0
+# Decided by the creation for good.
+FIXED = {"vm": ("group", "image", "strategy", "where", "rules")}
+CREATION = {"host": "host.register", "vm": "vm.provision", "quota": "quota.set"}
+# What has a command of its own, and leaves the patch for it.
+OWN_COMMAND = {"tenant": ("parent", "move"), "host": ("group", "move"), "vm": ("resources", "resize")}
 
 
 class Request(NamedTuple):
+    """A command, as it is sent alone, and (`item`) as one of several."""
+
+    command: str
     method: str
     path: str
-    body: Any
+    body: dict[str, Any]
+    names: dict[str, str]  # what stands in the path
     if_match: str | None = None
+
+    def item(self) -> dict[str, Any]:
+        version = {"if_match": self.if_match} if self.if_match else {}
+        return {"command": self.command, **self.names, **self.body, **version}
 
 
 class Difference(NamedTuple):
@@ -59,35 +71,32 @@ def step(document: Document, now: dict[str, Any] | None) -> Step:
     if now is None:
         added = [Difference(field, None, value) for field, value in body.items()]
         return Step(document, "created", added, [_creation(document)])
-    quiet = ("name", "tenant", *ONLY_AT_CREATION.get(kind.name, ()))
     differences = [
         Difference(field, now.get(field), value)
         for field, value in body.items()
-        if field not in quiet and not same(field, now.get(field), value)
+        if field not in ("name", "tenant") and not same(field, now.get(field), value)
     ]
     if not differences:
         return Step(document, "unchanged", [], [])
     for difference in differences:
         if difference.field in FIXED.get(kind.name, ()):
             raise Failed(
-                f"{document.place}, field {difference.field}: it is {difference.old!r}, and a file cannot change that; "
-                f"write so, or delete {kind.name} {document.name} first"
+                f"{document.place}, field {difference.field}: it is {_said(difference.old)}, as its creation decided "
+                f"for good. Write so, or delete {kind.name} {document.name} and apply again"
             )
     return Step(document, "updated", differences, _changes(document, now, differences))
 
 
 def same(field: str, now: Any, wanted: Any) -> bool:
-    """Whether the platform already has what is wanted; of nothing there are several spellings."""
+    """Whether the platform already has what is wanted; of nothing there are several spellings.
+
+    What the platform does not show is not the same: it is sent, and the platform says whether that changes anything.
+    """
     if field == "bmc" and isinstance(now, dict) and isinstance(wanted, dict):
-        # The platform may keep parts to itself; what it does not show cannot be compared.
-        wanted = {part: value for part, value in wanted.items() if part in now}
-        now = {part: now[part] for part in wanted}
-    if field in ("capacity", "resources"):
+        now = {part: now.get(part) for part in wanted}  # the parts that the document does not speak of are left alone
+    if field in AMOUNTS:
         now, wanted = _above_zero(now), _above_zero(wanted)
-    now, wanted = _without_nulls(now), _without_nulls(wanted)
-    if now in (None, "", {}, []) and wanted in (None, "", {}, []):
-        return True
-    return bool(now == wanted)
+    return bool(_without_empty(now) == _without_empty(wanted))
 
 
 def current_of(session: Session, documents: list[Document]) -> Current:
@@ -96,9 +105,9 @@ def current_of(session: Session, documents: list[Document]) -> Current:
     listed = {kind.name: _list(session, kind) for kind, count in counts.items() if count >= LIST_FROM}
 
     def current(document: Document) -> dict[str, Any] | None:
-        if document.kind.name in listed:
-            return listed[document.kind.name].get(document.name)
-        return read(session, document)
+        if document.kind.name not in listed:
+            return read(session, document)
+        return _completed(session, document, listed[document.kind.name].get(document.name))
 
     return current
 
@@ -111,7 +120,15 @@ def read(session: Session, document: Document, *, min_position: int | None = Non
         if refused.code == "not_found":
             return None
         raise
-    return resource
+    return _completed(session, document, resource)
+
+
+def _completed(session: Session, document: Document, resource: dict[str, Any] | None) -> dict[str, Any] | None:
+    """With the strategy by which a VM was placed, if the document speaks of it; its explanation alone knows that."""
+    if resource is None or document.kind is not kinds.VM or document.body.get("strategy") is None:
+        return resource
+    explained = session.get(kinds.explanation_path(document.name)).json().get("explanation") or {}
+    return {**resource, "strategy": explained.get("strategy")}
 
 
 def _list(session: Session, kind: Kind) -> dict[str, dict[str, Any]]:
@@ -120,30 +137,39 @@ def _list(session: Session, kind: Kind) -> dict[str, dict[str, Any]]:
 
 
 def _creation(document: Document) -> Request:
+    kind = document.kind
     body = {field: value for field, value in document.body.items() if value is not None}
-    if document.kind is kinds.QUOTA:
-        return Request("PUT", kinds.path(kinds.QUOTA, document.name), _without_names(body))
-    return Request("POST", kinds.list_path(document.kind), body)
+    command = CREATION.get(kind.name, f"{kind.name}.create")
+    if kind is kinds.QUOTA:
+        return _quota(document, body)
+    return Request(command, "POST", kinds.list_path(kind), body, {})
 
 
 def _changes(document: Document, now: dict[str, Any], differences: list[Difference]) -> list[Request]:
-    """The requests of an update. What has a command of its own leaves the patch: moves, resizes."""
-    path = kinds.path(document.kind, document.name)
-    if document.kind is kinds.QUOTA:
-        # A PUT replaces all of it, so what the document leaves alone has to be said again.
-        kept = {field: now[field] for field in DESCRIBED if now.get(field) and field not in document.body}
+    """The requests of an update: a patch, and what has a command of its own."""
+    kind, path = document.kind, kinds.path(document.kind, document.name)
+    if kind is kinds.QUOTA:
         wanted = {field: value for field, value in document.body.items() if value is not None}
-        return [Request("PUT", path, _without_names({**kept, **wanted}))]
-    own = {"tenant": ("parent", "move"), "host": ("group", "move"), "vm": ("resources", "resize")}
-    field, action = own.get(document.kind.name, ("", ""))
+        return [_quota(document, {**kinds.kept(now, document.body), **wanted}, if_match=f'"{now["version"]}"')]
+    names = dict(zip(kind.named_by, kinds.parts(kind, document.name), strict=True))
+    own_field, action = OWN_COMMAND.get(kind.name, ("", ""))
     patch: dict[str, Any] = {}
-    requests: list[Request] = []
+    own: list[Request] = []
     for difference in differences:
-        if difference.field == field:
-            requests.append(Request("POST", f"{path}/{action}", {field: difference.new}))
+        if difference.field == own_field:
+            body = {own_field: _merge(difference)}
+            own.append(Request(f"{kind.name}.{action}", "POST", f"{path}/{action}", body, names))
         else:
             patch[difference.field] = _merge(difference)
-    return [*([Request("PATCH", path, patch)] if patch else []), *requests]
+    return [*([Request(f"{kind.name}.update", "PATCH", path, patch, names)] if patch else []), *own]
+
+
+def _quota(document: Document, body: dict[str, Any], *, if_match: str | None = None) -> Request:
+    """A PUT replaces all of a quota, so it is sent for the version that was read."""
+    group, tenant = kinds.parts(kinds.QUOTA, document.name)
+    said = {field: value for field, value in body.items() if field not in ("group", "tenant")}
+    names = {"group": group, "tenant": tenant}
+    return Request("quota.set", "PUT", kinds.path(kinds.QUOTA, document.name), said, names, if_match)
 
 
 def _merge(difference: Difference) -> Any:
@@ -151,19 +177,22 @@ def _merge(difference: Difference) -> Any:
     if difference.field not in WHOLE or not isinstance(difference.new, dict):
         return difference.new
     gone = [name for name in difference.old or {} if name not in difference.new]
-    # Amounts have no null; none of a class is 0.
-    return {**difference.new, **dict.fromkeys(gone, 0 if difference.field == "capacity" else None)}
+    return {**difference.new, **dict.fromkeys(gone, 0 if difference.field in AMOUNTS else None)}
 
 
-def _without_names(body: dict[str, Any]) -> dict[str, Any]:
-    return {field: value for field, value in body.items() if field not in ("group", "tenant")}
+def _said(value: Any) -> str:
+    return "not set" if value in (None, "", {}, []) else json.dumps(value, ensure_ascii=False)
 
 
 def _above_zero(amounts: Any) -> Any:
     return {name: value for name, value in amounts.items() if value} if isinstance(amounts, dict) else amounts
 
 
-def _without_nulls(value: Any) -> Any:
+def _without_empty(value: Any) -> Any:
+    """None for all that says nothing, at any depth: null, "", {} and []."""
     if isinstance(value, dict):
-        return {name: _without_nulls(entry) for name, entry in value.items() if entry is not None}
-    return [_without_nulls(entry) for entry in value] if isinstance(value, list) else value
+        found = {name: _without_empty(entry) for name, entry in value.items()}
+        return {name: entry for name, entry in found.items() if entry is not None} or None
+    if isinstance(value, list):
+        return [_without_empty(entry) for entry in value] or None
+    return None if value == "" else value

@@ -5,7 +5,8 @@ from typing import Any
 import click
 
 from cli import kinds, options
-from cli.errors import Failed
+from cli.connection import Answer
+from cli.errors import Failed, Refused
 from cli.kinds import Kind
 from cli.options import Verb
 from cli.session import Session
@@ -59,8 +60,26 @@ def set_(
     if unlimited == bool(limits):
         raise click.UsageError("say at least one limit (--cpu, --memory, --limit class=n …), or --unlimited")
     body: dict[str, Any] = {"limits": limits, **({"force": True} if force else {})}
-    answer = session.command("PUT", kinds.path(kinds.QUOTA, name), body)
+    # A PUT replaces all of a quota: its labels and people's words are said again, for the version that was read.
+    now = _if_there(session, kinds.QUOTA, name)
+    kept = kinds.kept(now.json(), body) if now else {}
+    answer = session.command(
+        "PUT",
+        kinds.path(kinds.QUOTA, name),
+        {**kept, **body},
+        if_match=now.etag if now else None,
+        if_none_match=now is None,
+    )
     session.tell("set", kinds.QUOTA, name, answer)
+
+
+def _if_there(session: Session, kind: Kind, name: str) -> Answer | None:
+    try:
+        return session.read(kind, name)
+    except Refused as refused:
+        if refused.code != "not_found":
+            raise
+        return None
 
 
 @click.command(cls=Verb)

@@ -170,9 +170,8 @@ def capacity(session: Session, /, by: str, **given: str | None) -> None:
 @click.pass_obj
 def explain(session: Session, kind: str, name: str) -> None:
     """Say why a VM runs where it runs: berth explain vm TENANT/VM."""
-    of = kinds.find(kind, among=(kinds.VM,))
-    tenant, vm = kinds.parts(of, name)
-    found = session.get(f"/v1/explain/vms/{tenant}/{vm}").json()
+    kinds.find(kind, among=(kinds.VM,))
+    found = session.get(kinds.explanation_path(name)).json()
     if session.is_structured:
         return output.data(found, form=session.form, headers=session.headers)
     _say(description.value_lines(found))
@@ -187,7 +186,7 @@ def explain(session: Session, kind: str, name: str) -> None:
 def history(session: Session, kind: str, name: str, limit: int | None) -> None:
     """Show a resource's changes: when, by whom, from what to what."""
     of = kinds.find(kind)
-    found = list(session.items(f"/v1/history/{of.name}/" + "/".join(kinds.parts(of, name)), [], limit=limit))
+    found = list(session.items(f"/v1/history/{of.name}/{kinds.path_name(of, name)}", [], limit=limit))
     if session.is_structured:
         return output.data(found, form=session.form, headers=session.headers)
     shown = [{**entry, "changes": "; ".join(description.changes(entry))} for entry in found]

@@ -10,7 +10,7 @@ from cli import options, output, tables, terminal
 from cli.errors import Failed, Refused
 from cli.options import Verb
 from cli.session import Session
-from cli.site import document, plan
+from cli.site import document, plan, rehearsal
 from cli.site.document import Document
 from cli.site.plan import Step
 
@@ -39,10 +39,18 @@ def apply(session: Session, paths: tuple[str, ...]) -> None:
         raise click.UsageError("apply sends many commands; one --idempotency-key cannot name them")
     documents = _read(paths)
     steps = plan.steps(documents, plan.current_of(session, documents))
+    if session.dry_run:
+        refused = _rehearse(session, steps)
+        for step in steps if refused is None and not session.is_structured else ():
+            _tell(session, step)
+        _sum_up(session, steps, refused=refused)
+        if refused:
+            raise refused[1]
+        return
     done: list[Step] = []
     try:
         for step in steps:
-            done.append(step if session.dry_run else _carry_out(session, step))
+            done.append(_carry_out(session, step))
             if not session.is_structured:
                 _tell(session, done[-1])
     except Refused:
@@ -63,7 +71,7 @@ def apply(session: Session, paths: tuple[str, ...]) -> None:
 @options.read
 @click.pass_context
 def diff(ctx: click.Context, paths: tuple[str, ...], exit_code: bool) -> None:
-    """Show field by field what `apply` would change."""
+    """Show field by field what `apply` would change, and whether the server would refuse it."""
     session = ctx.find_object(Session)
     assert session is not None
     documents = _read(paths)
@@ -71,18 +79,42 @@ def diff(ctx: click.Context, paths: tuple[str, ...], exit_code: bool) -> None:
     if session.is_structured:
         output.data([_entry(step) for step in steps if step.outcome != "unchanged"], form=session.form)
     for step in steps if not session.is_structured else ():
-        if step.outcome == "unchanged":
-            continue
-        sign = "+" if step.outcome == "created" else "~"
-        terminal.say(f"{sign} {step.document.kind.name} {step.document.name}")
-        for difference in step.differences:
-            new = tables.cell(difference.new, human=False)
-            if step.outcome == "created":
-                terminal.say(f"    {difference.field}: {new}")
-            else:
-                terminal.say(f"    {difference.field}: {tables.cell(difference.old, human=False)} → {new}")
+        if step.outcome != "unchanged":
+            terminal.say("\n".join(_difference_lines(step)))
+    try:
+        refused = _rehearse(session, steps)
+    except Refused as forbidden:
+        if forbidden.code != "forbidden":
+            raise
+        refused = None
+        terminal.say("berth: this token may not write; whether the server would take this was not asked", err=True)
+    if refused:
+        raise refused[1]
     if exit_code and any(step.outcome != "unchanged" for step in steps):
         ctx.exit(1)
+
+
+def _rehearse(session: Session, steps: list[Step]) -> tuple[Step, Refused] | None:
+    """Ask the server, and say what the answer rests on."""
+    asked = rehearsal.rehearse(session, steps)
+    if asked.refused:
+        terminal.say(f"berth: {asked.refused[0].document.place} would be refused; nothing was written", err=True)
+    elif asked.parts > 1:
+        terminal.say(
+            f"berth: over {rehearsal.COMMANDS_MAX} changes, decided in {asked.parts} parts: each by itself, so what "
+            "they use of quotas and hosts together was not added up",
+            err=True,
+        )
+    return asked.refused
+
+
+def _difference_lines(step: Step) -> list[str]:
+    is_new = step.outcome == "created"
+    lines = [f"{'+' if is_new else '~'} {step.document.kind.name} {step.document.name}"]
+    for field, old, new in step.differences:
+        before = "" if is_new else f"{tables.cell(old, human=False) or '–'} → "
+        lines.append(f"    {field}: {before}{tables.cell(new, human=False) or '–'}")
+    return lines
 
 
 def _read(paths: tuple[str, ...]) -> list[Document]:
@@ -107,19 +139,17 @@ def _text(path: str) -> str:
         raise Failed(f"{path} is not UTF-8 text") from None
 
 
-def _carry_out(session: Session, step: Step) -> Step:
+def _carry_out(session: Session, step: Step, *, is_second: bool = False) -> Step:
     try:
         for request in step.requests:
-            session.command(request.method, request.path, request.body, if_match=request.if_match)
+            is_put = request.method == "PUT" and request.if_match is None  # of a quota that is not there yet
+            session.command(request.method, request.path, request.body, if_match=request.if_match, if_none_match=is_put)
     except Refused as refused:
-        if step.outcome != "created" or refused.code != "already_exists":
+        if refused.code not in ("already_exists", "version_mismatch") or is_second:
             raise
-        # It was made between our look and now, or the read model had not caught up with the run before.
+        # It was made or changed between our look and now, or the read model had not caught up with the run before.
         now = plan.read(session, step.document, min_position=refused.position)
-        again = plan.step(step.document, now)
-        if again.outcome == "created":
-            raise
-        return _carry_out(session, again)
+        return _carry_out(session, plan.step(step.document, now), is_second=True)
     return step
 
 
@@ -132,11 +162,17 @@ def _tell(session: Session, step: Step) -> None:
     terminal.say(f"{name} {would}{step.outcome}" + (f" ({fields})" if fields else ""))
 
 
-def _sum_up(session: Session, done: list[Step]) -> None:
+def _sum_up(session: Session, done: list[Step], *, refused: tuple[Step, Refused] | None = None) -> None:
     if session.is_structured:
-        return output.data([_entry(step) for step in done], form=session.form)
+        entries = [_entry(step) for step in done]
+        for step, entry in zip(done, entries, strict=True):
+            if refused and step is refused[0]:
+                entry |= {"outcome": "refused", "problem": refused[1].problem}
+        return output.data(entries, form=session.form)
+    if refused:
+        return
     counts = [f"{sum(step.outcome == word for step in done)} {word}" for word in ("created", "updated", "unchanged")]
-    terminal.say(f"{', '.join(counts)}" + (" (dry run, nothing sent)" if session.dry_run else ""), err=True)
+    terminal.say(f"{', '.join(counts)}" + (" (dry run, nothing written)" if session.dry_run else ""), err=True)
 
 
 def _entry(step: Step) -> dict[str, Any]:

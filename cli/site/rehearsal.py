@@ -1,0 +1,108 @@
+"""What the server would say to a plan, asked in dry run and all at once: a step may refer to what another one makes.
+
+    steps ─► parts of at most 200 commands ─► POST /v1/commands?dry_run=true, atomic ─► nothing, or the first refusal
+
+A plan of more commands is decided in parts, each with all that its steps refer to. What one part uses another does not
+see, so that their sums (quotas, room) are not added up; the caller says so.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from cli import kinds
+from cli.errors import Refused
+from cli.session import Session
+from cli.site.plan import Step
+
+COMMANDS_MAX = 200  # what the server decides as one
+# The fields by which a document names others.
+NAMED_BY_FIELD = {"parent": kinds.TENANT, "tenant": kinds.TENANT, "group": kinds.GROUP, "rack": kinds.RACK}
+
+Key = tuple[str, str]
+
+
+class Rehearsal(NamedTuple):
+    """How many parts the plan was decided in, and the step that would be refused, if one would."""
+
+    parts: int
+    refused: tuple[Step, Refused] | None = None
+
+
+def rehearse(session: Session, steps: list[Step]) -> Rehearsal:
+    """Let the server decide the plan; nothing is written.
+
+    Raises:
+        Refused: the request itself was refused, say since the token may not write.
+    """
+    number = 0
+    for number, part in enumerate(parts(steps), start=1):
+        owners = [step for step in part for _ in step.requests]
+        commands = [request.item() for step in part for request in step.requests]
+        try:
+            session.rehearse(commands)
+        except Refused as refused:
+            index = refused.problem.get("index")
+            if not isinstance(index, int) or not 0 <= index < len(owners):
+                raise
+            return Rehearsal(number, (owners[index], refused))
+    return Rehearsal(number)
+
+
+def parts(steps: list[Step], *, commands_max: int = COMMANDS_MAX) -> Iterator[list[Step]]:
+    """The steps that send something, in parts that hold what their steps refer to; in the plan's order."""
+    order = {_key(step): place for place, step in enumerate(steps) if step.requests}
+    hosts: dict[str, list[Key]] = {}
+    for step in steps:
+        if step.requests and step.document.kind is kinds.HOST:
+            hosts.setdefault(str(step.document.body.get("group")), []).append(_key(step))
+    by_key = {key: steps[place] for key, place in order.items()}
+    part: set[Key] = set()
+    for key, step in by_key.items():
+        needed = _needed(key, by_key)
+        if step.document.kind is kinds.VM:  # which needs hosts: as many as leave room for others that need the same
+            for host in hosts.get(str(step.document.body.get("group")), ()):
+                more = needed | _needed(host, by_key)
+                if _commands(by_key, more) > commands_max // 2:
+                    break
+                needed = more
+        if part and _commands(by_key, part | needed) > commands_max:
+            yield [by_key[key] for key in sorted(part, key=order.__getitem__)]
+            part = set()
+        part |= needed
+    if part:
+        yield [by_key[key] for key in sorted(part, key=order.__getitem__)]
+
+
+def _key(step: Step) -> Key:
+    return step.document.kind.name, step.document.name
+
+
+def _commands(by_key: dict[Key, Step], keys: set[Key]) -> int:
+    return sum(len(by_key[key].requests) for key in keys)
+
+
+def _needed(key: Key, by_key: dict[Key, Step]) -> set[Key]:
+    """The step and all of the plan that it refers to, at any remove."""
+    found: set[Key] = set()
+    pending = [key]
+    while pending:
+        current = pending.pop()
+        if current in by_key and current not in found:
+            found.add(current)
+            pending += _references(by_key[current], by_key)
+    return found
+
+
+def _references(step: Step, by_key: dict[Key, Step]) -> list[Key]:
+    body: dict[str, Any] = step.document.body
+    named = [(kind.name, str(body[field])) for field, kind in NAMED_BY_FIELD.items() if body.get(field)]
+    where = body.get("where")
+    for field, kind in (("rack", kinds.RACK), ("host", kinds.HOST)):
+        if isinstance(where, dict) and where.get(field):
+            named.append((kind.name, str(where[field])))
+    tenant = body.get("tenant")
+    while tenant and body.get("group"):  # the quotas of the tenant and of those above it
+        named.append((kinds.QUOTA.name, f"{body['group']}/{tenant}"))
+        above = by_key.get((kinds.TENANT.name, str(tenant)))
+        tenant = above.document.body.get("parent") if above else None
+    return named

@@ -1,0 +1,179 @@
+"""The command itself, on a running platform."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, Platform
+from tests.platform.client import Client, Site, client_of
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def client(platform: Platform) -> Client:
+    return client_of(platform)
+
+
+@pytest.fixture(scope="module")
+def site(client: Client) -> Site:
+    return Site(client)
+
+
+@pytest.fixture(scope="module")
+def environment(platform: Platform) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BERTH_", "XDG_"))}
+    return {**inherited, "PYTHONPATH": str(ROOT), "BERTH_URL": platform.url, "BERTH_TOKEN": platform.token}
+
+
+@pytest.fixture
+def berth(environment: dict[str, str], tmp_path: Path) -> Run:
+    def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "cli", *arguments]
+        settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
+        return subprocess.run(command, cwd=tmp_path, env=environment, check=False, timeout=60, **settings)
+
+    return run
+
+
+def written(directory: Path, *documents: dict[str, Any]) -> str:
+    """A file of these documents; JSON is YAML."""
+    path = directory / "site.yaml"
+    path.write_text("\n---\n".join(map(json.dumps, documents)) + "\n")
+    return str(path)
+
+
+def a_vm(site: Site, name: str, **more: Any) -> dict[str, Any]:
+    return {"kind": "VM", "tenant": site.tenant, "name": name, "group": site.group, "resources": {"cpu": 1}, **more}
+
+
+@pytest.mark.parametrize("verb", [("apply", "--dry-run"), ("diff",)])
+def test_a_reference_to_nothing_is_told_before_anything_is_done(
+    verb: tuple[str, ...], berth: Run, site: Site, tmp_path: Path
+) -> None:
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    file = written(
+        tmp_path,
+        {"kind": "Tenant", "name": name},
+        {"kind": "Quota", "group": site.group, "tenant": name, "limits": {"cpu": 4}},
+        {"kind": "Host", "name": f"h-{name}", "group": "nowhere", "capacity": {"cpu": 4}},
+    )
+    ended = berth(*verb, "-f", file)
+    assert ended.returncode == 1, ended.stdout
+    assert f"host h-{name} would be refused; nothing was written" in ended.stderr
+    assert "nowhere" in ended.stderr
+    assert berth("get", "tenant", name).returncode == 1
+
+
+@pytest.mark.parametrize("verb", [("apply", "--dry-run"), ("diff",)])
+def test_what_a_file_makes_may_be_referred_to_in_it(
+    verb: tuple[str, ...], berth: Run, site: Site, tmp_path: Path
+) -> None:
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    vm = {**a_vm(site, "web-1"), "tenant": name, "group": f"g-{name}"}
+    file = written(
+        tmp_path,
+        vm,
+        {"kind": "Quota", "group": f"g-{name}", "tenant": name, "limits": {"cpu": 4}},
+        {"kind": "Host", "name": f"h-{name}", "group": f"g-{name}", "capacity": {"cpu": 4}},
+        {"kind": "Group", "name": f"g-{name}"},
+        {"kind": "Tenant", "name": name},
+    )
+    ended = berth(*verb, "-f", file)
+    assert ended.returncode == 0, ended.stderr
+    assert berth("get", "tenant", name).returncode == 1
+    written(tmp_path, vm | {"resources": {"cpu": 8}}, *map(json.loads, Path(file).read_text().split("\n---\n")[1:]))
+    ended = berth(*verb, "-f", file)
+    assert ended.returncode == 1
+    assert "Quota exceeded" in ended.stderr or "quota_exceeded" in ended.stderr
+
+
+@pytest.mark.parametrize("change", [{"where": {"host": None}}, {"strategy": "worst_fit"}, {"image": "other"}])
+def test_a_file_does_not_change_silently_what_a_creation_decided(
+    change: dict[str, Any], berth: Run, site: Site, tmp_path: Path
+) -> None:
+    vm = a_vm(site, f"fixed-{uuid.uuid4().hex[:6]}", where={"host": site.hosts[0]}, strategy="best_fit", image="one")
+    assert berth("apply", "-f", written(tmp_path, vm)).returncode == 0
+    again = berth("apply", "-f", written(tmp_path, vm))
+    assert again.returncode == 0, again.stderr
+    assert "1 unchanged" in again.stderr
+    for flags in ((), ("--dry-run",)):
+        changed = berth("apply", *flags, "-f", written(tmp_path, vm | change))
+        assert changed.returncode == 1, changed.stdout
+        assert f"field {next(iter(change))}: it is" in changed.stderr
+        assert f"delete vm {site.tenant}/{vm['name']}" in changed.stderr
+
+
+def test_setting_a_quota_keeps_what_people_wrote_on_it(berth: Run, client: Client, site: Site, tmp_path: Path) -> None:
+    path = f"/v1/groups/{site.group}/quotas/{site.tenant}"
+    words = {"display_name": "配額", "description": "until March", "labels": {"ticket": "7"}, "external_id": "q-1"}
+    assert client.put(path, {"limits": {"cpu": 900}, **words}).status_code == 200
+    assert berth("set", "quota", site.group, site.tenant, "--cpu", "800").returncode == 0
+    now = client.get(path).json()
+    assert now["limits"] == {"cpu": 800}
+    assert {field: now[field] for field in words} == words
+    file = written(tmp_path, {"kind": "Quota", "group": site.group, "tenant": site.tenant, "limits": {"cpu": 1000}})
+    assert berth("apply", "-f", file).returncode == 0
+    now = client.get(path).json()
+    assert now["limits"] == {"cpu": 1000}
+    assert {field: now[field] for field in words} == words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "listed"),
+    [
+        (("get", "hosts", "--as-of", "yesterday"), "a position or a time"),
+        (("get", "hosts", "-l", "model"), "key=value"),
+    ],
+)
+def test_an_unknown_state_sort_or_moment_is_wrong_use_and_lists_what_there_is(
+    arguments: tuple[str, ...], listed: str, berth: Run
+) -> None:
+    ended = berth(*arguments)
+    assert ended.returncode == 2, ended.stdout
+    assert listed in ended.stderr
+
+
+@pytest.mark.parametrize("form", ["table", "json", "yaml", "csv", "name"])
+def test_a_full_disk_is_a_plain_error(form: str, berth: Run, site: Site) -> None:
+    with open("/dev/full", "w") as full:
+        ended = berth("get", "hosts", "-o", form, stdout=full)
+    assert ended.returncode == 1
+    assert ended.stderr == "berth: cannot write the answer: No space left on device\n"
+
+
+@pytest.mark.parametrize("arguments", [("get", "hosts", "-o", "json"), ("events", "--after", "0", "-f"), ("--help",)])
+def test_a_closed_pipe_is_no_fault(arguments: tuple[str, ...], berth: Run, site: Site) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as pipe:
+        ended = berth(*arguments, stdout=pipe)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_apply_goes_on_though_nobody_reads(berth: Run, client: Client, tmp_path: Path) -> None:
+    names = [f"t-{uuid.uuid4().hex[:8]}" for _ in range(3)]
+    file = written(tmp_path, *({"kind": "Tenant", "name": name} for name in names))
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as pipe:
+        assert berth("apply", "-f", file, stdout=pipe).returncode == 0
+    assert all(client.get(f"/v1/tenants/{name}").status_code == 200 for name in names)
+
+
+def test_ctrl_c_is_how_one_ends_following(environment: dict[str, str], site: Site) -> None:
+    command = [sys.executable, "-m", "cli", "events", "--after", "0", "-f"]
+    following = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert following.stdout is not None
+    following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    _, said = following.communicate(timeout=30)
+    assert (following.returncode, said) == (0, b"")
