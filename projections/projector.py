@@ -80,6 +80,7 @@ class Projector:
         Cost: a fold from the last checkpoint before the tables' position, unless the fleet stands there already.
         """
         self.close()
+        self._ahead, self._rest = None, []  # what was read before may be of a log that has been replaced
         connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=2, application_name="projector")
         self._connection = connection
         while not schema.try_lock(connection, self.schema):

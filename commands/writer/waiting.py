@@ -10,7 +10,7 @@ from commands.writer.deciding import unseen
 from commands.writer.gateway import Actor, Answer
 
 
-class Waits(msgspec.Struct, frozen=True):
+class Waits(msgspec.Struct, frozen=True, eq=False):
     """A ticket, its answer if nothing ends in time, and the timer that gives it."""
 
     ticket: Ticket
@@ -35,37 +35,38 @@ class Waiting:
         If that operation has ended in a batch that is not committed yet, the release of that batch finds it here.
         """
         assert answer.operation is not None
-        timer = asyncio.get_running_loop().call_later(ticket.wait_s, self._too_late, answer.operation, ticket)
-        self._by_operation.setdefault(answer.operation, []).append(Waits(ticket, answer, timer))
-        # Who gives up waiting leaves nothing here, and neither does a timer whose answer has been given.
-        ticket.future.add_done_callback(lambda _: timer.cancel())
+        operation = answer.operation
+        timer = asyncio.get_running_loop().call_later(ticket.wait_s, _give, ticket, answer)
+        one = Waits(ticket, answer, timer)
+        self._by_operation.setdefault(operation, []).append(one)
+        # However it ends, nothing of it stays: neither the timer of who was told, nor the place of who went away.
+        ticket.future.add_done_callback(lambda _: self._drop(operation, one))
 
     def tell(self, ends: Mapping[str, Answer]) -> None:
         """These operations have ended, and that is committed."""
         for operation, end in ends.items():
             for one in self._by_operation.pop(operation, ()):
                 sees = self._sees(one.ticket.context.actor, end.on)
-                _give(one, ended(one.answer, end) if sees else unseen(one.answer))
+                _give(one.ticket, ended(one.answer, end) if sees else unseen(one.answer))
 
     def give_up(self) -> None:
         """The end will not be seen here: all get the answer that they would get when their patience is over."""
         waiting, self._by_operation = self._by_operation, {}
         for one in (one for those in waiting.values() for one in those):
-            _give(one, one.answer)
+            _give(one.ticket, one.answer)
 
-    def _too_late(self, operation: str, ticket: Ticket) -> None:
-        those = self._by_operation.pop(operation, [])
-        if left := [one for one in those if one.ticket is not ticket]:
-            self._by_operation[operation] = left
-        for one in those:
-            if one.ticket is ticket:
-                _give(one, one.answer)
+    def _drop(self, operation: str, one: Waits) -> None:
+        one.timer.cancel()
+        those = self._by_operation.get(operation, [])
+        if one in those:
+            those.remove(one)
+            if not those:
+                del self._by_operation[operation]
 
 
-def _give(one: Waits, answer: Answer) -> None:
-    one.timer.cancel()
-    if not one.ticket.future.done():
-        one.ticket.future.set_result([answer])
+def _give(ticket: Ticket, answer: Answer) -> None:
+    if not ticket.future.done():
+        ticket.future.set_result([answer])
 
 
 def ended(answer: Answer, end: Answer) -> Answer:

@@ -10,11 +10,14 @@ import pytest
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
+from commands.writer import ids
 from domain.errors import Unavailable
 from domain.fleet import Fleet
+from domain.recorded import Recorded
+from domain.tenant import TenantCreated
 from eventlog import checkpoints
 from eventlog.checkpoints import Checkpointer
-from eventlog.codec import Row, UnknownTopic, decode
+from eventlog.codec import Row, UnknownTopic, decode, encode
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 from projections import projector as projecting
@@ -87,11 +90,11 @@ def test_a_change_behind_its_back_is_found(database: Any, reader: LogReader, sit
 
 
 BEHIND_ITS_BACK = {
-    "UPDATE audit SET document = replace(document::text, 'ann', 'eve')::json WHERE position = 3": "audit's entry",
-    "DELETE FROM audit WHERE position = 3": "audit's entry at position 3 is not shown",
+    "UPDATE audit SET document = replace(document::text, 'ann', 'eve')::json WHERE position = 4": "audit's entry",
+    "DELETE FROM audit WHERE position = 4": "audit's entry at position 4 is not shown",
     "INSERT INTO audit SELECT 2, at, id, actor, resource, command, outcome, owner, document FROM audit"
-    " WHERE position = 3": "audit's entry at position 2 is shown as",
-    "UPDATE audit SET actor = 'eve' WHERE position = 3": "audit's entry at position 3 is shown as",
+    " WHERE position = 4": "audit's entry at position 2 is shown as",
+    "UPDATE audit SET actor = 'eve' WHERE position = 4": "audit's entry at position 4 is shown as",
     "UPDATE operations SET state = 'failed', kind = 'x' WHERE state = 'succeeded'": "operation/",
     "DELETE FROM operations WHERE state = 'failed'": "is not shown",
     "UPDATE hosts SET used = '{}' WHERE used::text <> '{}'": "'s used is shown as {}",
@@ -240,6 +243,30 @@ def test_tables_of_another_log_are_built_anew(database: Any, reader: LogReader, 
         connection.execute("DELETE FROM vms")
     catch_up(database.service, reader)
     assert differences(database.service, site.fleet) == []
+
+
+def test_a_page_that_was_read_ahead_is_dropped_when_the_log_is_replaced(
+    database: Any, reader: LogReader, site: Site
+) -> None:
+    """A restored log that has gone on otherwise: up to the tables' position both are the same."""
+    write(database.service, site.rows)
+    projector = Projector(database.service, reader)
+    projector.open()
+    projector.catch_up(pages_max=1)
+    position = projector.position
+    with psycopg.connect(database.owner) as owner:
+        owner.execute("ALTER TABLE berth.events DISABLE TRIGGER events_are_final")
+        owner.execute("DELETE FROM berth.events WHERE notification_id > %s", (position,))
+    at = projector.fleet.at + 1
+    created = TenantCreated(ids.uuid7(), "other-way")
+    event = Recorded("tenant/other-way", position + 1, position + 1, at, "berth", ids.uuid7(), created)
+    write(database.service, [encode(event)])
+    projector.open()
+    projector.catch_up()
+    projector.close()
+    shown = [row["key"] for row in contents(database.service)["tenants"]]
+    assert "other-way" in shown
+    assert projector.position == position + 1
 
 
 def test_two_at_once_break_nothing(database: Any, reader: LogReader, site: Site) -> None:
