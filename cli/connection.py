@@ -22,6 +22,8 @@ PAUSE_S_MAX = 10.0
 # Everything printable in ASCII but the percent sign, which is the escape itself.
 HEADER_SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
+NOT_BERTH = "what answers there is not Berth's API. Is the address right (`berth context show`)?"
+
 Query = list[tuple[str, str]]
 
 
@@ -33,7 +35,14 @@ class Answer(NamedTuple):
     body: bytes
 
     def json(self) -> Any:
-        return json.loads(self.body) if self.body else None
+        """
+        Raises:
+            Failed: it is no JSON, so it is no Berth that answered.
+        """
+        try:
+            return json.loads(self.body) if self.body else None
+        except ValueError:
+            raise Failed(NOT_BERTH) from None
 
     @property
     def etag(self) -> str | None:
@@ -166,7 +175,7 @@ def _pause_s(attempt: int, *, retry_after: str | None = None) -> float:
 
 def _problem(answer: Answer) -> dict[str, Any]:
     try:
-        problem = answer.json()
+        problem = json.loads(answer.body)
     except ValueError:
         problem = None
     if isinstance(problem, dict):
@@ -185,4 +194,6 @@ def _why(error: Exception) -> str:
         return "connection refused. Is it up (`berth up`)?"
     if isinstance(error, socket.gaierror):
         return "no such host. Is the address right (`berth context show`)?"
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, http.client.RemoteDisconnected):
+        return NOT_BERTH
     return f"{str(error) or type(error).__name__}. Is it up (`berth up`)?"

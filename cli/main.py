@@ -34,7 +34,7 @@ VERBS = {
     "apply": ("site", "Make the platform what a file says."),
     "diff": ("site", "Show what `apply` would change."),
     "wait": ("waiting", "Wait until a resource is in a state."),
-    "capacity": ("reads", "Show capacity, use and the largest fit, by place, group or tenant."),
+    "capacity": ("reads", "Show capacity and use, by place, group, tenant or host."),
     "explain": ("reads", "Say why a VM runs where it runs."),
     "history": ("reads", "Show a resource's changes."),
     "audit": ("reads", "Show who did what, and what came of it."),
@@ -43,6 +43,7 @@ VERBS = {
     "replay": ("replay", "Replay a placement trace on the running platform."),
     "token": ("token", "Get in again: give the admin token another secret."),
     "relay": ("relay", "Make the NATS streams anew from the log."),
+    "completion": ("completion", "Print the script that lets bash, zsh or fish complete with Tab."),
     "verify": ("verify", "Prove that the log, the accounts and the read models agree."),
 }
 
@@ -89,9 +90,18 @@ def main(ctx: click.Context) -> None:
     """Berth: who has what, where it runs, and the proof of it.
 
     \b
-    berth <verb> <kind> [name] [flags]     berth get hosts --group std
-    Kinds may be singular, plural or short. A VM's name is TENANT/VM, a quota's GROUP/TENANT.
-    Exit codes: 0 done, 1 refused or failed, 2 wrong use, 3 cannot reach the server, 4 timed out waiting.
+    berth <verb> <kind> [name] [flags]
+    berth get hosts --group std --state available --sort -cpu_available
+    berth create vm payments/web-1 --group std --cpu 4 --memory 8GiB --wait
+    berth explain vm payments/web-1
+    berth apply -f site.yaml --dry-run
+
+    Kinds may be singular, plural or short. A VM's name is TENANT/VM, a quota's GROUP/TENANT. `-o wide` shows every
+    column, `-o json`, `yaml` and `csv` the data. To complete words with Tab: eval "$(berth completion bash)".
+
+    \b
+    Exit codes: 0 done, 1 refused or failed, 2 wrong use, 3 cannot reach the
+    server, 4 timed out waiting.
     """
     ctx.ensure_object(Session)
 

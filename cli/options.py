@@ -6,13 +6,23 @@ from typing import Any, TypeVar
 
 import click
 
-from cli import output, units
+from cli import kinds, output, units
+from cli.kinds import Kind
 from cli.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 WAIT_S_DEFAULT = "60"
 _DURATION_WORD = re.compile(r"\d+(\.\d+)?(ms|s|m|h)?")
+
+
+def kind(*among: Kind) -> Callable[[F], F]:
+    """The argument KIND; Tab offers the kinds that go with the verb."""
+
+    def words(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        return [kind.plural for kind in among or kinds.KINDS if kind.plural.startswith(incomplete.lower())]
+
+    return click.argument("kind", shell_complete=words)
 
 
 class Verb(click.Command):

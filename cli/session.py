@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from cli import contexts, kinds, output, terminal
-from cli.connection import TIMEOUT_S, Answer, Connection, Query, header_text, new_key
-from cli.errors import TimedOut
+from cli.connection import NOT_BERTH, TIMEOUT_S, Answer, Connection, Query, header_text, new_key
+from cli.errors import Failed, TimedOut
 from cli.kinds import Kind
 
 PREFER_WAIT_S_MAX = 60
@@ -60,6 +60,8 @@ class Session:
             page_items = PAGE_ITEMS if left is None else min(left, PAGE_ITEMS)
             page = [*query, ("limit", str(page_items)), *([("cursor", cursor)] if cursor else [])]
             content = self.get(path, page).json()
+            if not isinstance(content, dict) or not isinstance(content.get("items"), list):
+                raise Failed(NOT_BERTH)
             yield from content["items"]
             cursor = content.get("next_cursor")
             if cursor is None:

@@ -47,8 +47,11 @@ def escaped(text: str, *, code: Callable[[str], str] = code) -> str:
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Print lines for people, to stdout or stderr."""
-    _write(escaped(text) + "\n", err=err)
+    """Print lines for people, to stdout or stderr, where long ones are folded at a terminal's width."""
+    shown = escaped(text)
+    if err and sys.stderr is not None and sys.stderr.isatty():
+        shown = "\n".join(part for line in shown.split("\n") for part in fold(line, columns()))
+    _write(shown + "\n", err=err)
 
 
 def data(text: str) -> bool:

@@ -15,7 +15,7 @@ DELETABLE = (kinds.TENANT, kinds.RACK, kinds.GROUP, kinds.HOST, kinds.QUOTA, kin
 
 
 @click.command(cls=Verb)
-@click.argument("kind")
+@options.kind(kinds.QUOTA, kinds.VM)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @options.amounts
 @click.option("--vms", type=click.IntRange(0), metavar="N", help="How many VMs.")
@@ -83,7 +83,7 @@ def _if_there(session: Session, kind: Kind, name: str) -> Answer | None:
 
 
 @click.command(cls=Verb)
-@click.argument("kind")
+@options.kind(*DELETABLE)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @options.write_and_wait
 @click.pass_obj
@@ -99,7 +99,7 @@ def delete(session: Session, kind: str, names: tuple[str, ...]) -> None:
 
 
 @click.command(cls=Verb)
-@click.argument("kind")
+@options.kind(kinds.HOST, kinds.TENANT)
 @click.argument("name")
 @click.option("--group", metavar="GROUP", help="Where a host goes.")
 @click.option("--parent", metavar="TENANT", help="Under which tenant a tenant goes.")
@@ -124,7 +124,7 @@ def move(session: Session, kind: str, name: str, group: str | None, parent: str 
 
 
 @click.command(cls=Verb)
-@click.argument("kind")
+@options.kind(kinds.VM)
 @click.argument("name")
 @options.amounts
 @click.option("--resource", "more", type=options.assignment, multiple=True, metavar="CLASS=N", help="Any other class.")

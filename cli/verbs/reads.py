@@ -56,7 +56,7 @@ def _filters(function: Any) -> Any:
 
 
 @click.command()
-@click.argument("kind")
+@options.kind()
 @click.argument("name", required=False)
 @_filters
 @click.option("--sort", metavar="FIELD", help="For example name, -cpu_available.")
@@ -116,7 +116,7 @@ def _query(kind: Kind, given: dict[str, Any]) -> Query:
 
 
 @click.command()
-@click.argument("kind")
+@options.kind()
 @click.argument("name")
 @options.read_then
 @click.pass_obj
@@ -164,7 +164,7 @@ def capacity(session: Session, /, by: str, **given: str | None) -> None:
 
 
 @click.command()
-@click.argument("kind")
+@options.kind(kinds.VM)
 @click.argument("name")
 @options.read_then
 @click.pass_obj
@@ -178,7 +178,7 @@ def explain(session: Session, kind: str, name: str) -> None:
 
 
 @click.command()
-@click.argument("kind")
+@options.kind()
 @click.argument("name")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many (else all).")
 @options.read

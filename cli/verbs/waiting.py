@@ -13,7 +13,7 @@ PAUSE_S_MAX = 1.0
 
 
 @click.command()
-@click.argument("kind")
+@options.kind()
 @click.argument("name")
 @click.option(
     "--for", "states", multiple=True, required=True, metavar="STATE", help="This state; repeat for any of several."
@@ -27,6 +27,7 @@ def wait(session: Session, kind: str, name: str, states: tuple[str, ...], timeou
     Ends with 1 as soon as it has failed instead, with 4 when the time is over.
     """
     of = kinds.find(kind)
+    _must_be_known(session, of, states)
     until = time.monotonic() + timeout
     pause_s = PAUSE_S_MIN
     while True:
@@ -41,6 +42,13 @@ def wait(session: Session, kind: str, name: str, states: tuple[str, ...], timeou
             raise TimedOut(f"{of.name} {name} is {state} after {timeout:g} s, not {' or '.join(states)}")
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, PAUSE_S_MAX)
+
+
+def _must_be_known(session: Session, kind: kinds.Kind, states: tuple[str, ...]) -> None:
+    """A misspelt state would be waited for in vain: the API refuses it as a filter, and lists those that there are."""
+    query = [("state", state) for state in states if state != "deleted"]  # which is also of what is not there any more
+    if query:
+        session.get(kinds.list_path(kind), [*query, ("limit", "1")])
 
 
 def _state(session: Session, kind: kinds.Kind, name: str, *, is_gone_enough: bool) -> str:

@@ -1,8 +1,10 @@
 """Wrong use, unreachable servers, and what the parts of a command make of their text."""
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -140,3 +142,47 @@ def test_a_change_is_told_by_the_fields_that_differ() -> None:
     after = {"state": "active", "version": 2, "resources": {"cpu": 8}}
     assert changes({"before": before, "after": after}) == ["state: creating → active", "resources.cpu: 4 → 8"]
     assert changes({"before": None, "after": after}) == ["made"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_completion_script(shell: str, tmp_path: Path) -> None:
+    ended = berth("completion", shell, directory=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert f"_BERTH_COMPLETE={shell}_complete" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("berth desc", ["describe"]),
+        ("berth get ho", ["hosts"]),
+        ("berth delete t", ["tenants", "tokens"]),
+        ("berth get hosts -o j", ["json"]),
+        ("berth get hosts --upd", ["--updated-since"]),
+        ("berth create v", ["vm"]),
+    ],
+)
+def test_tab_completes_verbs_kinds_flags_and_choices(words: str, offered: list[str], tmp_path: Path) -> None:
+    variables = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1), "_BERTH_COMPLETE": "bash_complete"}
+    ended = berth(directory=tmp_path, **variables)
+    assert [line.partition(",")[2] for line in ended.stdout.splitlines()] == offered
+
+
+def test_an_answer_that_is_not_berths_is_said_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_answer, args=(server,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        for arguments, code in ((("get", "hosts"), 1), (("whoami",), 1), (("get", "tenants"), 3)):
+            ended = berth(*arguments, directory=tmp_path, BERTH_URL=url)
+            assert ended.returncode == code, ended.stderr
+            assert "what answers there is not Berth's API" in ended.stderr
+
+
+def _answer(server: socket.socket) -> None:
+    """A list that is none, a page of HTML, and another protocol."""
+    for body in (b"[]", b"<html>", None):
+        line, _ = server.accept()
+        with line:
+            line.recv(65536)
+            head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+            line.sendall(b"INFO {}\x1b[2J\r\n" if body is None else head + body)
