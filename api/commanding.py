@@ -175,6 +175,8 @@ def receipt(answer: Answer) -> dict[str, Any]:
         "operation": answer.operation,
         "replayed": answer.replayed,
     }
+    if answer.warnings:
+        made["warnings"] = answer.warnings
     if answer.secret is not None:
         made["secret"] = answer.secret
     return made

@@ -66,6 +66,11 @@ PROBLEMS: dict[str, tuple[int, str, str]] = {
         "It is in <code>state</code>, and this is possible in <code>allowed</code> only.",
         "Wait for its operation, or bring it to such a state.",
     ),
+    "protected": (
+        409,
+        "What the verb would destroy is protected: see <code>name</code>.",
+        "Set its <code>protected</code> to false first, if it is meant so.",
+    ),
     "quota_exceeded": (
         409,
         "A quota along the chain of tenants would be exceeded. <code>shortfalls</code> says by how much, and whose.",

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 
+from commands.characters import prose
 from domain.errors import Validation
 from domain.values import from_rfc3339
 
@@ -241,9 +242,12 @@ def reason(raw: bytes) -> str | None:
         words = unquote_to_bytes(raw.decode("ascii")).decode()
     except ValueError:
         raise _header("Berth-Reason", "must be UTF-8, percent-encoded outside printable ASCII") from None
-    if "\0" in words or len(words) > REASON_CHARACTERS_MAX:
-        raise _header("Berth-Reason", f"at most {REASON_CHARACTERS_MAX} characters, without NUL")
-    return words.strip() or None
+    if len(words) > REASON_CHARACTERS_MAX:
+        raise _header("Berth-Reason", f"at most {REASON_CHARACTERS_MAX} characters")
+    try:
+        return prose(words).strip() or None
+    except ValueError as error:
+        raise _header("Berth-Reason", str(error)) from None
 
 
 def _header(name: str, message: str) -> Validation:

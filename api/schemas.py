@@ -44,6 +44,7 @@ BASE: dict[str, Schema] = {
     "state": STRING,
     "labels": LABELS,
     "description": MAYBE,
+    "protected": BOOLEAN,
     "version": NATURAL,
     "created_at": TIME,
     "updated_at": TIME,
@@ -141,6 +142,12 @@ RESOURCES: dict[str, Schema] = {
     "Token": _object({**BASE, "role": STRING, "tenant": MAYBE, "expires_at": MAYBE_TIME}),
 }
 
+WARNINGS: Schema = {
+    "type": "array",
+    "description": "What is accepted and hardly meant so; absent if nothing is. A repeat has those of the first answer",
+    "items": _object({"field": STRING, "message": STRING, "did_you_mean": STRING}, optional=("did_you_mean",)),
+}
+
 EVENT = _object(
     {
         "position": NATURAL,
@@ -180,7 +187,9 @@ AUDIT_ENTRY = _object(
         "outcome": {"enum": ["accepted", "rejected"]},
         "problem": MAYBE_OBJECT,
         "positions": {"type": "array", "items": NATURAL},
-    }
+        "warnings": WARNINGS,
+    },
+    optional=("warnings",),
 )
 CAPACITY_ROW = _object(
     {
@@ -221,9 +230,10 @@ def answer_to_command(kind: str) -> Schema:
             "resource": {"oneOf": [ref(kind), {"type": "null"}]},
             "operation": MAYBE,
             "replayed": BOOLEAN,
+            "warnings": WARNINGS,
             "secret": {"type": "string", "description": "of a token; in the first answer alone"},
         },
-        optional=("secret",),
+        optional=("warnings", "secret"),
     )
 
 
@@ -252,7 +262,9 @@ SCHEMAS: dict[str, Schema] = {
             "operation": MAYBE,
             "problem": MAYBE_OBJECT,
             "replayed": BOOLEAN,
-        }
+            "warnings": WARNINGS,
+        },
+        optional=("warnings",),
     ),
     "Explanation": _object(
         {

@@ -1,132 +1,219 @@
-"""Choosing among the groups that a request offers: quota first, then a host in each; the least loaded group wins."""
+"""Choosing among the groups that a request offers: quota first, then a host in each; the least loaded group wins.
+
+names ─► offered() ─► quota? room? of each, cheaply ─┬─► the least loaded that takes it ─► place()
+                                                     └─► none: what the first few say, and alternatives
+"""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from heapq import nsmallest
 from typing import Any
 
-from commands import finding
+from commands import finding, suggesting
 from domain.errors import DomainError, NoCapacity, NoQuota, QuotaExceeded
 from domain.fleet import Transaction
-from domain.quota import check
+from domain.quota import allows, check
 from domain.scheduling.place import Placement, PlacementRequest, fitting_hosts, load_after, place
-from domain.values import Resources
+from domain.values import COUNTS, FIRST_CLASSES, Resources
 from domain.vm import Vm
 
 ANY_GROUP = "*"
 
+# A refusal may cost less than 1 ms, however many groups there are.
+GROUPS_TOLD_MAX = 3  # whose problem is worked out in full, 0.1 ms each
+ALTERNATIVES_LOOKED_AT_MAX = 64  # some 5 µs each, where nothing is to be made first
 
-def choose(
-    tx: Transaction, request: PlacementRequest, *, offered: str | list[str], chain: list[str], strategy: str | None
-) -> Placement:
-    """The group and host for one VM of `request.tenant`, whose chain of tenants is `chain`.
+FIRST_TOLD = [NoCapacity.code, QuotaExceeded.code, NoQuota.code]
 
+Members = Mapping[str, Sequence[Vm]]
+
+
+def offered_groups(tx: Transaction, tenant: str, offered: str | list[str]) -> list[str]:
+    """
     Raises:
         NotFound: a group that is named does not exist.
+    """
+    if offered == ANY_GROUP:
+        return sorted(tx.fleet.quotas_by_tenant.get(tenant, ()))
+    names = [offered] if isinstance(offered, str) else list(dict.fromkeys(offered))
+    return [finding.group(tx, name).name for name in names]
+
+
+def choose(
+    tx: Transaction,
+    request: PlacementRequest,
+    *,
+    offered: str | list[str],
+    groups: list[str],
+    chain: list[str],
+    strategy: str | None,
+) -> Placement:
+    """The group and host for one VM of `request.tenant`, whose chain of tenants is `chain`. `groups` are those
+    `offered`.
+
+    Raises:
         NoQuota, QuotaExceeded, NoCapacity: as the contract says for one group, and for several.
     """
     members = {rule.set: tx.fleet.members_of(request.tenant, rule.set) for rule in request.rules}
     counted = {**request.resources, "vms": 1}
+    choice = _Choice(tx, request, chain=chain, counted=counted, strategy=strategy, members=members)
     if isinstance(offered, str) and offered != ANY_GROUP:
         try:
-            return _place(tx, request, offered, chain=chain, counted=counted, strategy=strategy, members=members)
+            return choice.place_in(offered)
         except NoCapacity as refusal:
-            refusal.alternatives = _alternatives(tx, request, {offered}, chain=chain, counted=counted, members=members)
+            choice.complete(refusal, tried=groups)
             raise
 
-    granted = sorted(tx.fleet.quotas_by_tenant.get(request.tenant, ()))
-    names = granted if offered == ANY_GROUP else list(dict.fromkeys(offered))
-    fits: list[tuple[float, str, Placement]] = []
-    refusals: dict[str, DomainError] = {}
-    for name in names:
+    codes, loads = {}, {}
+    for name in groups:
+        if (code := choice.code(name)) is not None:
+            codes[name] = code
+        else:
+            loads[name] = choice.load(name)
+    if not loads:
+        raise choice.refused_everywhere(offered, codes)
+    chosen = min(loads, key=lambda name: (loads[name], name))
+    placement = choice.place_in(chosen)
+    told = [{"group": name, **({"load": loads[name]} if name in loads else {"code": codes[name]})} for name in groups]
+    return Placement(chosen, placement.host, {**placement.explanation, "load": loads[chosen], "groups": told})
+
+
+class _Choice:
+    """One request, and what is asked about each group for it."""
+
+    def __init__(
+        self,
+        tx: Transaction,
+        request: PlacementRequest,
+        *,
+        chain: list[str],
+        counted: Resources,
+        strategy: str | None,
+        members: Members,
+    ) -> None:
+        self._tx = tx
+        self._request = request
+        self._chain = chain
+        self._counted = counted
+        self._strategy = strategy
+        self._members = members
+
+    def place_in(self, name: str) -> Placement:
+        """Raises NoQuota, QuotaExceeded, NoCapacity."""
+        tx, request = self._tx, self._request
+        if tx.fleet.quota(name, request.tenant) is None:
+            raise NoQuota(request.tenant, name, sorted(tx.fleet.quotas_by_tenant.get(request.tenant, ())))
+        check(tx.fleet.quotas(name, self._chain), self._counted)
+        group = tx.fleet.group(name)
+        assert group is not None, "a quota's group stands, as they end together"
+        strategy = self._strategy or group.strategy
+        return place(tx.fleet.capacity, request, group=name, strategy=strategy, members=self._members)
+
+    def code(self, name: str) -> str | None:
+        """Why it would be refused there; None if it would not."""
+        quotas = self._tx.fleet.quotas(name, self._chain)
+        if not quotas or quotas[0].tenant != self._request.tenant:
+            return NoQuota.code
+        if not allows(quotas, self._counted):
+            return QuotaExceeded.code
+        return None if self._hosts(name) else NoCapacity.code
+
+    def load(self, name: str) -> float:
+        return load_after(self._tx.fleet.capacity, self._request, group=name)
+
+    def refused_everywhere(self, offered: Any, codes: Mapping[str, str]) -> DomainError:
+        """Of what the groups say, that of the first in the order of refusals; the others' stand beside."""
+        request = self._request
+        names = sorted(codes, key=lambda name: FIRST_TOLD.index(codes[name]))
+        refusals = {name: self._refusal(name) for name in names[:GROUPS_TOLD_MAX]}
+        problems = [{"group": name, **refusals[name].problem()} for name in codes if name in refusals]
+        is_cut = len(names) > len(refusals)
+        no_room = [refusal for refusal in refusals.values() if isinstance(refusal, NoCapacity)]
+        over = [refusal for refusal in refusals.values() if isinstance(refusal, QuotaExceeded)]
+        if no_room:
+            summary = _summary(offered, request.resources, no_room)
+            summary.groups, summary.groups_truncated = problems, is_cut
+            self.complete(summary, tried=list(codes))
+            return summary
+        if over:
+            return QuotaExceeded(request.tenant, offered, over[0].shortfalls, problems, is_cut)
+        return NoQuota(request.tenant, offered, sorted(self._tx.fleet.quotas_by_tenant.get(request.tenant, ())))
+
+    def complete(self, refusal: NoCapacity, *, tried: list[str]) -> None:
+        """With the other groups that would take it now, those with quota first; or, where no host has a class that is
+        asked for, with that."""
+        if unknown := unknown_class(self._tx, self._request.resources):
+            refusal.message = unknown
+            return
+        index = self._tx.fleet.capacity
+        left = ALTERNATIVES_LOOKED_AT_MAX
+        for name in self._others(set(tried)):
+            left -= index.price_of(name)
+            if left < 0:
+                refusal.alternatives_truncated = True
+                break
+            if hosts := self._hosts(name):
+                refusal.alternatives.append({"group": name, "hosts": hosts, "quota_ok": self._has_quota(name)})
+        refusal.alternatives.sort(key=lambda group: (not group["quota_ok"], group["group"]))
+
+    def _others(self, tried: set[str]) -> Iterator[str]:
+        """Groups with hosts, those where the tenant has quota first; within a scope, those alone."""
+        fleet = self._tx.fleet
+        granted = fleet.quotas_by_tenant.get(self._request.tenant, set())
+        hosts = fleet.hosts_by_group
+        yield from sorted(name for name in granted if name not in tried and name in hosts)
+        if self._tx.scope is None:
+            foreign = (name for name in hosts if name not in tried and name not in granted)
+            yield from nsmallest(ALTERNATIVES_LOOKED_AT_MAX + 1, foreign)
+
+    def _hosts(self, name: str) -> int:
+        return fitting_hosts(self._tx.fleet.capacity, self._request, group=name, members=self._members)
+
+    def _has_quota(self, name: str) -> bool:
+        quotas = self._tx.fleet.quotas(name, self._chain)
+        return bool(quotas) and quotas[0].tenant == self._request.tenant and allows(quotas, self._counted)
+
+    def _refusal(self, name: str) -> DomainError:
         try:
-            placement = _place(tx, request, name, chain=chain, counted=counted, strategy=strategy, members=members)
-            fits.append((load_after(tx.fleet.capacity, request, group=name), name, placement))
+            self.place_in(name)
         except (NoQuota, QuotaExceeded, NoCapacity) as refusal:
-            refusals[name] = refusal
-    if not fits:
-        summary = _refused_everywhere(request, offered, refusals, granted=granted)
-        if isinstance(summary, NoCapacity):
-            summary.alternatives = _alternatives(tx, request, set(names), chain=chain, counted=counted, members=members)
-        raise summary
-    load, _, chosen = min(fits, key=lambda fit: fit[:2])
-    loads = {name: load for load, name, _ in fits}
-    groups = [
-        {"group": name, "load": loads[name]} if name in loads else {"group": name, "code": refusals[name].code}
-        for name in names
-    ]
-    return Placement(chosen.group, chosen.host, {**chosen.explanation, "load": load, "groups": groups})
+            return refusal
+        raise AssertionError(f"group {name} took what did not fit there")
 
 
-def _place(
-    tx: Transaction,
-    request: PlacementRequest,
-    name: str,
-    *,
-    chain: list[str],
-    counted: Resources,
-    strategy: str | None,
-    members: Mapping[str, Sequence[Vm]],
-) -> Placement:
-    group = finding.group(tx, name)
-    if tx.fleet.quota(name, request.tenant) is None:
-        raise NoQuota(request.tenant, name, sorted(tx.fleet.quotas_by_tenant.get(request.tenant, ())))
-    check(tx.fleet.quotas(name, chain), counted)
-    return place(tx.fleet.capacity, request, group=name, strategy=strategy or group.strategy, members=members)
+def unknown_class(tx: Transaction, resources: Resources) -> str | None:
+    """The sentence for a class that no host has: what is asked for is misspelt, or nobody has it yet."""
+    for name in resources:
+        if name not in tx.fleet.hosts_of_class:
+            near = class_like(tx, name)
+            hint = f"; did you mean {near!r}?" if near is not None else ", so leave it out or register such hosts."
+            return f"No host has the resource class {name!r}{hint}"
+    return None
 
 
-def _refused_everywhere(
-    request: PlacementRequest, offered: Any, refusals: dict[str, DomainError], *, granted: list[str]
-) -> DomainError:
-    problems = [{"group": name, **refusal.problem()} for name, refusal in refusals.items()]
-    no_room = [refusal for refusal in refusals.values() if isinstance(refusal, NoCapacity)]
-    over = [refusal for refusal in refusals.values() if isinstance(refusal, QuotaExceeded)]
-    if no_room:
-        hosts: Counter[str] = Counter()
-        for refusal in no_room:
-            hosts.update({reason["reason"]: reason["hosts"] for reason in refusal.reasons})
-        nearest = [refusal.nearest for refusal in no_room if refusal.nearest is not None]
-        largest = [refusal.largest_fit for refusal in no_room if refusal.largest_fit is not None]
-        return NoCapacity(
-            offered,
-            request.resources,
-            sum(refusal.considered for refusal in no_room),
-            [{"reason": reason, "hosts": count} for reason, count in hosts.items()],
-            min(nearest, key=lambda n: (_part(n["short"], request.resources), n["host"]), default=None),
-            max(largest, key=lambda fit: _part(fit, request.resources), default=None),
-            [],
-            problems,
-        )
-    if over:
-        return QuotaExceeded(request.tenant, offered, over[0].shortfalls, problems)
-    return NoQuota(request.tenant, offered, list(granted))
+def class_like(tx: Transaction, name: str, *, counts: bool = False) -> str | None:
+    """The class, of those that hosts have or that every site knows, which was probably meant; or a count of quotas."""
+    known = [*FIRST_CLASSES, *(other for other in tx.fleet.hosts_of_class if other not in FIRST_CLASSES)]
+    if counts:
+        known += COUNTS
+    return suggesting.nearest(name, known=(other for other in known if other != name), exists=known.__contains__)
 
 
-def _alternatives(
-    tx: Transaction,
-    request: PlacementRequest,
-    tried: set[str],
-    *,
-    chain: list[str],
-    counted: Resources,
-    members: Mapping[str, Sequence[Vm]],
-) -> list[dict[str, Any]]:
-    """The other groups that would take it now, those with quota first."""
-    found: list[dict[str, Any]] = []
-    for name in sorted(tx.fleet.hosts_by_group.keys() - tried):
-        hosts = fitting_hosts(tx.fleet.capacity, request, group=name, members=members)
-        if hosts:
-            found.append({"group": name, "hosts": hosts, "quota_ok": _quota_allows(tx, request, name, chain, counted)})
-    return sorted(found, key=lambda group: (not group["quota_ok"], group["group"]))
-
-
-def _quota_allows(tx: Transaction, request: PlacementRequest, group: str, chain: list[str], counted: Resources) -> bool:
-    if tx.fleet.quota(group, request.tenant) is None:
-        return False
-    try:
-        check(tx.fleet.quotas(group, chain), counted)
-    except QuotaExceeded:
-        return False
-    return True
+def _summary(offered: Any, requested: Resources, refusals: Sequence[NoCapacity]) -> NoCapacity:
+    hosts: Counter[str] = Counter()
+    for refusal in refusals:
+        hosts.update({reason["reason"]: reason["hosts"] for reason in refusal.reasons})
+    nearest = [refusal.nearest for refusal in refusals if refusal.nearest is not None]
+    largest = [refusal.largest_fit for refusal in refusals if refusal.largest_fit is not None]
+    return NoCapacity(
+        offered,
+        requested,
+        sum(refusal.considered for refusal in refusals),
+        [{"reason": reason, "hosts": count} for reason, count in hosts.items()],
+        min(nearest, key=lambda n: (_part(n["short"], requested), n["host"]), default=None),
+        max(largest, key=lambda fit: _part(fit, requested), default=None),
+        [],
+    )
 
 
 def _part(amounts: Resources, requested: Resources) -> float:

@@ -1,16 +1,17 @@
 """Finding what a command names, within what its actor may see; what is not there is refused with the nearest name."""
 
-from difflib import get_close_matches
+from collections.abc import Iterable
 
-from domain.errors import NotFound, Suspended
+from commands import suggesting
+from domain.errors import NotFound, Protected, Suspended
 from domain.fleet import Transaction
 from domain.group import Group
 from domain.host import Host
 from domain.rack import Rack
+from domain.scheduling.filters import PLACES
 from domain.tenant import Tenant
-from domain.vm import Vm
-
-NAMES_COMPARED_MAX = 2_000  # a suggestion is a courtesy; it may not cost more than the decision
+from domain.values import About
+from domain.vm import Vm, Where
 
 
 def tenant(tx: Transaction, name: str) -> Tenant:
@@ -34,7 +35,7 @@ def group(tx: Transaction, name: str) -> Group:
         raise missing(tx, "group", name)
     if tx.scope is not None:
         granted = tx.fleet.quotas_by_group.get(name, set())
-        if not any(sees(tx, grantee) for grantee in granted):
+        if tx.scope not in granted and not any(sees(tx, grantee) for grantee in granted):
             raise missing(tx, "group", name)
     return found
 
@@ -44,6 +45,37 @@ def host(tx: Transaction, name: str) -> Host:
     if found is None:
         raise missing(tx, "host", name)
     return found
+
+
+def where(tx: Transaction, where: Where | None, groups: Iterable[str]) -> None:
+    """Is each place there that a condition on hosts names?
+
+    For a scoped actor only the places of the groups that it asks for are there: the others' are not its to see.
+
+    Raises:
+        NotFound: one is not.
+    """
+    if where is None:
+        return
+    for level in PLACES:
+        name = getattr(where, level)
+        if name is None:
+            continue
+        if tx.scope is not None:
+            if not any(tx.fleet.capacity.table(group).has(level, name) for group in groups):
+                raise missing(tx, level, name)
+        elif level == "host":
+            host(tx, name)
+        elif level == "rack":
+            rack(tx, name)
+        else:
+            place(tx, level, name)
+
+
+def place(tx: Transaction, level: str, name: str) -> None:
+    """Raises NotFound, unless there is such a region, dc or room: made by its first rack, gone with the last."""
+    if (level, name) not in tx.fleet.racks_by_place:
+        raise missing(tx, level, name)
 
 
 def vm(tx: Transaction, tenant: str, name: str) -> Vm:
@@ -72,10 +104,44 @@ def may_grow(tx: Transaction, tenant: str) -> list[str]:
     return chain
 
 
+def must_not_be_protected(kind: str, name: str, about: About) -> None:
+    """Raises Protected, for every verb that destroys."""
+    if about.protected:
+        raise Protected(kind, name)
+
+
+def quotas_must_not_be_protected(tx: Transaction, quotas: Iterable[tuple[str, str]]) -> None:
+    """Of a group or tenant that is to end, and they with it: (group, tenant)."""
+    for group, tenant in quotas:
+        found = tx.fleet.quota(group, tenant)
+        assert found is not None
+        must_not_be_protected("quota", f"{group}/{tenant}", found.about)
+
+
 def missing(tx: Transaction, kind: str, name: str) -> NotFound:
-    """The refusal, with the nearest name of that kind (none for a scoped actor, to whom others' names are secret)."""
-    if tx.scope is not None:
-        return NotFound(kind, name)
-    names = [other for other, _ in zip(tx.fleet.names(kind), range(NAMES_COMPARED_MAX), strict=False)]
-    near = get_close_matches(name, names, n=1, cutoff=0.7)
-    return NotFound(kind, name, near[0] if near else None)
+    """The refusal, with the nearest name of that kind (none for a scoped actor, to whom others' names are secret).
+
+    `kind` may also be a level of places: region, dc or room.
+    """
+    return NotFound(kind, name, nearest(tx, kind, name) if tx.scope is None else None)
+
+
+def nearest(tx: Transaction, kind: str, name: str) -> str | None:
+    """The name of the kind, or of a place at the level, that was probably meant."""
+    fleet = tx.fleet
+    if kind == "vm":
+        tenant, _, own = name.partition("/")
+        if fleet.tenant(tenant) is None:
+            other = nearest(tx, "tenant", tenant)
+            return f"{other}/{own}" if other is not None and fleet.vm(other, own) is not None else None
+        near = suggesting.nearest(
+            own,
+            known=(stream.rpartition("/")[2] for stream in fleet.vms_by_tenant.get(tenant, ())),
+            exists=lambda slip: fleet.vm(tenant, slip) is not None,
+        )
+        return f"{tenant}/{near}" if near is not None else None
+    if kind in ("region", "dc", "room"):
+        return suggesting.nearest(
+            name, known=fleet.names(kind), exists=lambda slip: (kind, slip) in fleet.racks_by_place
+        )
+    return suggesting.nearest(name, known=fleet.names(kind), exists=lambda slip: f"{kind}/{slip}" in fleet.entries)

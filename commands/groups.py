@@ -5,12 +5,22 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from commands import finding
-from commands.model import CLASSES_MAX, ClassName, Command, Described, Done, Name, Redescribed
+from commands import finding, warning
+from commands.model import (
+    CLASSES_MAX,
+    CLASSES_PATCHED_MAX,
+    ClassName,
+    Command,
+    Done,
+    Name,
+    Protectable,
+    Redescribed,
+    at_most,
+)
 from domain.errors import AlreadyExists, BelowUse, Conflict, InUse
 from domain.fleet import Transaction
-from domain.group import GroupCreated, GroupDeleted, GroupUpdated
-from domain.host import would_break
+from domain.group import Group, GroupCreated, GroupDeleted, GroupUpdated
+from domain.host import Host, would_break
 from domain.quota import QuotaDeleted
 from domain.scheduling.registry import STRATEGIES
 from domain.values import Overcommit, group_stream, host_stream, quota_stream
@@ -36,7 +46,7 @@ Ratio = Annotated[float, Field(gt=0, le=1000), AfterValidator(_at_most_three_dec
 Ratios = Annotated[dict[ClassName, Ratio], Field(max_length=CLASSES_MAX)]
 
 
-class CreateGroup(Described):
+class CreateGroup(Protectable):
     kind: ClassVar[str] = "group.create"
     name: Name
     region: Name | None = None
@@ -60,7 +70,7 @@ class UpdateGroup(_OnGroup, Redescribed):
     kind: ClassVar[str] = "group.update"
     region: Name | None = None
     strategy: StrategyName = DEFAULT_STRATEGY  # null is refused: a group always has one
-    overcommit: Annotated[dict[ClassName, Ratio | None], Field(max_length=CLASSES_MAX)] | None = None
+    overcommit: Annotated[dict[ClassName, Ratio | None], Field(max_length=CLASSES_PATCHED_MAX)] | None = None
     force: bool = False
 
 
@@ -71,22 +81,20 @@ class DeleteGroup(_OnGroup):
 def create(command: CreateGroup, tx: Transaction) -> Done:
     if tx.fleet.group(command.name) is not None:
         raise AlreadyExists("group", command.name)
+    overcommit, about = _thousandths(command.overcommit), command.about()
+    warnings = (
+        warning.of_region(tx, command.region)
+        + warning.of_overcommit(tx, overcommit)
+        + warning.of_external_id(tx, command.on(), about)
+    )
     tx.record(
         command.on(),
-        GroupCreated(
-            tx.new_id(),
-            command.name,
-            command.strategy,
-            command.region,
-            _thousandths(command.overcommit),
-            command.about(),
-        ),
+        GroupCreated(tx.new_id(), command.name, command.strategy, command.region, overcommit, about),
     )
-    return Done(created=True)
+    return Done(created=True, warnings=warnings)
 
 
 def update(command: UpdateGroup, tx: Transaction) -> Done:
-    fleet = tx.fleet
     group = finding.group(tx, command.group)
     event = GroupUpdated(
         command.given("strategy", group.strategy),
@@ -94,31 +102,38 @@ def update(command: UpdateGroup, tx: Transaction) -> Done:
         _merged(group.overcommit, command),
         command.patched(group.about),
     )
-    hosts = [h for h in map(fleet.host, sorted(fleet.hosts_by_group.get(group.name, ()))) if h is not None]
     if event.region is not None and event.region != group.region:
-        for host in hosts:
+        for host in _hosts(tx, group):
             must_stand_in_region(tx, rack=host.rack, region=event.region, host=host.name)
     if event.overcommit != group.overcommit and not command.force:
         broken: list[dict[str, Any]] = []
-        for host in hosts:
+        for host in _hosts(tx, group):
             now = would_break(host, capacity=host.capacity, overcommit=group.overcommit)
             then = would_break(host, capacity=host.capacity, overcommit=event.overcommit)
             already = {b["resource"]: b["limit"] for b in now}
             broken += [b for b in then if b["limit"] < already.get(b["resource"], b["limit"] + 1)]
         if broken:
             raise BelowUse(broken[:100])
+    warnings = (
+        warning.of_region(tx, event.region, before=group.region)
+        + warning.of_overcommit(tx, (name for name in event.overcommit if name not in group.overcommit))
+        + warning.of_external_id(tx, command.on(), event.about, before=group.about)
+    )
     if event != GroupUpdated(group.strategy, group.region, group.overcommit, group.about):
         tx.record(command.on(), event)
-    return Done()
+    return Done(warnings=warnings)
 
 
 def delete(command: DeleteGroup, tx: Transaction) -> Done:
     """Only without hosts; its quotas end with it."""
     group = finding.group(tx, command.group)
+    tenants = sorted(tx.fleet.quotas_by_group.get(group.name, ()))
+    finding.must_not_be_protected("group", group.name, group.about)
+    finding.quotas_must_not_be_protected(tx, ((group.name, tenant) for tenant in tenants))
     hosts = sorted(tx.fleet.hosts_by_group.get(group.name, ()))
     if hosts:
         raise InUse("group", group.name, [host_stream(name) for name in hosts[:100]])
-    for tenant in sorted(tx.fleet.quotas_by_group.get(group.name, ())):
+    for tenant in tenants:
         tx.record(quota_stream(group.name, tenant), QuotaDeleted())
     tx.record(command.on(), GroupDeleted())
     return Done()
@@ -132,6 +147,11 @@ def must_stand_in_region(tx: Transaction, *, rack: str | None, region: str, host
         raise Conflict(f"The group is bound to region {region!r}, but host {host!r} is {where}.", host)
 
 
+def _hosts(tx: Transaction, group: Group) -> list[Host]:
+    names = sorted(tx.fleet.hosts_by_group.get(group.name, ()))
+    return [host for host in map(tx.fleet.host, names) if host is not None]
+
+
 def _thousandths(ratios: dict[str, float]) -> Overcommit:
     return {name: int(Decimal(str(ratio)) * 1000) for name, ratio in sorted(ratios.items())}
 
@@ -143,7 +163,9 @@ def _merged(overcommit: Overcommit, command: UpdateGroup) -> Overcommit:
         return {}
     given = {name: ratio for name, ratio in command.overcommit.items() if ratio is not None}
     kept = {name: ratio for name, ratio in overcommit.items() if name not in command.overcommit}
-    return dict(sorted({**kept, **_thousandths(given)}.items()))
+    merged = dict(sorted({**kept, **_thousandths(given)}.items()))
+    at_most(CLASSES_MAX, merged, overcommit, field="/overcommit")
+    return merged
 
 
 HANDLERS = {CreateGroup: create, UpdateGroup: update, DeleteGroup: delete}

@@ -5,16 +5,26 @@ from typing import Annotated, Any, ClassVar
 from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from commands import claims, finding
+from commands import claims, finding, warning
 from commands.groups import must_stand_in_region
-from commands.model import Asked, Command, Described, Done, Line, Name, PatchedAmounts, Redescribed
+from commands.model import (
+    Asked,
+    Command,
+    Done,
+    Line,
+    Name,
+    PatchedAmounts,
+    Protectable,
+    Redescribed,
+    merged_amounts,
+)
 from domain import host as decide
 from domain.errors import AlreadyExists, BelowUse, Conflict, InUse, NoQuota, Validation
 from domain.fleet import Transaction
 from domain.group import Group
 from domain.host import HostDeleted, HostMoved, HostRegistered, HostUpdated
 from domain.quota import would_break
-from domain.values import Bmc, Resources, host_stream, ordered
+from domain.values import Bmc, host_stream
 
 Unit = Annotated[int, Field(ge=1, le=100)]
 
@@ -29,13 +39,15 @@ Address = Annotated[Line, AfterValidator(_without_user)]
 
 
 class BmcField(BaseModel):
-    """How to reach the management controller; `credential` is a reference, never a secret."""
+    """How to reach the management controller; `credential` is a reference, never a secret. `system` tells the hosts of
+    one controller apart, as in a chassis."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     address: Address
     protocol: Line | None = None
     credential: Line | None = None
+    system: Line | None = None
 
 
 class BmcPatch(BaseModel):
@@ -46,9 +58,10 @@ class BmcPatch(BaseModel):
     address: Address = ""
     protocol: Line | None = None
     credential: Line | None = None
+    system: Line | None = None
 
 
-class RegisterHost(Described):
+class RegisterHost(Protectable):
     kind: ClassVar[str] = "host.register"
     name: Name
     group: Name
@@ -101,10 +114,15 @@ class DeleteHost(_OnHost):
 
 def register(command: RegisterHost, tx: Transaction) -> Done:
     """Registered with its capacity, it is available at once."""
+    group = finding.group(tx, command.group)
+    if command.rack is not None:
+        finding.rack(tx, command.rack)
     if tx.fleet.host(command.name) is not None:
         raise AlreadyExists("host", command.name)
-    group = finding.group(tx, command.group)
+    bmc, about = _bmc(command.bmc), command.about()
+    _must_be_its_own(tx, command.name, bmc)
     _must_have_place(tx, command.name, group=group, rack=command.rack, unit=command.unit)
+    warnings = warning.of_capacity(tx, command.capacity) + warning.of_external_id(tx, command.on(), about)
     tx.record(
         command.on(),
         HostRegistered(
@@ -114,32 +132,39 @@ def register(command: RegisterHost, tx: Transaction) -> Done:
             command.capacity,
             command.rack,
             command.unit,
-            _bmc(command.bmc),
-            command.about(),
+            bmc,
+            about,
         ),
     )
-    return Done(created=True)
+    return Done(created=True, warnings=warnings)
 
 
 def update(command: UpdateHost, tx: Transaction) -> Done:
     host = finding.host(tx, command.host)
     group = finding.group(tx, host.group)
     event = HostUpdated(
-        _merged_capacity(host.capacity, command.capacity),
+        merged_amounts(host.capacity, command.capacity, field="/capacity"),
         command.given("rack", host.rack),
         command.given("unit", host.unit),
         _merged_bmc(host.bmc, command.bmc) if "bmc" in command.model_fields_set else host.bmc,
         command.patched(host.about),
     )
+    if command.rack is not None:
+        finding.rack(tx, command.rack)
+    if event.bmc != host.bmc:
+        _must_be_its_own(tx, host.name, event.bmc)
     if (event.rack, event.unit) != (host.rack, host.unit):
         _must_have_place(tx, host.name, group=group, rack=event.rack, unit=event.unit)
     if event.capacity != host.capacity and not command.force:
         broken = decide.would_break(host, capacity=event.capacity, overcommit=group.overcommit)
         if broken := [b for b in broken if event.capacity.get(b["resource"], 0) < host.capacity.get(b["resource"], 0)]:
             raise BelowUse(broken)
+    warnings = warning.of_capacity(tx, event.capacity) + warning.of_external_id(
+        tx, command.on(), event.about, before=host.about
+    )
     if event != HostUpdated(host.capacity, host.rack, host.unit, host.bmc, host.about):
         tx.record(command.on(), event)
-    return Done()
+    return Done(warnings=warnings)
 
 
 def move(command: MoveHost, tx: Transaction) -> Done:
@@ -187,10 +212,20 @@ def uncordon(command: UncordonHost, tx: Transaction) -> Done:
 
 def delete(command: DeleteHost, tx: Transaction) -> Done:
     host = finding.host(tx, command.host)
+    finding.must_not_be_protected("host", host.name, host.about)
     if used_by := sorted(tx.fleet.vms_by_host.get(host.name, ())):
         raise InUse("host", host.name, used_by[:100])
     tx.record(command.on(), HostDeleted())
     return Done()
+
+
+def _must_be_its_own(tx: Transaction, name: str, bmc: Bmc | None) -> None:
+    """Raises AlreadyExists if another host is reached by the same controller: power off would hit that one."""
+    controller = decide.controller_of(bmc)
+    if bmc is None or controller is None:
+        return
+    if others := sorted(tx.fleet.hosts_by_bmc.get(controller, set()) - {name}):
+        raise AlreadyExists("bmc", bmc.address, [host_stream(other) for other in others[:100]])
 
 
 def _must_have_place(tx: Transaction, name: str, *, group: Group, rack: str | None, unit: int | None) -> None:
@@ -208,14 +243,6 @@ def _must_have_place(tx: Transaction, name: str, *, group: Group, rack: str | No
         must_stand_in_region(tx, rack=rack, region=group.region, host=name)
 
 
-def _merged_capacity(capacity: Resources, patch: dict[str, int | None]) -> Resources:
-    merged = {**capacity, **patch}
-    kept = {name: amount for name in ordered(set(merged)) if (amount := merged[name])}
-    if not kept:
-        raise Validation([{"field": "/capacity", "message": "at least one amount must stay above 0"}])
-    return kept
-
-
 def _merged_bmc(bmc: Bmc | None, patch: BmcPatch | None) -> Bmc | None:
     if patch is None:
         return None
@@ -226,7 +253,7 @@ def _merged_bmc(bmc: Bmc | None, patch: BmcPatch | None) -> Bmc | None:
 
 
 def _bmc(field: BmcField | None) -> Bmc | None:
-    return Bmc(field.address, field.protocol, field.credential) if field is not None else None
+    return Bmc(field.address, field.protocol, field.credential, field.system) if field is not None else None
 
 
 HANDLERS = {

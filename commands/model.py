@@ -1,11 +1,16 @@
 """What every command shares: strict fields, and what a handler answers."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar
 
 import msgspec
+from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
+from commands.characters import one_line, printable, prose, without_nul
+from domain.command import Warned
+from domain.errors import Validation
 from domain.values import AMOUNT_MAX, COUNTS, NAME_PATTERN, NOTHING_SAID, About, Resources, ordered
 
 TEXT_CHARACTERS_MAX = 2_000
@@ -13,23 +18,17 @@ LABELS_MAX = 64
 CLASSES_MAX = 32
 
 
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("a NUL character is not allowed")
-    return text
-
-
 def without_nul_inside(value: JsonValue) -> JsonValue:
     """The same value, if no text and no member's name in it has a NUL, which PostgreSQL can't keep."""
     match value:
         case str():
-            _without_nul(value)
+            without_nul(value)
         case list():
             for entry in value:
                 without_nul_inside(entry)
         case dict():
             for name, entry in value.items():
-                _without_nul(name)
+                without_nul(name)
                 without_nul_inside(entry)
     return value
 
@@ -61,12 +60,15 @@ Name = Annotated[
     StringConstraints(pattern=NAME_PATTERN),
     Field(description="RFC 1123 label: 1–63 of a-z, 0-9 and -, beginning and ending with a letter or digit"),
 ]
-Text = Annotated[str, StringConstraints(max_length=TEXT_CHARACTERS_MAX), AfterValidator(_without_nul)]
-Line = Annotated[str, StringConstraints(min_length=1, max_length=253), AfterValidator(_without_nul)]
+Prose = Annotated[str, StringConstraints(max_length=TEXT_CHARACTERS_MAX), AfterValidator(prose)]
+# What a controller tells, as its tools print it: refused, its report would be lost for a colour.
+Text = Annotated[str, StringConstraints(max_length=TEXT_CHARACTERS_MAX), AfterValidator(without_nul)]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=253), AfterValidator(one_line)]
 ClassName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 # Any script, as people's words are; a `=` would end the key in `label=key=value`.
-LabelKey = Annotated[str, StringConstraints(pattern=r"^[^=\x00-\x1f\x7f]{1,128}$")]
-LabelValue = Annotated[str, StringConstraints(max_length=253), AfterValidator(_without_nul)]
+_KEY_PATTERN = r"^[^=\x00-\x1f\x7f]{1,128}$"
+LabelKey = Annotated[str, StringConstraints(pattern=_KEY_PATTERN), AfterValidator(printable)]
+LabelValue = Annotated[str, StringConstraints(max_length=253), AfterValidator(one_line)]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=LABELS_MAX)]
 # As defaults. Made by a factory, since any other default that can be changed is copied deeply for each command.
 NO_LABELS: dict[str, str] = Field(default_factory=dict, json_schema_extra={"default": {}})
@@ -74,17 +76,63 @@ Amount = Annotated[int, Field(ge=0, le=AMOUNT_MAX)]
 Amounts = Annotated[dict[ClassName, Amount], Field(max_length=CLASSES_MAX)]
 Asked = Annotated[Amounts, AfterValidator(_asked)]
 Limits = Amounts
+# What is bounded is the result of a merge (`at_most`). A patch may remove all that stands and add as much.
+LABELS_PATCHED_MAX = 2 * LABELS_MAX
+CLASSES_PATCHED_MAX = 2 * CLASSES_MAX
 # A merge patch of amounts: a class that is absent stays as it is, null or 0 removes one.
-PatchedAmounts = Annotated[dict[ClassName, Amount | None], Field(max_length=CLASSES_MAX), AfterValidator(_no_counts)]
+PatchedAmounts = Annotated[
+    dict[ClassName, Amount | None], Field(max_length=CLASSES_PATCHED_MAX), AfterValidator(_no_counts)
+]
+
+
+def _keys_of_values(labels: dict[str, str | None]) -> dict[str, str | None]:
+    """A key that would be refused today may stand since before: it can still be removed."""
+    for key, value in labels.items():
+        if value is not None:
+            printable(key)
+    return labels
+
+
+# A merge patch of labels.
+PatchedLabels = Annotated[
+    dict[Annotated[str, StringConstraints(pattern=_KEY_PATTERN)], LabelValue | None],
+    Field(max_length=LABELS_PATCHED_MAX),
+    AfterValidator(_keys_of_values),
+]
+
+
+def at_most(limit: int, merged: Mapping[str, Any], before: Mapping[str, Any], *, field: str) -> None:
+    """What stands above the limit since before it held may stay or shrink.
+
+    Raises:
+        Validation: the result of a merge has more entries than may be sent as a whole.
+    """
+    if len(merged) > max(limit, len(before)):
+        message = f"would be {len(merged)} with those that stand; at most {limit}, so remove some (null removes one)"
+        raise Validation([{"field": field, "message": message}])
+
+
+def merged_amounts(amounts: Resources, patch: Mapping[str, int | None], *, field: str) -> Resources:
+    """
+    Raises:
+        Validation: the result has nothing above 0, or more classes than may be sent as a whole.
+    """
+    left = tuple((name, amount) for name, amount in {**amounts, **patch}.items() if amount)
+    if not left:
+        raise Validation([{"field": field, "message": "at least one amount must stay above 0"}])
+    merged = _shape(left)
+    at_most(CLASSES_MAX, merged, amounts, field=field)
+    return merged
 
 
 class Done(msgspec.Struct, frozen=True, gc=False):
     """What a handler answers: the operation that it started, whether it made the resource, a secret for the first
-    answer."""
+    answer, and what it wondered at."""
 
     operation: str | None = None
     created: bool = False
     secret: str | None = None
+    warnings: tuple[Warned, ...] = ()
 
 
 class Command(BaseModel):
@@ -108,7 +156,7 @@ class Described(Command):
     """The words that people give a new resource."""
 
     labels: Labels = NO_LABELS
-    description: Text | None = None
+    description: Prose | None = None
     display_name: Line | None = None
     external_id: Line | None = None
 
@@ -118,24 +166,37 @@ class Described(Command):
         return About(self.display_name, self.external_id, self.description, self.labels)
 
 
-class Redescribed(Command):
-    """A merge patch of the words: absent leaves as it is, null removes."""
+class Protectable(Described):
+    """`protected`: no destructive verb is obeyed until it is taken back."""
 
-    labels: Annotated[dict[LabelKey, LabelValue | None], Field(max_length=LABELS_MAX)] | None = None
-    description: Text | None = None
+    protected: bool = False
+
+    def about(self) -> About:
+        about = super().about()
+        return replace(about, protected=True) if self.protected else about
+
+
+class Redescribed(Command):
+    """A merge patch of the words and of the protection: absent leaves as it is, null removes."""
+
+    labels: PatchedLabels | None = None
+    description: Prose | None = None
     display_name: Line | None = None
     external_id: Line | None = None
+    protected: bool | None = None
 
     def patched(self, about: About) -> About:
         labels = about.labels
         if "labels" in self.model_fields_set:
             merged = {**about.labels, **self.labels} if self.labels is not None else {}
             labels = {key: value for key, value in merged.items() if value is not None}
+            at_most(LABELS_MAX, labels, about.labels, field="/labels")
         return About(
             self.given("display_name", about.display_name),
             self.given("external_id", about.external_id),
             self.given("description", about.description),
             labels,
+            bool(self.given("protected", about.protected)),
         )
 
     def given(self, field: str, otherwise: Any) -> Any:

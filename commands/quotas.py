@@ -3,15 +3,15 @@
 from collections import defaultdict
 from typing import ClassVar
 
-from commands import claims, finding
-from commands.model import Command, Described, Done, Limits, Name
+from commands import claims, finding, warning
+from commands.model import Command, Done, Limits, Name, Protectable
 from domain.errors import BelowUse, InUse
 from domain.fleet import Transaction
 from domain.quota import QuotaDeleted, QuotaSet, would_break
-from domain.values import Resources, ordered, plus, quota_stream
+from domain.values import NOTHING_SAID, Resources, ordered, plus, quota_stream
 
 
-class SetQuota(Described):
+class SetQuota(Protectable):
     """`limits` is replaced as a whole: a class or count that it does not name is unlimited, 0 forbids."""
 
     kind: ClassVar[str] = "quota.set"
@@ -44,23 +44,29 @@ def set(command: SetQuota, tx: Transaction) -> Done:
         broken = would_break(f"{group.name}/{tenant.name}", limits=limits, used=used)
         if broken := [b for b in broken if former.get(b["resource"]) is None or b["limit"] < former[b["resource"]]]:
             raise BelowUse(broken)
-    event = QuotaSet(quota.uid if quota else tx.new_id(), group.name, tenant.name, limits, used, command.about())
+    about = command.about()
+    before = quota.about if quota is not None else NOTHING_SAID
+    warnings = warning.of_limits(tx, limits) + warning.of_external_id(tx, command.on(), about, before=before)
+    event = QuotaSet(quota.uid if quota else tx.new_id(), group.name, tenant.name, limits, used, about)
     if quota is None or event != QuotaSet(quota.uid, quota.group, quota.tenant, quota.limits, quota.used, quota.about):
         tx.record(command.on(), event)
-    return Done(created=quota is None)
+    return Done(created=quota is None, warnings=warnings)
 
 
 def delete(command: DeleteQuota, tx: Transaction) -> Done:
     """No quota, no access: refused while the tenant itself has something in the group."""
-    if tx.fleet.quota(command.group, command.tenant) is None:
-        raise finding.missing(tx, "quota", f"{command.group}/{command.tenant}")
+    name = f"{command.group}/{command.tenant}"
+    found = tx.fleet.quota(command.group, command.tenant)
+    if found is None:
+        raise finding.missing(tx, "quota", name)
+    finding.must_not_be_protected("quota", name, found.about)
     used_by = [
         f"vm/{vm.tenant}/{vm.name}"
         for vm in tx.fleet.vms_of(command.tenant)
         if vm.host is not None and tx.fleet.group_of(vm) == command.group
     ]
     if used_by:
-        raise InUse("quota", f"{command.group}/{command.tenant}", used_by[:100])
+        raise InUse("quota", name, used_by[:100])
     tx.record(command.on(), QuotaDeleted())
     return Done()
 

@@ -4,8 +4,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from commands import finding
-from commands.model import Command, Described, Done, Name, Redescribed
+from commands import finding, warning
+from commands.model import Command, Done, Name, Protectable, Redescribed
 from domain.errors import AlreadyExists, Conflict, InUse
 from domain.fleet import Transaction
 from domain.rack import RackCreated, RackDeleted, RackUpdated
@@ -14,7 +14,7 @@ from domain.values import host_stream, rack_stream
 Units = Annotated[int, Field(ge=1, le=100)]
 
 
-class CreateRack(Described):
+class CreateRack(Protectable):
     kind: ClassVar[str] = "rack.create"
     name: Name
     region: Name
@@ -48,13 +48,13 @@ class DeleteRack(_OnRack):
 def create(command: CreateRack, tx: Transaction) -> Done:
     if tx.fleet.rack(command.name) is not None:
         raise AlreadyExists("rack", command.name)
+    about = command.about()
+    warnings = warning.of_external_id(tx, command.on(), about)
     tx.record(
         command.on(),
-        RackCreated(
-            tx.new_id(), command.name, command.region, command.dc, command.room, command.units, command.about()
-        ),
+        RackCreated(tx.new_id(), command.name, command.region, command.dc, command.room, command.units, about),
     )
-    return Done(created=True)
+    return Done(created=True, warnings=warnings)
 
 
 def update(command: UpdateRack, tx: Transaction) -> Done:
@@ -82,13 +82,15 @@ def update(command: UpdateRack, tx: Transaction) -> Done:
                 rack.name,
                 [host_stream(host.name)],
             )
+    warnings = warning.of_external_id(tx, command.on(), event.about, before=rack.about)
     if event != RackUpdated(rack.region, rack.dc, rack.room, rack.units, rack.about):
         tx.record(command.on(), event)
-    return Done()
+    return Done(warnings=warnings)
 
 
 def delete(command: DeleteRack, tx: Transaction) -> Done:
     rack = finding.rack(tx, command.rack)
+    finding.must_not_be_protected("rack", rack.name, rack.about)
     hosts = sorted(tx.fleet.hosts_by_rack.get(rack.name, ()))
     if hosts:
         raise InUse("rack", rack.name, [host_stream(name) for name in hosts[:100]])

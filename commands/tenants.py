@@ -2,8 +2,8 @@
 
 from typing import Any, ClassVar
 
-from commands import claims, finding
-from commands.model import Command, Described, Done, Name, Redescribed
+from commands import claims, finding, warning
+from commands.model import Command, Done, Name, Protectable, Redescribed
 from domain.errors import AlreadyExists, BelowUse, Conflict, InUse
 from domain.fleet import Transaction
 from domain.quota import QuotaDeleted, would_break
@@ -20,7 +20,7 @@ from domain.values import minus, plus, quota_stream, tenant_stream
 DEPTH_MAX = 16  # a chain is walked for every decision
 
 
-class CreateTenant(Described):
+class CreateTenant(Protectable):
     kind: ClassVar[str] = "tenant.create"
     name: Name
     parent: Name | None = None
@@ -61,21 +61,25 @@ class DeleteTenant(_OnTenant):
 
 
 def create(command: CreateTenant, tx: Transaction) -> Done:
+    if command.parent is not None:
+        finding.tenant(tx, command.parent)
     if tx.fleet.tenant(command.name) is not None:
         raise AlreadyExists("tenant", command.name)
     if command.parent is not None:
-        finding.tenant(tx, command.parent)
         _must_not_be_too_deep(command.name, len(tx.fleet.chain(command.parent)) + 1)
-    tx.record(command.on(), TenantCreated(tx.new_id(), command.name, command.parent, command.about()))
-    return Done(created=True)
+    about = command.about()
+    warnings = warning.of_external_id(tx, command.on(), about)
+    tx.record(command.on(), TenantCreated(tx.new_id(), command.name, command.parent, about))
+    return Done(created=True, warnings=warnings)
 
 
 def update(command: UpdateTenant, tx: Transaction) -> Done:
     tenant = finding.tenant(tx, command.tenant)
     about = command.patched(tenant.about)
+    warnings = warning.of_external_id(tx, command.on(), about, before=tenant.about)
     if about != tenant.about:
         tx.record(command.on(), TenantUpdated(about))
-    return Done()
+    return Done(warnings=warnings)
 
 
 def move(command: MoveTenant, tx: Transaction) -> Done:
@@ -130,7 +134,11 @@ def resume(command: ResumeTenant, tx: Transaction) -> Done:
 def delete(command: DeleteTenant, tx: Transaction) -> Done:
     """Its quotas end with it; what it has or who is confined to it keeps it."""
     fleet = tx.fleet
-    name = finding.tenant(tx, command.tenant).name
+    tenant = finding.tenant(tx, command.tenant)
+    name = tenant.name
+    groups = sorted(fleet.quotas_by_tenant.get(name, ()))
+    finding.must_not_be_protected("tenant", name, tenant.about)
+    finding.quotas_must_not_be_protected(tx, ((group, name) for group in groups))
     used_by = (
         [tenant_stream(child) for child in sorted(fleet.children.get(name, ()))]
         + sorted(fleet.vms_by_tenant.get(name, ()))
@@ -138,7 +146,7 @@ def delete(command: DeleteTenant, tx: Transaction) -> Done:
     )
     if used_by:
         raise InUse("tenant", name, used_by[:100])
-    for group in sorted(fleet.quotas_by_tenant.get(name, ())):
+    for group in groups:
         tx.record(quota_stream(group, name), QuotaDeleted())
     tx.record(command.on(), TenantDeleted())
     return Done()

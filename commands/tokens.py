@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import field_validator
 
-from commands import finding
+from commands import finding, warning
 from commands.model import Command, Described, Done, Name
 from domain.errors import AlreadyExists, Conflict, Validation
 from domain.fleet import Transaction
@@ -89,7 +89,8 @@ def create(command: CreateToken, tx: Transaction) -> Done:
     expires_at = from_rfc3339(command.expires_at) if command.expires_at is not None else None
     if expires_at is not None and expires_at <= tx.at:
         raise Validation([{"field": "/expires_at", "message": "must lie in the future"}])
-    secret = tx.new_secret()
+    secret, about = tx.new_secret(), command.about()
+    warnings = warning.of_external_id(tx, command.on(), about)
     tx.record(
         command.on(),
         TokenCreated(
@@ -99,10 +100,10 @@ def create(command: CreateToken, tx: Transaction) -> Done:
             hash_of(secret),
             command.tenant,
             expires_at,
-            command.about(),
+            about,
         ),
     )
-    return Done(created=True, secret=secret)
+    return Done(created=True, secret=secret, warnings=warnings)
 
 
 def revoke(command: RevokeToken, tx: Transaction) -> Done:

@@ -4,10 +4,22 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from commands import claims, finding
-from commands.choice import choose
+from commands import claims, finding, warning
+from commands.choice import choose, offered_groups, unknown_class
 from commands.groups import StrategyName
-from commands.model import NO_LABELS, Asked, Command, Described, Done, Labels, Line, Name, Redescribed
+from commands.model import (
+    NO_LABELS,
+    Asked,
+    Command,
+    Done,
+    Labels,
+    Line,
+    Name,
+    PatchedAmounts,
+    Protectable,
+    Redescribed,
+    merged_amounts,
+)
 from domain import quota, vm
 from domain.errors import AlreadyExists, NoCapacity
 from domain.fleet import Transaction
@@ -68,7 +80,7 @@ class RuleField(BaseModel):
         return self
 
 
-class ProvisionVm(Described):
+class ProvisionVm(Protectable):
     """`group` is a name, a list of names, or "*": every group where the tenant has quota."""
 
     kind: ClassVar[str] = "vm.provision"
@@ -97,12 +109,13 @@ class _OnVm(Command):
 
 class UpdateVm(_OnVm, Redescribed):
     kind: ClassVar[str] = "vm.update"
-    protected: bool = False
 
 
 class ResizeVm(_OnVm):
+    """`resources` are merged: a class that is not named stays, 0 or null removes it."""
+
     kind: ClassVar[str] = "vm.resize"
-    resources: Asked
+    resources: PatchedAmounts
 
 
 class StartVm(_OnVm):
@@ -120,13 +133,16 @@ class DeleteVm(_OnVm):
 def provision(command: ProvisionVm, tx: Transaction) -> Done:
     """The record, the host's use, the quotas' use and the work for the controllers: all in one transaction, or none."""
     tenant = finding.tenant(tx, command.tenant).name
-    chain = finding.may_grow(tx, tenant)
-    stream = command.on()
+    groups = offered_groups(tx, tenant, command.group)
+    where, rules = _where(command.where), tuple(_rule(rule) for rule in command.rules)
+    finding.where(tx, where, groups)
+    stream, about = command.on(), command.about()
     if tx.fleet.find(stream) is not None:
         raise AlreadyExists("vm", f"{tenant}/{command.name}")
-    where, rules = _where(command.where), tuple(_rule(rule) for rule in command.rules)
+    chain = finding.may_grow(tx, tenant)
     request = PlacementRequest(tenant, command.resources, where, rules)
-    placement = choose(tx, request, offered=command.group, chain=chain, strategy=command.strategy)
+    placement = choose(tx, request, offered=command.group, groups=groups, chain=chain, strategy=command.strategy)
+    warnings = warning.of_external_id(tx, stream, about)
 
     uid, operation = tx.new_id(), tx.new_id()
     scheduled = VmScheduled(
@@ -141,39 +157,41 @@ def provision(command: ProvisionVm, tx: Transaction) -> Done:
         command.image,
         where,
         rules,
-        command.about(),
+        about,
     )
     tx.record(stream, scheduled)
     claims.take(tx, stream, host=placement.host, group=placement.group, chain=chain, resources=command.resources, vms=1)
     _begin(tx, stream, operation, kind="vm.provision", step="vm.create", compensation="vm.delete")
-    return Done(operation, created=True)
+    return Done(operation, created=True, warnings=warnings)
 
 
 def update(command: UpdateVm, tx: Transaction) -> Done:
     found = finding.vm(tx, command.tenant, command.vm)
-    event = VmUpdated(command.given("protected", found.protected), command.patched(found.about))
-    if event != VmUpdated(found.protected, found.about):
-        tx.record(command.on(), event)
-    return Done()
+    about = command.patched(found.about)
+    warnings = warning.of_external_id(tx, command.on(), about, before=found.about)
+    if about != found.about:
+        tx.record(command.on(), VmUpdated(about.protected, about))
+    return Done(warnings=warnings)
 
 
 def resize(command: ResizeVm, tx: Transaction) -> Done:
     """Claims the larger amount per class at once; the difference returns when the outcome is known."""
     found = finding.vm(tx, command.tenant, command.vm)
+    size = merged_amounts(found.resources, command.resources, field="/resources")
     operation = tx.new_id()
-    event = vm.resize(found, resources=command.resources, operation=operation)
-    if command.resources == found.resources:
+    event = vm.resize(found, resources=size, operation=operation)
+    if size == found.resources:
         return Done()
-    more = excess(command.resources, found.resources)
+    more = excess(size, found.resources)
     if more:
         chain = finding.may_grow(tx, found.tenant)
         group = tx.fleet.group_of(found)
         quota.check(tx.fleet.quotas(group, chain), more)
-        _must_have_room(tx, found, to=command.resources, more=more)
+        _must_have_room(tx, found, to=size, more=more)
         assert found.host is not None
         claims.take(tx, command.on(), host=found.host, group=group, chain=chain, resources=more, vms=0)
     tx.record(command.on(), event)
-    _begin(tx, command.on(), operation, kind="vm.resize", step="vm.resize", to=command.resources)
+    _begin(tx, command.on(), operation, kind="vm.resize", step="vm.resize", to=size)
     return Done(operation)
 
 
@@ -181,9 +199,10 @@ def start(command: StartVm, tx: Transaction) -> Done:
     found = finding.vm(tx, command.tenant, command.vm)
     if found.state == "active":
         return Done()
-    finding.may_grow(tx, found.tenant)
     operation = tx.new_id()
-    tx.record(command.on(), vm.start(found, operation=operation))
+    event = vm.start(found, operation=operation)
+    finding.may_grow(tx, found.tenant)
+    tx.record(command.on(), event)
     _begin(tx, command.on(), operation, kind="vm.start", step="vm.start")
     return Done(operation)
 
@@ -297,7 +316,8 @@ def _must_have_room(tx: Transaction, found: Vm, *, to: Resources, more: Resource
         room = {name: found.resources.get(name, 0) + free.get(name, 0) for name in to}
         reasons = [{"reason": f"insufficient:{next(iter(short))}", "hosts": 1}]
         nearest = {"host": host.name, "short": short}
-        raise NoCapacity(host.group, to, 1, reasons, nearest, scaled_down(to, room), [])
+        unknown = unknown_class(tx, more)
+        raise NoCapacity(host.group, to, 1, reasons, nearest, scaled_down(to, room), [], message=unknown)
 
 
 def _where(field: WhereField | None) -> Where | None:

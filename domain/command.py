@@ -6,6 +6,14 @@ from typing import Any
 import msgspec
 
 
+class Warned(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Something in an accepted request that is hardly meant so. `field` is a JSON Pointer into its body."""
+
+    field: str
+    message: str
+    did_you_mean: str | None = None
+
+
 class CommandAccepted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """An audit entry of a command that was accepted. Its event's position is the receipt's.
 
@@ -27,6 +35,7 @@ class CommandAccepted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
     source: str | None = None
     reason: str | None = None
     batch: str | None = None
+    warnings: tuple[Warned, ...] = ()
 
 
 class CommandRejected(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -111,13 +111,18 @@ class AlreadyExists(DomainError):
     title = "The name is taken"
     kind: str
     name: str
-    used_by: list[str] = field(init=False)  # the stream of what bears it
+    used_by: list[str] = field(default_factory=list)  # the streams of what bears it; its own if none is given
 
     def __post_init__(self) -> None:
-        self.used_by = [f"{self.kind}/{self.name}"]
+        self._is_its_name = not self.used_by
+        self.used_by = self.used_by or [f"{self.kind}/{self.name}"]
 
     @property
     def detail(self) -> str:
+        if not self._is_its_name:
+            return (
+                f"The {self.kind} {self.name!r} is that of {self.used_by[0]} already; correct it, or change that first."
+            )
         return f"The {self.kind} {self.name!r} exists already; choose another name, or change the one that is there."
 
 
@@ -168,6 +173,19 @@ class InvalidState(DomainError):
 
 
 @dataclass(eq=False)
+class Protected(DomainError):
+    code = "protected"
+    status = 409
+    title = "It is protected"
+    kind: str
+    name: str
+
+    @property
+    def detail(self) -> str:
+        return f"The {self.kind} {self.name!r} is protected; set its `protected` to false first."
+
+
+@dataclass(eq=False)
 class QuotaExceeded(DomainError):
     """`shortfalls`: {`resource`, `limit`, `used`, `requested`, `short`, `tenant`}, the requesting tenant's first."""
 
@@ -178,6 +196,7 @@ class QuotaExceeded(DomainError):
     group: Any
     shortfalls: list[dict[str, Any]]
     groups: list[dict[str, Any]] | None = None
+    groups_truncated: bool = False
 
     @property
     def detail(self) -> str:
@@ -189,7 +208,7 @@ class QuotaExceeded(DomainError):
         )
 
     def problem(self) -> dict[str, Any]:
-        return _without_empty_groups(super().problem())
+        return _without_what_is_not_so(super().problem())
 
 
 @dataclass(eq=False)
@@ -203,7 +222,8 @@ class NoQuota(DomainError):
 
     @property
     def detail(self) -> str:
-        where = f" It has one in: {', '.join(str(g) for g in self.groups)}." if self.groups else ""
+        more = f" and {len(self.groups) - 10} more" if len(self.groups) > 10 else ""
+        where = f" It has one in: {', '.join(str(g) for g in self.groups[:10])}{more}." if self.groups else ""
         return f"Tenant {self.tenant!r} has no quota in {self.group!r}; have one granted, or name another group.{where}"
 
 
@@ -222,9 +242,14 @@ class NoCapacity(DomainError):
     largest_fit: Resources | None
     alternatives: list[dict[str, Any]]
     groups: list[dict[str, Any]] | None = None
+    groups_truncated: bool = False  # there are more; what is told beside is of these alone
+    alternatives_truncated: bool = False  # not all groups were looked at
+    message: str | None = None  # what the detail says instead
 
     @property
     def detail(self) -> str:
+        if self.message is not None:
+            return self.message
         if not self.considered:
             return f"Group {self.group!r} has no hosts; register hosts there, or name another group."
         why = ", ".join(f"{r['hosts']} × {r['reason']}" for r in self.reasons)
@@ -233,7 +258,7 @@ class NoCapacity(DomainError):
         )
 
     def problem(self) -> dict[str, Any]:
-        return _without_empty_groups(super().problem())
+        return _without_what_is_not_so(super().problem())
 
 
 @dataclass(eq=False)
@@ -365,7 +390,9 @@ class Internal(DomainError):
         )
 
 
-def _without_empty_groups(body: dict[str, Any]) -> dict[str, Any]:
-    if body["groups"] is None:
-        del body["groups"]
+def _without_what_is_not_so(body: dict[str, Any]) -> dict[str, Any]:
+    """A list's `…_truncated` is told only where it is cut, as everywhere."""
+    for name in ("groups", "groups_truncated", "alternatives_truncated"):
+        if not body.get(name, True):
+            del body[name]
     return body

@@ -15,7 +15,7 @@ import msgspec
 
 from domain import group, host, operation, quota, rack, tenant, token, vm
 from domain.group import Group
-from domain.host import Host
+from domain.host import Host, controller_of
 from domain.operation import Operation, Step
 from domain.quota import Quota
 from domain.rack import Rack
@@ -70,6 +70,11 @@ class Fleet:
         self.quotas_by_tenant: defaultdict[str, set[str]] = defaultdict(set)
         self.tokens_by_tenant: defaultdict[str, set[str]] = defaultdict(set)
         self.members: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # (tenant, set) → VMs' streams
+        self.tokens: dict[str, None] = {}  # every token's name
+        self.racks_by_place: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # (region, dc or room; its name)
+        self.hosts_by_bmc: defaultdict[tuple[str, str | None], set[str]] = defaultdict(set)
+        self.by_external_id: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # (kind, id) → streams
+        self.hosts_of_class: dict[str, int] = {}  # how many hosts have a capacity of it
         self.operations: dict[str, Operation] = {}  # those that run or are stuck, by id
         self.outstanding: dict[str, Step] = {}  # operation id → the step that a controller must still begin
         self.deadlines: dict[str, int] = {}  # operation id → the deadline of its current step
@@ -152,9 +157,27 @@ class Fleet:
         return self.find(token_stream(name))  # type: ignore[no-any-return]
 
     def names(self, kind: str) -> Iterator[str]:
-        """The names of all that lives of one kind; scans the fleet."""
-        prefix = kind + "/"
-        return (stream[len(prefix) :] for stream in self.entries if stream.startswith(prefix))
+        """The names of all that lives of one kind (of operations, those that are not over), or of all places at one
+        level; costs what is taken of them."""
+        match kind:
+            case "tenant":
+                return (name for children in self.children.values() for name in children)
+            case "rack":
+                return iter(self.capacity.racks)
+            case "group":
+                return iter(self.capacity.groups)
+            case "host":
+                return iter(self.capacity.hosts)
+            case "quota":
+                return (f"{group}/{name}" for group, names in self.quotas_by_group.items() for name in names)
+            case "vm":
+                return (stream[3:] for streams in self.vms_by_tenant.values() for stream in streams)
+            case "operation":
+                return iter(self.operations)
+            case "token":
+                return iter(self.tokens)
+            case level:
+                return (name for at, name in self.racks_by_place if at == level)
 
     def chain(self, tenant: str) -> list[str]:
         """The tenant and its ancestors, itself first."""
@@ -206,12 +229,20 @@ class Fleet:
             was=old is not None,
             stays=new is not None,
         )
+        self._index_about("tenant", stream, old, new)
 
     def _index_rack(self, stream: str, old: Rack | None, new: Rack | None) -> None:
         self.capacity.rack_changed(old, new)
+        self._index_about("rack", stream, old, new)
+        for level in ("region", "dc", "room"):
+            before, after = getattr(old, level, None), getattr(new, level, None)
+            if before != after:
+                was, now = (level, before or ""), (level, after or "")
+                _move(self.racks_by_place, stream[5:], was, now, was=before is not None, stays=after is not None)
 
     def _index_group(self, stream: str, old: Group | None, new: Group | None) -> None:
         self.capacity.group_changed(old, new)
+        self._index_about("group", stream, old, new)
 
     def _index_host(self, stream: str, old: Host | None, new: Host | None) -> None:
         if old is None or new is None or old.group != new.group or old.rack != new.rack:
@@ -227,7 +258,31 @@ class Fleet:
                 was=before is not None,
                 stays=after is not None,
             )
+        if old is None or new is None or old.about is not new.about:
+            self._index_about("host", stream, old, new)
+        if old is None or new is None or old.capacity is not new.capacity or old.bmc is not new.bmc:
+            self._index_hardware(stream[5:], old, new)
         self.capacity.host_changed(old, new)
+
+    def _index_hardware(self, name: str, old: Host | None, new: Host | None) -> None:
+        counts = self.hosts_of_class
+        for known, more in ((old, -1), (new, 1)):
+            for of in known.capacity if known is not None else ():
+                counts[of] = counts.get(of, 0) + more
+                if not counts[of]:
+                    del counts[of]
+        before, after = controller_of(old.bmc if old else None), controller_of(new.bmc if new else None)
+        if before != after:
+            none = ("", None)
+            was, stays = before is not None, after is not None
+            _move(self.hosts_by_bmc, name, before or none, after or none, was=was, stays=stays)
+
+    def _index_about(self, kind: str, stream: str, old: Any, new: Any) -> None:
+        before = old.about.external_id if old is not None else None
+        after = new.about.external_id if new is not None else None
+        if before != after:
+            was, now = (kind, before or ""), (kind, after or "")
+            _move(self.by_external_id, stream, was, now, was=before is not None, stays=after is not None)
 
     def _index_quota(self, stream: str, old: Quota | None, new: Quota | None) -> None:
         if (old is None) != (new is None):
@@ -238,6 +293,8 @@ class Fleet:
                 (self.quotas_by_tenant, quota.tenant, quota.group),
             ):
                 _move(index, value, key, key, was=old is not None, stays=new is not None)
+        if old is None or new is None or old.about is not new.about:
+            self._index_about("quota", stream, old, new)
 
     def _index_vm(self, stream: str, old: Vm | None, new: Vm | None) -> None:
         self.capacity.vm_changed(old, new)
@@ -246,10 +303,14 @@ class Fleet:
             self.vms_by_tenant[new.tenant].add(stream)
             for rule in new.rules:
                 self.members[new.tenant, rule.set].add(stream)
+            if new.about.external_id is not None:
+                self._index_about("vm", stream, None, new)
             return
         before, after = (old.host if old else None), (new.host if new else None)
         if before != after:
             _move(self.vms_by_host, stream, before or "", after or "", was=before is not None, stays=after is not None)
+        if old is None or new is None or old.about is not new.about:
+            self._index_about("vm", stream, old, new)
         if (old is None) == (new is None):
             return
         vm = new or old
@@ -289,6 +350,11 @@ class Fleet:
             was=before is not None,
             stays=after is not None,
         )
+        if new is not None:
+            self.tokens[stream[6:]] = None
+        else:
+            self.tokens.pop(stream[6:], None)
+        self._index_about("token", stream, old, new)
 
 
 class Transaction:

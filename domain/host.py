@@ -1,5 +1,6 @@
 """A host: a physical server with a capacity, a place, and what the VMs on it claim."""
 
+from ipaddress import ip_address
 from typing import Any, assert_never
 
 import msgspec
@@ -7,6 +8,9 @@ from msgspec.structs import replace
 
 from domain.errors import InvalidState
 from domain.values import About, Bmc, Overcommit, Resources, minus, plus, usable
+
+# What vendors and spreadsheets put where they know no address: it tells nobody apart.
+NO_ADDRESSES = frozenset({"", "na", "n/a", "none", "default string", "to be filled by o.e.m", "0.0.0.0", "::"})
 
 
 class HostRegistered(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -127,6 +131,18 @@ def evolve(host: Host, event: HostEvent) -> Host:
             return replace(host, state="deleted")
         case _:
             assert_never(event)
+
+
+def controller_of(bmc: Bmc | None) -> tuple[str, str | None] | None:
+    """The management controller that `bmc` speaks of, the same however its address is written: (address, system)."""
+    if bmc is None:
+        return None
+    address = bmc.address.strip().lower()
+    try:
+        address = ip_address(address).compressed
+    except ValueError:
+        address = address.removesuffix(".")  # a name
+    return (address, bmc.system) if address not in NO_ADDRESSES else None
 
 
 def cordon(host: Host) -> HostCordoned | None:

@@ -105,6 +105,16 @@ def check(chain: Iterable[Quota], requested: Resources) -> None:
         raise QuotaExceeded(first.tenant, first.group, shortfalls)
 
 
+def allows(chain: Iterable[Quota], requested: Resources) -> bool:
+    """Would `check` let it pass?"""
+    for quota in chain:
+        used = quota.used
+        for name, limit in quota.limits.items():
+            if name in requested and used.get(name, 0) + requested[name] > limit:
+                return False
+    return True
+
+
 def would_break(name: str, *, limits: Resources, used: Resources) -> list[dict[str, Any]]:
     """The classes in which `used` would stand above `limits` in quota `name`, as `below_use` tells them."""
     return [

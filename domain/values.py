@@ -25,23 +25,27 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class About(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What people say about a resource; never read by a decision, but for labels."""
+    """What people say about a resource; never read by a decision, but for labels and the protection from destructive
+    verbs."""
 
     display_name: str | None = None
     external_id: str | None = None
     description: str | None = None
     labels: dict[str, str] = {}
+    protected: bool = False
 
 
 NOTHING_SAID = About()  # one for all of whom nothing is said
 
 
 class Bmc(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How to reach a host's management controller; `credential` is a reference into a secret store, never a secret."""
+    """How to reach a host's management controller; `credential` is a reference into a secret store, never a secret.
+    `system` tells the hosts of one controller apart, as in a chassis."""
 
     address: str
     protocol: str | None = None
     credential: str | None = None
+    system: str | None = None
 
 
 def plus(a: Resources, b: Resources) -> Resources:

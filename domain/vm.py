@@ -6,7 +6,7 @@ from typing import Any, assert_never
 import msgspec
 from msgspec.structs import replace
 
-from domain.errors import Conflict, InvalidState
+from domain.errors import InvalidState, Protected
 from domain.values import About, Resources, larger
 
 
@@ -66,6 +66,8 @@ class VmFailed(msgspec.Struct, frozen=True):
 
 
 class VmUpdated(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`protected` is told here too: events from before `about` had it have it here alone."""
+
     protected: bool = False
     about: About = About()
 
@@ -163,7 +165,6 @@ class Vm(msgspec.Struct, frozen=True, gc=False):
     rules: tuple[Rule, ...]
     addresses: tuple[str, ...]
     reason: str | None
-    protected: bool
     about: About
 
 
@@ -187,7 +188,6 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
                 event.rules,
                 (),
                 None,
-                False,
                 event.about,
             )
         case VmCreating():
@@ -197,7 +197,10 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
         case VmFailed():
             return replace(vm, state="failed", host=None, claims={}, operation=None, reason=event.reason)
         case VmUpdated():
-            return replace(vm, protected=event.protected, about=event.about)
+            about = event.about
+            return replace(
+                vm, about=about if about.protected == event.protected else replace(about, protected=event.protected)
+            )
         case VmResizing():
             return replace(
                 vm, state="updating", former=vm.state, operation=event.operation, claims=event.claims, reason=None
@@ -264,11 +267,11 @@ def delete(vm: Vm, *, operation: str) -> VmDeleting | VmDeleted:
 
     Raises:
         InvalidState: it is being deleted or changed already.
-        Conflict: it is protected.
+        Protected: it is.
     """
     must_be(vm, "scheduled", "creating", "active", "stopped", "failed")
-    if vm.protected:
-        raise Conflict(f"VM {full_name(vm)!r} is protected; set protected to false first.", full_name(vm))
+    if vm.about.protected:
+        raise Protected("vm", full_name(vm))
     if vm.state == "failed":
         return VmDeleted()
     return VmDeleting(operation)

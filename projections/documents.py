@@ -110,6 +110,7 @@ def _vm(stream: str, entry: Entry) -> Document:
         "state": vm.state,
         "labels": about.labels,
         "description": about.description,
+        "protected": about.protected,
         "version": entry.version,
         "created_at": created_at,
         "updated_at": shown_time(entry.updated_at) if entry.updated_at != entry.created_at else created_at,
@@ -125,7 +126,6 @@ def _vm(stream: str, entry: Entry) -> Document:
         "addresses": list(vm.addresses),
         "operation": vm.operation,
         "reason": vm.reason,
-        "protected": vm.protected,
     }
 
 
@@ -143,6 +143,7 @@ def _operation(stream: str, entry: Entry) -> Document:
         "state": operation.state,
         "labels": {},
         "description": None,
+        "protected": False,
         "version": entry.version,
         "created_at": shown_time(entry.created_at),
         "updated_at": shown_time(entry.updated_at),
@@ -199,6 +200,7 @@ def _base(uid: str, name: str, owner: str | None, state: str, about: About, entr
         "state": state,
         "labels": about.labels,
         "description": about.description,
+        "protected": about.protected,
         "version": entry.version,
         "created_at": shown_time(entry.created_at),
         "updated_at": shown_time(entry.updated_at),

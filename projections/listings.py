@@ -236,7 +236,7 @@ LISTINGS: dict[str, Listing] = {
             "region": racks.c.region,
             "dc": racks.c.dc,
             "room": racks.c.room,
-            **{name: vms.c.document[name].as_string() for name in ("image", "operation", "reason", "protected")},
+            **{name: vms.c.document[name].as_string() for name in ("image", "operation", "reason")},
         },
         in_scope=vms.c.tenant.in_(in_scope()),
         owner=vms.c.tenant,

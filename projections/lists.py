@@ -185,7 +185,7 @@ def _sort(kind: str, text: str, *, is_scoped: bool) -> Sort:
             return Sort(parent(is_scoped=is_scoped), is_falling)
         case "owner":
             return Sort(listing.owner if listing.owner is not None else cast(None, Text), is_falling)
-        case "uid" | "display_name" | "description":
+        case "uid" | "display_name" | "description" | "protected":
             return Sort(by_bytes(table.c.document[field].as_string()), is_falling)
         case _ if field in listing.sorts:
             return Sort(by_bytes(listing.sorts[field]), is_falling)

@@ -169,6 +169,8 @@ def audit_row(recorded: Recorded) -> dict[str, Any]:
         "created": accepted.created if accepted is not None else False,
         "batch": event.batch,
     }
+    if accepted is not None and accepted.warnings:
+        entry["warnings"] = accepted.warnings
     return {
         "position": recorded.position,
         "at": recorded.at,

@@ -104,6 +104,7 @@ async def _one(call: Call) -> Answerable:
             "operation": entry.get("operation"),
             "problem": problem,
             "replayed": False,
+            **({"warnings": entry["warnings"]} if "warnings" in entry else {}),
             **(problem or {}),  # `instance` leads here: who follows it finds the problem itself
             "command": entry["id"],
         },

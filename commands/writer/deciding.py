@@ -305,6 +305,7 @@ class Decider:
             actor.source,
             context.reason,
             context.batch,
+            done.warnings,
         )
         tx.record(command_stream(actor.name, item.key), event, version=1)
 
@@ -321,6 +322,7 @@ class Decider:
             done.operation,
             secret=done.secret,
             created=done.created,
+            warnings=done.warnings,
         )
 
     def _answer_again(self, receipt: Receipt, actor: Actor) -> Answer:
@@ -350,6 +352,7 @@ class Decider:
             receipt.operation,
             replayed=True,
             created=receipt.created,
+            warnings=receipt.warnings,
         )
 
     def _mismatch(self, item: Item, on: str) -> VersionMismatch | None:

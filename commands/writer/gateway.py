@@ -5,6 +5,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from commands.model import Command
+from domain.command import Warned
 
 
 class Actor(msgspec.Struct, frozen=True, gc=False):
@@ -64,7 +65,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
     `resource` is as it was at `position`, `version` its version there (0: it is gone). `on` is its stream. With a
     `problem`, position is that of the recorded refusal, 0 where nothing was recorded. `created` says that the command
-    makes the resource, whatever its status is yet.
+    makes the resource, whatever its status is yet. `warnings` are those of the first answer, in each repeat.
     """
 
     command: str
@@ -78,6 +79,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     problem: dict[str, Any] | None = None
     secret: str | None = None
     created: bool = False
+    warnings: tuple[Warned, ...] = ()
 
 
 class Gateway(Protocol):

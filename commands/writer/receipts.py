@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from domain.command import CommandAccepted, CommandEvent
+from domain.command import CommandAccepted, CommandEvent, Warned
 from domain.recorded import Recorded
 from eventlog.codec import Row
 
@@ -34,6 +34,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     created: bool
     problem: dict[str, Any] | None
     batch: str | None
+    warnings: tuple[Warned, ...] = ()
 
 
 def receipt_of(recorded: Recorded) -> Receipt:
@@ -50,6 +51,7 @@ def receipt_of(recorded: Recorded) -> Receipt:
             event.created,
             None,
             event.batch,
+            event.warnings,
         )
     return Receipt(
         event.id,

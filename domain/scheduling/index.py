@@ -94,6 +94,10 @@ class CapacityIndex:
             found = self._tables[group] = HostTable(self, group, self.groups.get(group), hosts)
         return found
 
+    def price_of(self, group: str) -> int:
+        """What it costs to look at a group, in looks at one whose table is made."""
+        return 1 if group in self._tables else 10 + len(self._members.get(group, ())) // 50
+
     def totals(self, group: str) -> tuple[Resources, Resources]:
         """What a group's hosts use, and what its schedulable hosts have available."""
         return self.table(group).totals()

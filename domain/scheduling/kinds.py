@@ -77,6 +77,12 @@ class Kinds:
         """A row a host."""
         return self._amounts.take(self.of.take(rows), 0)
 
+    def fitting(self, classes: list[int], amounts: list[int]) -> NDArray[np.bool_]:
+        """The hosts that take workload and have room for so much of these classes."""
+        room = self.amounts.take([0, *(1 + k for k in classes)], 1)
+        found: NDArray[np.bool_] = (room >= np.array([0, *amounts], dtype=np.float64)).all(1).take(self.of)
+        return found
+
     def first_of_each(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Of these hosts, whose rows rise, the first of each kind, rising too."""
         first = np.full(len(self._lines), -1)

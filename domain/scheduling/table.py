@@ -118,6 +118,19 @@ class HostTable:
             found.catch_up()
         return found
 
+    def fitting(self, resources: Resources, strategy: str) -> tuple[int, Mask | None]:
+        """How many hosts have room and take workload, and which; None for which, where it is none. Makes no scores."""
+        largest = self.kinds.largest
+        if any(amount > largest.get(name, 0) for name, amount in resources.items()):
+            return 0, None
+        found = self.shapes.get((strategy, *resources.items()))
+        if found is not None:
+            found.catch_up()
+            fitting = found.counts[found.fits]
+            return fitting, found.codes == found.fits if fitting else None
+        fits = self.kinds.fitting([self.class_index[name] for name in resources], list(resources.values()))
+        return int(fits.sum()), fits
+
     def totals(self) -> tuple[Resources, Resources]:
         if self._totals is None:
             self._totals = Totals(self)
@@ -131,14 +144,21 @@ class HostTable:
             self._columns[level] = found
         return found
 
+    def has(self, level: str, name: str) -> bool:
+        """Is there a host whose region, dc, room, rack or own name is `name`?"""
+        return name in self.row_of if level == "host" else name in self._named(level).code_of
+
     def at(self, level: str, name: str) -> Mask:
         """The hosts whose region, dc, room, rack or own name is `name`."""
         if level != "host":
-            return self.column("dc_name" if level == "dc" else level).among((name,))
+            return self._named(level).among((name,))
         mask = np.zeros(len(self.names), dtype=np.bool_)
         if (row := self.row_of.get(name)) is not None:
             mask[row] = True
         return mask
+
+    def _named(self, level: str) -> Column:
+        return self.column("dc_name" if level == "dc" else level)
 
     def labelled(self, key: str, value: str) -> Mask:
         """The hosts with this label. Not to be changed by the caller."""

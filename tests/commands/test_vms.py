@@ -265,7 +265,10 @@ def test_a_protected_vm_is_not_deleted() -> None:
     site = a_site()
     site.finish(site.given("vm.provision", **a_vm()))
     site.given("vm.update", tenant="payments", vm="web-1", protected=True)
-    site.refused("conflict", "vm.delete", tenant="payments", vm="web-1")
+    problem = site.refused("protected", "vm.delete", tenant="payments", vm="web-1")
+    assert problem["name"] == "payments/web-1"
+    site.given("vm.update", tenant="payments", vm="web-1", protected=None)
+    site.given("vm.delete", tenant="payments", vm="web-1")
 
 
 def test_the_same_key_gets_the_first_answer_and_another_request_with_it_is_refused() -> None:

@@ -31,7 +31,7 @@ def a_host(name: str, *, rack: str | None = None, group: str = "std", **fields: 
 
 
 def a_vm(name: str, host: str | None, *rules: Rule) -> Vm:
-    return Vm("u", "acme", name, "std", host, {}, {}, "active", None, None, None, None, rules, (), None, False, About())
+    return Vm("u", "acme", name, "std", host, {}, {}, "active", None, None, None, None, rules, (), None, About())
 
 
 def an_index(*hosts: Host, racks: tuple[Rack, ...] = (), groups: tuple[Group, ...] | None = None) -> CapacityIndex:

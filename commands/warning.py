@@ -1,0 +1,78 @@
+"""What is accepted and hardly meant so: each warning names its field, and what was probably meant."""
+
+from collections.abc import Iterable
+
+from commands import finding
+from commands.choice import class_like
+from domain.command import Warned
+from domain.fleet import Transaction
+from domain.values import COUNTS, FIRST_CLASSES, NOTHING_SAID, About, kind_of, name_of
+
+Warnings = tuple[Warned, ...]
+
+# Keys of limits that no host has: sizes of volumes, and counts of the kinds of operators' own.
+OTHER_LIMITS = ("volume_gib", "objects_")
+NAMED_MAX = 100  # of more that have the same id only the number is told
+
+
+def of_external_id(tx: Transaction, stream: str, about: About, *, before: About = NOTHING_SAID) -> Warnings:
+    """The customer's own key is new here, and others of the kind have it (within a scope: those that are seen)."""
+    id = about.external_id
+    if id is None or id == before.external_id:
+        return ()
+    kind = kind_of(stream)
+    found = tx.fleet.by_external_id.get((kind, id), set())
+    if len(found) > NAMED_MAX:
+        others = f"{len(found)} others" if tx.scope is None else ""
+    else:
+        names = sorted(name_of(other) for other in found if other != stream and _is_seen(tx, other))
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        others = ", ".join(repr(name) for name in names[:3]) + more
+    if not others:
+        return ()
+    return (Warned("/external_id", f"{id!r} is also the external_id of the {kind} {others}"),)
+
+
+def of_limits(tx: Transaction, names: Iterable[str]) -> Warnings:
+    """A misspelt limit limits nothing."""
+    unknown = [name for name in names if not (_is_known(tx, name) or name in COUNTS or name.startswith(OTHER_LIMITS))]
+    return tuple(
+        Warned(f"/limits/{name}", f"{name!r} is not known to any host or kind, so it limits nothing yet", near)
+        for name in unknown
+        for near in (class_like(tx, name, counts=True),)
+    )
+
+
+def of_overcommit(tx: Transaction, names: Iterable[str]) -> Warnings:
+    return tuple(
+        Warned(f"/overcommit/{name}", f"no host has the resource class {name!r} yet", class_like(tx, name))
+        for name in names
+        if not _is_known(tx, name)
+    )
+
+
+def of_capacity(tx: Transaction, names: Iterable[str]) -> Warnings:
+    """The first host of a new class is no surprise, unless the class is nearly called as another."""
+    return tuple(
+        Warned(f"/capacity/{name}", f"no other host has the resource class {name!r}", near)
+        for name in names
+        if not _is_known(tx, name)
+        for near in (class_like(tx, name),)
+        if near is not None
+    )
+
+
+def of_region(tx: Transaction, name: str | None, *, before: str | None = None) -> Warnings:
+    """A group may be bound to a region before its first rack stands."""
+    if name is None or name == before or ("region", name) in tx.fleet.racks_by_place:
+        return ()
+    return (Warned("/region", f"no rack stands in a region {name!r} yet", finding.nearest(tx, "region", name)),)
+
+
+def _is_known(tx: Transaction, name: str) -> bool:
+    return name in FIRST_CLASSES or name in tx.fleet.hosts_of_class
+
+
+def _is_seen(tx: Transaction, stream: str) -> bool:
+    """Who is confined to a tenant commands VMs alone."""
+    return tx.scope is None or finding.sees(tx, stream.split("/")[1])
