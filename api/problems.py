@@ -68,6 +68,30 @@ class NotHttp(DomainError):
 
 
 @dataclass(eq=False)
+class NotThereYet(Unavailable):
+    """What was asked for is of a position that is not shown in time: `wanted`, where the log has `end`."""
+
+    wanted: int = 0
+    shown: int = 0
+    end: int = 0
+
+    @property
+    def detail(self) -> str:
+        if self.wanted > self.end:
+            return (
+                f"The log ends at position {self.end}, before {self.wanted}. Ask again when that was written, or for a"
+                " position that this log has."
+            )
+        return (
+            f"Reads show position {self.shown} so far, not {self.wanted} yet; the log ends at {self.end}. Please ask"
+            " again in a moment."
+        )
+
+    def problem(self) -> dict[str, Any]:
+        return {**Unavailable().problem(), "detail": self.detail}
+
+
+@dataclass(eq=False)
 class RateLimited(DomainError):
     """`after_s` is when the next request will be let through; it goes into Retry-After."""
 

@@ -34,9 +34,10 @@ from api.parameters import (
     text,
     time,
 )
+from api.problems import NotThereYet
 from api.reply import CSV, JSON, Answerable, Headers, Reply, encode, json_reply
 from api.schemas import SCHEMAS
-from domain.errors import NotFound, Validation
+from domain.errors import Conflict, NotFound, Unavailable, Validation
 from domain.values import COUNTS as COUNTED
 from projections.lists import must_sort
 from projections.queries import decoded
@@ -179,23 +180,48 @@ async def found(call: Call, kind: str, names: tuple[str, ...], query: Mapping[st
 
 
 async def at_least(call: Call, query: Mapping[str, Any]) -> None:
-    """Raises Unavailable if `min_position` is not reached in 5 s."""
+    """Raises NotThereYet if `min_position` is not reached in 5 s."""
     if wanted := query.get("min_position"):
-        await call.context.read_model.wait_for(wanted)
+        await _shown(call, wanted)
+
+
+async def _shown(call: Call, position: int) -> None:
+    model = call.context.read_model
+    try:
+        await model.wait_for(position)
+    except Unavailable:
+        end = await asyncio.to_thread(call.context.log.end)
+        raise NotThereYet(wanted=position, shown=model.position, end=end) from None
+
+
+def must_be_of_this_log(end: int, *positions: int) -> None:
+    """A client's positions are from this log, which only grows: so none is beyond its end.
+
+    Raises:
+        Conflict: one is; it was another log's, or this one lost what it held (a backup was restored). Whoever went on
+            from there would miss events without a word.
+    """
+    beyond = max(positions, default=0)
+    if beyond > end:
+        why = (
+            f"The log ends at position {end}, before {beyond}: that position is of another log, or this one was"
+            " restored from a backup. Read anew what there is, and go on from a position that this log has."
+        )
+        raise Conflict(why, f"position {beyond}")
 
 
 async def position_of(call: Call, moment: Moment) -> int:
     """The end of the command that a position belongs to, or of the last one at or before a time.
 
     Raises:
-        Unavailable: the log did not get that far in time.
+        NotThereYet: the log did not get that far in time.
     """
     log = call.context.log
     if moment.at is not None:
         return await asyncio.to_thread(log.position_at, moment.at)
     assert moment.position is not None
     if moment.position > call.context.read_model.position:
-        await call.context.read_model.wait_for(moment.position)
+        await _shown(call, moment.position)
     return await asyncio.to_thread(log.command_end, moment.position)
 
 

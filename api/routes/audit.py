@@ -22,7 +22,7 @@ from api.parameters import (
     moment,
     one_of,
 )
-from api.reading import at_least, page_reply
+from api.reading import at_least, must_be_of_this_log, page_reply
 from api.reply import Answerable, json_reply
 from domain.errors import NotFound, Unavailable, Validation
 from domain.values import to_rfc3339
@@ -45,6 +45,9 @@ async def _list(call: Call) -> Answerable:
     sort = query.get("sort", "position")
     if sort not in ("position", "-position"):
         raise Validation([{"field": "query:sort", "message": "must be position or -position"}])
+    given = [moment.position for name in ("since", "until") if (moment := query.get(name)) is not None]
+    if any(given):
+        must_be_of_this_log(await asyncio.to_thread(call.context.log.end), *(position or 0 for position in given))
     asked = {parameter.name: _told(query.get(parameter.name)) for parameter in FILTERS}
     try:
         page = await call.context.read_model.audit(
@@ -140,7 +143,7 @@ ENDPOINTS = (
         permission="audit.read",
         parameters=declared(*FILTERS, SEARCH, LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
         answer="AuditList",
-        refusals=(401, 403, 422, 503),
+        refusals=(401, 403, 409, 422, 503),
     ),
     Endpoint(
         method="GET",

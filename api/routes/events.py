@@ -29,10 +29,11 @@ from api.parameters import (
     Moment,
     Parameter,
     moment,
+    one_of,
     text,
     whole,
 )
-from api.reading import SCHEMA_OF, at_least, missing, page_reply
+from api.reading import SCHEMA_OF, at_least, missing, must_be_of_this_log, page_reply
 from api.reply import Answerable, encode
 from domain.errors import NotFound, Unavailable, Validation
 from eventlog.codec import Row
@@ -49,6 +50,12 @@ log = structlog.get_logger()
 AFTER = Parameter("after", "Only events after this position or time", moment, MOMENT)
 UNTIL = Parameter("until", "Only events up to this position or time", moment, MOMENT)
 STREAM = Parameter("stream", "Only events of this stream, such as vm/acme/web-1", text, STRING)
+NAMED = Parameter(
+    "named",
+    "0: events without a name, which EventSource gives to `onmessage`; the topic is in their data",
+    lambda value: one_of("0", "1")(value) == "1",
+    {"enum": ["0", "1"], "default": "1"},
+)
 TOPIC = Parameter("topic", "Only events of this topic, such as vm.scheduled", text, STRING)
 
 
@@ -57,8 +64,8 @@ async def _list(call: Call) -> Answerable:
     await at_least(call, query)
     log = call.context.log
     end = await asyncio.to_thread(log.end)
-    low = await _position(call, query.get("after"), 0)
-    high = min(end, await _position(call, query.get("until"), end))
+    low, high = await _position(call, query.get("after"), 0), await _position(call, query.get("until"), end)
+    must_be_of_this_log(end, low, high)
     is_falling = _is_falling(query)
     view = EventView(call.context, call.actor, await call.sight())
     page: dict[str, Any] = {"items": [], "next_cursor": None, "position": end}
@@ -66,6 +73,7 @@ async def _list(call: Call) -> Answerable:
         page["count"] = await _count(call, view, query, low=low, high=high)
     if (cursor := query.get("cursor")) is not None:
         at = _cursor(cursor)
+        must_be_of_this_log(end, at)
         low, high = (low, min(high, at - 1)) if is_falling else (max(low, at), high)
     limit: int = query.get("limit", LIMIT_DEFAULT)
     last, scanned = 0, 0
@@ -165,8 +173,9 @@ class EventStream:
 
     status = 200
 
-    def __init__(self, call: Call, view: EventView, after: int) -> None:
+    def __init__(self, call: Call, view: EventView, after: int, *, is_named: bool) -> None:
         self._call = call
+        self._is_named = is_named
         self._view = view
         self._after = after
         self._written = after
@@ -212,7 +221,7 @@ class EventStream:
                 if not context.tokens.still_good(self._call.token):
                     return
                 if event is not None and (document := await self._shown(event[0])) is not None:
-                    await write(frame(event[0], document))
+                    await write(frame(event[0], document, is_named=self._is_named))
                     self._written = event[0].position
                 if loop.time() - commented_at >= COMMENT_EVERY_S:
                     await write(b": still here\n\n")
@@ -225,8 +234,9 @@ class EventStream:
         return await self._view.shown(row)
 
 
-def frame(row: Row, document: dict[str, Any]) -> bytes:
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (row.position, row.topic.encode(), encode(document))
+def frame(row: Row, document: dict[str, Any], *, is_named: bool) -> bytes:
+    name = b"event: %s\n" % row.topic.encode() if is_named else b""
+    return b"id: %d\n%sdata: %s\n\n" % (row.position, name, encode(document))
 
 
 async def _stream(call: Call) -> Answerable:
@@ -240,7 +250,10 @@ async def _stream(call: Call) -> Answerable:
         except ValueError as error:
             raise Validation([{"field": "header:Last-Event-ID", "message": str(error)}]) from None
     position = await _position(call, after, call.context.tail.position)
-    return EventStream(call, EventView(call.context, call.actor, await call.sight()), position)
+    if position > call.context.tail.position:  # which may be behind the log, for a moment
+        must_be_of_this_log(await asyncio.to_thread(call.context.log.end), position)
+    view = EventView(call.context, call.actor, await call.sight())
+    return EventStream(call, view, position, is_named=query.get("named", True))
 
 
 async def _history(call: Call) -> Answerable:
@@ -266,6 +279,7 @@ async def _history(call: Call) -> Answerable:
     changes = await asyncio.to_thread(history, rows)
     is_falling = _is_falling(query)
     after = _cursor(query["cursor"]) if "cursor" in query else None
+    must_be_of_this_log(end, after or 0)
     rest = [
         change
         for change in (reversed(changes) if is_falling else changes)
@@ -296,7 +310,7 @@ ENDPOINTS = (
         permission="event.read",
         parameters=declared(AFTER, UNTIL, STREAM, TOPIC, SEARCH, LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
         answer="EventList",
-        refusals=(401, 403, 422, 503),
+        refusals=(401, 403, 409, 422, 503),
     ),
     Endpoint(
         method="GET",
@@ -305,10 +319,10 @@ ENDPOINTS = (
         handle=_stream,
         roles=VIEWER,
         permission="event.read",
-        parameters=declared(AFTER),
+        parameters=declared(AFTER, NAMED),
         headers=("Last-Event-ID",),
         answer_type="text/event-stream",
-        refusals=(401, 403, 422, 503),
+        refusals=(401, 403, 409, 422, 503),
     ),
     Endpoint(
         method="GET",
@@ -319,6 +333,6 @@ ENDPOINTS = (
         permission="history.read",
         parameters=declared(LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
         answer="ChangeList",
-        refusals=(401, 403, 404, 422, 503),
+        refusals=(401, 403, 404, 409, 422, 503),
     ),
 )

@@ -95,3 +95,12 @@ def test_a_stream_ends_with_its_token(api: Api, named: str) -> None:
     threading.Thread(target=read, daemon=True).start()
     api.done("DELETE", f"/v1/tokens/{named}")
     assert ended.wait(5)
+
+
+def test_events_may_come_without_names(api: Api, named: str) -> None:
+    position = api.done("POST", "/v1/tenants", {"name": named})["position"]
+    plain = next(events_of(api, f"/v1/events/stream?after={position - 1}&named=0"))
+    with_name = next(events_of(api, f"/v1/events/stream?after={position - 1}&named=1"))
+    assert plain.keys() == {"id", "data"}
+    assert with_name == {**plain, "event": httpx.Response(200, text=plain["data"]).json()["topic"]}
+    assert api.get("/v1/events/stream?named=no").status_code == 422
