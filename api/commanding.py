@@ -138,11 +138,11 @@ def made_of(model: type[Command], document: dict[str, Any], *, path: dict[str, s
         Validation: they don't; with the first errors, by their fields.
     """
     if len(document) > len(model.model_fields) + ERRORS_MAX:
-        known = [name for name in model.model_fields if name not in path]
+        known = _fields(model, path)
         raise Validation(unknown_members(document, known, most=most))
     if path:
         if repeated := path.keys() & document.keys():
-            known = [name for name in model.model_fields if name not in path]
+            known = _fields(model, path)
             raise Validation(
                 [
                     {"field": f"/{name}", "message": parameters.unknown("field", name, known)}
@@ -153,8 +153,13 @@ def made_of(model: type[Command], document: dict[str, Any], *, path: dict[str, s
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        known = [name for name in model.model_fields if name not in path]
+        known = _fields(model, path)
         raise Validation(errors_of(error, document, known=known, most=most)) from None
+
+
+def _fields(model: type[Command], path: dict[str, str]) -> list[str]:
+    """The fields of the body, as clients write them."""
+    return [field.alias or name for name, field in model.model_fields.items() if name not in path]
 
 
 def fingerprint_of(call: Call, document: dict[str, Any]) -> str:

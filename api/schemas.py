@@ -132,6 +132,7 @@ RESOURCES: dict[str, Schema] = {
             "id": STRING,
             "kind": STRING,
             "target": STRING,
+            "waiting_for": MAYBE,
             "steps": {"type": "array", "items": STEP},
             "percent": {"type": ["integer", "null"]},
             "message": MAYBE,

@@ -39,7 +39,7 @@ VERBS = {
     "history": ("reads", "Show a resource's changes."),
     "audit": ("reads", "Show who did what, and what came of it."),
     "events": ("events", "Show the event log, or follow it live."),
-    "operation": ("operations", "Retry, abandon or cancel an operation."),
+    "operation": ("operations", "Retry, settle or cancel an operation."),
     "replay": ("replay", "Replay a placement trace on the running platform."),
     "token": ("token", "Get in again: give the admin token another secret."),
     "relay": ("relay", "Make the NATS streams anew from the log."),

@@ -139,7 +139,7 @@ class Command(BaseModel):
     """A request to change something. `kind` is its name in the contract; `on()` the stream of the resource it is
     about."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, serialize_by_alias=True)
 
     kind: ClassVar[str]
 
@@ -147,6 +147,11 @@ class Command(BaseModel):
     def is_recorded(self) -> bool:
         """Whether it changes anything, and so is recorded; what does not is authorised and checked all the same."""
         return True
+
+    @property
+    def own_reason(self) -> str | None:
+        """The reason in the body, which wins over the request's header."""
+        return None
 
     def on(self) -> str:
         raise AssertionError(f"{type(self).__name__} must say what it is about")

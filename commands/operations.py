@@ -2,28 +2,29 @@
 one."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
 from commands import finding, vms
-from commands.model import Command, Done, Text, without_nul_inside
+from commands.model import Command, Done, Line, Text, without_nul_inside
 from domain import operation as decide
-from domain.errors import Conflict, InvalidState, Validation
+from domain.errors import Conflict, Validation
 from domain.fleet import Transaction
 from domain.operation import (
     Operation,
     OperationCancelled,
     OperationFailed,
+    OperationRetried,
     OperationStepFailed,
-    OperationStepStarted,
     OperationStepSucceeded,
     OperationStuck,
     OperationSucceeded,
 )
 from domain.values import operation_stream
 
+Outputs = Annotated[dict[str, JsonValue], AfterValidator(without_nul_inside)]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 
 
@@ -46,7 +47,8 @@ class _OnOperation(Command):
 
 
 class ReportOperation(_OnOperation):
-    """A controller's report on one attempt of one step. `progress` is no command: it goes to a side table."""
+    """A controller's report on one attempt of one step. `progress` is no command: it goes to a side table. `retryable`
+    and `code` are of what failed: whether another attempt may do better, and why in the controller's own word."""
 
     kind: ClassVar[str] = "operation.report"
     step: Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.[a-z_]+$", max_length=64)]
@@ -54,7 +56,9 @@ class ReportOperation(_OnOperation):
     outcome: Literal["started", "progress", "succeeded", "failed"]
     message: Text | None = None
     percent: Annotated[int, Field(ge=0, le=100)] | None = None
-    outputs: Annotated[dict[str, JsonValue], AfterValidator(without_nul_inside)] | None = None
+    outputs: Outputs | None = None
+    retryable: bool = True
+    code: Line | None = None
 
     @property
     def is_recorded(self) -> bool:
@@ -74,10 +78,19 @@ class RetryOperation(_OnOperation):
     kind: ClassVar[str] = "operation.retry"
 
 
-class AbandonOperation(_OnOperation):
-    """A person answers for it that nothing of the work stands; needs a reason (header Berth-Reason)."""
+class SettleOperation(_OnOperation):
+    """A person's word about the world, the same for every kind of operation: `as` succeeded, what it was to do is done
+    (of a deletion: nothing stands); failed, it is not (of a creation: nothing stands). Needs a `reason`, here or in the
+    header Berth-Reason. `outputs` are what a controller would have reported."""
 
-    kind: ClassVar[str] = "operation.abandon"
+    kind: ClassVar[str] = "operation.settle"
+    as_: Annotated[Literal["succeeded", "failed"], Field(alias="as")]
+    outputs: Outputs | None = None
+    reason: Text | None = None
+
+    @property
+    def own_reason(self) -> str | None:
+        return self.reason
 
 
 class ExpireOperation(_OnOperation):
@@ -95,19 +108,17 @@ def report(command: ReportOperation, tx: Transaction) -> Done:
     step = decide.reported(operation, id, step=command.step, attempt=command.attempt, controller=controller)
     match command.outcome:
         case "started":
-            if step.state == "started":
-                raise Conflict(f"Attempt {step.attempt} of {step.name!r} was started already.", command.operation)
-            tx.record(stream, OperationStepStarted(step.name, step.attempt))
+            tx.record(stream, decide.start(operation, id, step, at=tx.at))
             _outcome(operation).begun(tx, operation)
         case "succeeded":
-            following = decide.next_deadline(operation, step, deadline=tx.deadline)
-            outputs: dict[str, Any] = command.outputs or {}
-            tx.record(stream, OperationStepSucceeded(step.name, step.attempt, outputs, following))
-            if not following:
-                _end(tx, id)
+            tx.record(stream, OperationStepSucceeded(step.name, step.attempt, command.outputs or {}))
+            _end_if_done(tx, id)
         case "failed":
             reason = command.message or "the controller gave no reason"
-            _fail(tx, id, decide.fail_step(operation, step, reason=reason, deadline=tx.deadline))
+            event = decide.fail_step(
+                operation, step, reason=reason, at=tx.at, retryable=command.retryable, code=command.code
+            )
+            _fail(tx, id, event)
         case "progress":
             pass  # of the attempt that is current: the engine keeps it beside the log
     return Done(id)
@@ -116,41 +127,45 @@ def report(command: ReportOperation, tx: Transaction) -> Done:
 def expire(command: ExpireOperation, tx: Transaction) -> Done:
     operation = _running(tx, command.operation)
     step = decide.reported(operation, command.operation, step=command.step, attempt=command.attempt, controller=None)
-    if step.deadline > tx.at:
-        raise Conflict("The deadline has not passed.", command.operation)
-    _fail(tx, command.operation, decide.expire(operation, step, deadline=tx.deadline))
+    if operation.state != "running" or step.state != "started" or step.deadline > tx.at:
+        raise Conflict("No controller is at work on it, or its deadline has not passed.", command.operation)
+    _fail(tx, command.operation, decide.expire(operation, step))
     return Done(command.operation)
 
 
 def cancel(command: CancelOperation, tx: Transaction) -> Done:
-    """What was begun is undone, as after a failure; claims return when that is confirmed, and then it is cancelled."""
+    """What was begun is undone, as after a failure; claims return when that is confirmed, and then it is cancelled.
+    What nobody began is cancelled at once."""
     operation = _running(tx, command.operation)
-    step = operation.current
-    if operation.state != "running" or step is None or operation.is_undoing:
-        raise InvalidState("operation", command.operation, operation.state, ["running"])
-    if step.compensation is None:
-        raise Conflict(f"{operation.kind} can't be undone half-way; let it end.", command.operation)
-    reason = f"cancelled by {tx.actor}"
-    event = decide.fail_step(operation, step, reason=reason, deadline=tx.deadline, is_cancel=True)
-    _fail(tx, command.operation, event)
+    event = decide.cancel(operation, command.operation, reason=f"cancelled by {tx.actor}")
+    if isinstance(event, OperationStepFailed):
+        _fail(tx, command.operation, event)
+    else:
+        tx.record(command.on(), event)
+        _outcome(operation).failed(tx, operation, event.reason)
     return Done(command.operation)
 
 
 def retry(command: RetryOperation, tx: Transaction) -> Done:
-    operation = _running(tx, command.operation)
-    tx.record(command.on(), decide.retry(operation, command.operation, deadline=tx.deadline))
+    tx.record(command.on(), decide.retry(_running(tx, command.operation), command.operation))
     return Done(command.operation)
 
 
-def abandon(command: AbandonOperation, tx: Transaction) -> Done:
-    operation = _running(tx, command.operation)
-    if operation.state != "stuck":
-        raise InvalidState("operation", command.operation, operation.state, ["stuck"])
-    if not tx.reason:
-        message = "say how you know that nothing of it stands: what it holds is given back"
-        raise Validation([{"field": "header:Berth-Reason", "message": message}])
-    _give_up(tx, command.operation, f"abandoned by {tx.actor}: {tx.reason}")
-    return Done(command.operation)
+def settle(command: SettleOperation, tx: Transaction) -> Done:
+    id = command.operation
+    if not (tx.reason or "").strip():
+        message = "say how you know what is so there: what this operation holds is given back or kept by your word"
+        raise Validation([{"field": "/reason", "message": message}])
+    reason = f"settled as {command.as_} by {tx.actor}: {tx.reason}"
+    operation = _running(tx, id)
+    tx.record(
+        command.on(), decide.settle(operation, id, verdict=command.as_, reason=reason, outputs=command.outputs or {})
+    )
+    if command.as_ == "succeeded":
+        _succeed(tx, id)
+    else:
+        _give_up(tx, id, reason)
+    return Done(id)
 
 
 def _running(tx: Transaction, id: str) -> Operation:
@@ -166,10 +181,9 @@ def _running(tx: Transaction, id: str) -> Operation:
     return found
 
 
-def _fail(tx: Transaction, id: str, event: OperationStepFailed | OperationStuck) -> None:
-    stream = operation_stream(id)
-    tx.record(stream, event)
-    if isinstance(event, OperationStuck):
+def _fail(tx: Transaction, id: str, event: OperationStepFailed | OperationRetried | OperationStuck) -> None:
+    tx.record(operation_stream(id), event)
+    if not isinstance(event, OperationStepFailed):
         return
     if not event.compensations:
         _give_up(tx, id, event.reason)
@@ -179,13 +193,21 @@ def _fail(tx: Transaction, id: str, event: OperationStepFailed | OperationStuck)
     _outcome(operation).begun(tx, operation)
 
 
-def _end(tx: Transaction, id: str) -> None:
-    """The last step succeeded: the work is done, or, after a failure, undone."""
+def _end_if_done(tx: Transaction, id: str) -> None:
+    """After the last step the work is done, or, after a failure, undone."""
     operation = tx.fleet.operation(id)
     assert operation is not None
+    if operation.current is not None:
+        return
     if operation.is_undoing:
         _give_up(tx, id, operation.reason or "a step failed")
-        return
+    else:
+        _succeed(tx, id)
+
+
+def _succeed(tx: Transaction, id: str) -> None:
+    operation = tx.fleet.operation(id)
+    assert operation is not None
     tx.record(operation_stream(id), OperationSucceeded())
     _outcome(operation).succeeded(tx, operation)
 
@@ -205,6 +227,6 @@ HANDLERS = {
     ReportOperation: report,
     CancelOperation: cancel,
     RetryOperation: retry,
-    AbandonOperation: abandon,
+    SettleOperation: settle,
     ExpireOperation: expire,
 }

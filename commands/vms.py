@@ -179,7 +179,7 @@ def resize(command: ResizeVm, tx: Transaction) -> Done:
     found = finding.vm(tx, command.tenant, command.vm)
     size = merged_amounts(found.resources, command.resources, field="/resources")
     operation = tx.new_id()
-    event = vm.resize(found, resources=size, operation=operation)
+    event = vm.resize(found, resources=size, operation=operation, under_way=_under_way(tx, found))
     if size == found.resources:
         return Done()
     more = excess(size, found.resources)
@@ -200,7 +200,7 @@ def start(command: StartVm, tx: Transaction) -> Done:
     if found.state == "active":
         return Done()
     operation = tx.new_id()
-    event = vm.start(found, operation=operation)
+    event = vm.start(found, operation=operation, under_way=_under_way(tx, found))
     finding.may_grow(tx, found.tenant)
     tx.record(command.on(), event)
     _begin(tx, command.on(), operation, kind="vm.start", step="vm.start")
@@ -212,7 +212,7 @@ def stop(command: StopVm, tx: Transaction) -> Done:
     if found.state == "stopped":
         return Done()
     operation = tx.new_id()
-    tx.record(command.on(), vm.stop(found, operation=operation))
+    tx.record(command.on(), vm.stop(found, operation=operation, under_way=_under_way(tx, found)))
     _begin(tx, command.on(), operation, kind="vm.stop", step="vm.stop")
     return Done(operation)
 
@@ -222,7 +222,7 @@ def delete(command: DeleteVm, tx: Transaction) -> Done:
     begun."""
     found = finding.vm(tx, command.tenant, command.vm)
     operation = tx.new_id()
-    event = vm.delete(found, operation=operation)
+    event = vm.delete(found, operation=operation, under_way=_under_way(tx, found))
     if found.operation is not None:
         tx.record(operation_stream(found.operation), OperationCancelled("the VM is deleted"))
     tx.record(command.on(), event)
@@ -263,7 +263,7 @@ def succeeded(tx: Transaction, operation: Operation) -> None:
 
 
 def failed(tx: Transaction, operation: Operation, reason: str) -> None:
-    """It came to nothing, and it is known that nothing of it stands."""
+    """It came to nothing, and that is known: of a creation nothing stands, anything else left the VM as it was."""
     stream = operation.target
     found: Vm = tx.fleet.find(stream)
     if operation.kind == "vm.provision":
@@ -300,8 +300,12 @@ def _begin(
         "resources": to or found.resources,
         "image": found.image,
     }
-    steps = (Step(step, deadline=tx.deadline, compensation=compensation),)
+    steps = (Step(step, timeout_s=tx.step_timeout_s, compensation=compensation),)
     tx.record(operation_stream(operation), OperationStarted(kind, stream, steps, work, tx.at))
+
+
+def _under_way(tx: Transaction, found: Vm) -> Operation | None:
+    return tx.fleet.operation(found.operation) if found.operation is not None else None
 
 
 def _must_have_room(tx: Transaction, found: Vm, *, to: Resources, more: Resources) -> None:

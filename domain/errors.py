@@ -164,12 +164,13 @@ class InvalidState(DomainError):
     name: str
     state: str
     allowed: list[str]
+    operation: str | None = None  # the one that runs or is stuck there
+    why: str = ""  # what is in the way, and the ways out
 
     @property
     def detail(self) -> str:
-        return (
-            f"The {self.kind} {self.name!r} is {self.state}; this is possible when it is {' or '.join(self.allowed)}."
-        )
+        possible = f"; this is possible when it is {' or '.join(self.allowed)}" if self.allowed else ""
+        return f"The {self.kind} {self.name!r} is {self.state}{possible}. {self.why}".rstrip()
 
 
 @dataclass(eq=False)

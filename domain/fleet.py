@@ -77,7 +77,7 @@ class Fleet:
         self.hosts_of_class: dict[str, int] = {}  # how many hosts have a capacity of it
         self.operations: dict[str, Operation] = {}  # those that run or are stuck, by id
         self.outstanding: dict[str, Step] = {}  # operation id → the step that a controller must still begin
-        self.deadlines: dict[str, int] = {}  # operation id → the deadline of its current step
+        self.deadlines: dict[str, int] = {}  # operation id → the deadline of the step that is under way
         self.capacity = CapacityIndex(self._vms)
         self._indexes: dict[type, Callable[[str, Any, Any], None]] = {
             Tenant: self._index_tenant,
@@ -333,11 +333,12 @@ class Fleet:
             self.outstanding.pop(id, None)
             self.deadlines.pop(id, None)
             return
-        self.deadlines[id] = step.deadline
-        if step.state == "pending":
+        if step.state == "pending":  # its deadline runs from its start
             self.outstanding[id] = step
+            self.deadlines.pop(id, None)
         else:
             self.outstanding.pop(id, None)
+            self.deadlines[id] = step.deadline
 
     def _index_token(self, stream: str, old: Token | None, new: Token | None) -> None:
         before = old.tenant if old and old.state == "active" else None
@@ -380,11 +381,6 @@ class Transaction:
         self.new_id: Callable[[], str] = _not_given
         self.new_secret: Callable[[], str] = _not_given
         self._base = (fleet.position, fleet.at)
-
-    @property
-    def deadline(self) -> int:
-        """The deadline of a step whose turn comes now."""
-        return self.at + self.step_timeout_s * 1_000_000
 
     def record(self, stream: str, event: Any, *, version: int = 0) -> None:
         """Note that `event` happened; the fleet has evolved when this returns."""

@@ -3,7 +3,10 @@ if it fails.
 
 Steps run in their order. When one fails, or its deadline passes, the compensations of it and of those before it are
 added and run in their turn; the operation fails when the last of them is confirmed, and is `stuck` when one of them
-can't be.
+can't be. What only goes forward (a deletion) is tried again instead, and then is `stuck`. `stuck` is undecided, not
+over: a late report still decides it, and so does a person, who retries it or settles it with a word about the world.
+
+A deadline runs from a step's start. What no controller has begun is of no unknown outcome: it waits.
 """
 
 from typing import Any, assert_never
@@ -13,12 +16,17 @@ from msgspec.structs import replace
 
 from domain.errors import Conflict, Forbidden, InvalidState
 
+FORWARD_ONLY = frozenset({"vm.delete"})  # kinds of operations that nothing undoes: only forward, or stuck
+ATTEMPTS_MAX = 3  # of a step that only goes forward, before a person is called
+BACK_OFF_S_MAX = 60
+TIMEOUT_S = 600
+
 
 class Step(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One piece of work for one controller: `name` is `<controller>.<action>`.
 
-    `deadline` (microseconds since 1970) is set when its turn comes. `compensation` is the step that undoes it;
-    `compensates` marks a step that was added to undo another.
+    `deadline` (microseconds since 1970) counts once it is started. `compensation` is the step that undoes it;
+    `compensates` marks a step that was added to undo another. Nobody is asked to begin it before `not_before`.
     """
 
     name: str
@@ -28,6 +36,8 @@ class Step(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     message: str | None = None
     compensation: str | None = None
     compensates: bool = False
+    timeout_s: int = TIMEOUT_S
+    not_before: int = 0
 
     @property
     def controller(self) -> str:
@@ -48,13 +58,23 @@ class OperationStarted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True
     at: int
 
 
-class OperationStepStarted(msgspec.Struct, frozen=True, gc=False):
+class OperationStepStartedInItsTurn(msgspec.Struct, frozen=True, gc=False):
+    """As it was written when a deadline ran from the step's turn, which had set it."""
+
     step: str
     attempt: int
 
 
+class OperationStepStarted(msgspec.Struct, frozen=True, gc=False):
+    """`deadline` is 0 if the step's turn has set it, as it did at first."""
+
+    step: str
+    attempt: int
+    deadline: int
+
+
 class OperationStepSucceeded(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """`next_deadline` is that of the step whose turn comes now, 0 if none follows."""
+    """`next_deadline` is no longer written: what follows has none before it is started."""
 
     step: str
     attempt: int
@@ -63,26 +83,45 @@ class OperationStepSucceeded(msgspec.Struct, frozen=True, gc=False, omit_default
 
 
 class OperationStepFailed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`compensations` are the steps added to undo what may stand; the first has its deadline. `is_cancel`: a person
-    stopped it, so what comes of it is no failure."""
+    """`compensations` are the steps added to undo what may stand. `is_cancel`: a person stopped it, so what comes of it
+    is no failure. `retryable` and `code` are the controller's words."""
 
     step: str
     attempt: int
     reason: str
     compensations: tuple[Step, ...] = ()
     is_cancel: bool = False
+    retryable: bool = True
+    code: str | None = None
 
 
-class OperationStuck(msgspec.Struct, frozen=True):
-    """Nobody knows what stands there. All is held until a person retries or abandons it."""
+class OperationStuck(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Nobody knows what stands there. All is held until a late report decides it, or a person retries or settles it."""
 
     reason: str
+    retryable: bool = True
+    code: str | None = None
 
 
-class OperationRetried(msgspec.Struct, frozen=True):
+class OperationRetried(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The step's next attempt, asked for by a person, or because the one before failed for `reason`. `deadline` is no
+    longer written."""
+
     step: str
     attempt: int
-    deadline: int
+    deadline: int = 0
+    reason: str | None = None
+    code: str | None = None
+    not_before: int = 0
+
+
+class OperationSettled(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A person's word about the world: what the operation was to do is done (`verdict` succeeded), or it is not
+    (failed)."""
+
+    verdict: str
+    reason: str
+    outputs: dict[str, Any] = {}
 
 
 class OperationSucceeded(msgspec.Struct, frozen=True, gc=False):
@@ -104,17 +143,19 @@ OperationEvent = (
     | OperationStepFailed
     | OperationStuck
     | OperationRetried
+    | OperationSettled
     | OperationSucceeded
     | OperationFailed
     | OperationCancelled
 )
 TOPICS: dict[str, type] = {
     "operation.started": OperationStarted,
-    "operation.step_started": OperationStepStarted,
+    "operation.step_started.2": OperationStepStarted,
     "operation.step_succeeded": OperationStepSucceeded,
     "operation.step_failed": OperationStepFailed,
     "operation.stuck": OperationStuck,
     "operation.retried": OperationRetried,
+    "operation.settled": OperationSettled,
     "operation.succeeded": OperationSucceeded,
     "operation.failed": OperationFailed,
     "operation.cancelled": OperationCancelled,
@@ -147,6 +188,36 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
         return None
 
     @property
+    def is_untouched(self) -> bool:
+        """No controller has begun anything of it, so it is known that nothing of it stands."""
+        return all(step.state == "pending" and step.attempt == 1 for step in self.steps)
+
+    @property
+    def can_be_cancelled(self) -> bool:
+        step = self.current
+        if self.state != "running" or step is None or self.is_undoing or self.kind in FORWARD_ONLY:
+            return False
+        return self.is_untouched or step.compensation is not None
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Who must do something before it goes on; None while a controller is at work."""
+        if self.state == "stuck":
+            return "a person"
+        step = outstanding(self)
+        return f"controller {step.controller}" if step is not None else None
+
+    @property
+    def ways_out(self) -> tuple[str, ...]:
+        """What a person can do about it: of retry, settle and cancel. While a controller is at work, its report or its
+        deadline comes first; what can be cancelled needs no word about the world."""
+        if self.state == "stuck":
+            return ("retry", "settle")
+        if self.can_be_cancelled:
+            return ("cancel",)
+        return ("settle",) if outstanding(self) is not None else ()
+
+    @property
     def is_over(self) -> bool:
         return self.state in ("succeeded", "failed", "cancelled")
 
@@ -156,15 +227,17 @@ def evolve(operation: Operation, event: OperationEvent) -> Operation:
         case OperationStarted():
             return Operation(event.kind, event.target, "running", event.steps, event.input, {}, event.at, None)
         case OperationStepStarted():
-            return replace(operation, steps=_with(operation, event.step, event.attempt, state="started"))
+            changes = {"deadline": event.deadline} if event.deadline else {}
+            return replace(operation, steps=_with(operation, event.step, event.attempt, state="started", **changes))
         case OperationStepSucceeded():
-            steps = _with(operation, event.step, event.attempt, state="succeeded")
+            steps = _with(operation, event.step, event.attempt, state="succeeded", message=None)
             operation = replace(operation, steps=steps, outputs={**operation.outputs, **event.outputs})
-            return _turn_to_next(operation, event.next_deadline) if event.next_deadline else operation
+            return _going_on(operation) if operation.state == "stuck" else operation
         case OperationStepFailed():
             steps = _with(operation, event.step, event.attempt, state="failed", message=event.reason)
             return replace(
                 operation,
+                state="running",
                 steps=steps + event.compensations,
                 reason=operation.reason or event.reason,
                 is_cancelled=operation.is_cancelled or event.is_cancel,
@@ -173,24 +246,35 @@ def evolve(operation: Operation, event: OperationEvent) -> Operation:
             return replace(
                 operation,
                 state="stuck",
-                steps=tuple(replace(s, message=event.reason) if s is operation.current else s for s in operation.steps),
-                reason=operation.reason or event.reason,
+                steps=_with_current(operation, message=event.reason),
+                reason=operation.reason if operation.is_undoing and operation.reason else event.reason,
             )
         case OperationRetried():
-            steps = tuple(
-                replace(step, state="pending", attempt=event.attempt, deadline=event.deadline, message=None)
-                if step.name == event.step and step.attempt == event.attempt - 1
-                else step
-                for step in operation.steps
+            steps = _with(
+                operation,
+                event.step,
+                event.attempt - 1,
+                state="pending",
+                attempt=event.attempt,
+                deadline=event.deadline,
+                message=event.reason,
+                not_before=event.not_before,
             )
-            reason = operation.reason if operation.is_undoing else None
-            return replace(operation, state="running", steps=steps, reason=reason)
+            return _going_on(replace(operation, steps=steps))
+        case OperationSettled():
+            return _ended(
+                replace(operation, outputs={**operation.outputs, **event.outputs}), operation.state, event.reason
+            )
         case OperationSucceeded():
             return replace(operation, state="succeeded")
         case OperationFailed():
-            return replace(operation, state="failed", reason=event.reason, steps=_without_current(operation))
+            return replace(
+                operation, state="failed", reason=event.reason, steps=_with_current(operation, state="cancelled")
+            )
         case OperationCancelled():
-            return replace(operation, state="cancelled", reason=event.reason, steps=_without_current(operation))
+            return replace(
+                operation, state="cancelled", reason=event.reason, steps=_with_current(operation, state="cancelled")
+            )
         case _:
             assert_never(event)
 
@@ -204,7 +288,7 @@ def outstanding(operation: Operation) -> Step | None:
 
 
 def reported(operation: Operation, id: str, *, step: str, attempt: int, controller: str | None) -> Step:
-    """The step that a report speaks of.
+    """The step that a report speaks of: the one whose turn it is, also while nobody knows what came of it.
 
     `controller` is the reporter's name, None for an operator who reports in a controller's place.
 
@@ -216,7 +300,7 @@ def reported(operation: Operation, id: str, *, step: str, attempt: int, controll
     if named and controller is not None and named[0].controller != controller:
         raise Forbidden(f"operation.report:{named[0].controller}")
     current = operation.current
-    if operation.state != "running" or current is None or current.name != step or current.attempt != attempt:
+    if operation.is_over or current is None or current.name != step or current.attempt != attempt:
         raise Conflict(
             f"Attempt {attempt} of {step!r} in operation {id!r} is over or was never asked for; forget this work.",
             id,
@@ -224,61 +308,128 @@ def reported(operation: Operation, id: str, *, step: str, attempt: int, controll
     return current
 
 
+def start(operation: Operation, id: str, step: Step, *, at: int) -> OperationStepStarted:
+    """A controller begins the step; its deadline runs from here.
+
+    Raises:
+        Conflict: it was begun already, or is stuck.
+    """
+    if operation.state == "stuck":
+        raise Conflict(f"Operation {id!r} is stuck; a person decides whether {step.name!r} is tried again.", id)
+    if step.state == "started":
+        raise Conflict(f"Attempt {step.attempt} of {step.name!r} was started already.", id)
+    return OperationStepStarted(step.name, step.attempt, at + step.timeout_s * 1_000_000)
+
+
 def fail_step(
-    operation: Operation, step: Step, *, reason: str, deadline: int, is_cancel: bool = False
-) -> OperationStepFailed | OperationStuck:
-    """A step came to nothing: undo what may stand, or call for a person if a compensation itself could not be done."""
-    if step.compensates:
-        return OperationStuck(f"{step.name}: {reason}")
-    begun = operation.steps[: operation.steps.index(step) + 1]
-    names = [s.compensation for s in reversed(begun) if s.compensation is not None]
-    compensations = tuple(
-        Step(name=name, compensates=True, deadline=deadline if n == 0 else 0) for n, name in enumerate(names)
-    )
-    return OperationStepFailed(step.name, step.attempt, reason, compensations, is_cancel)
+    operation: Operation, step: Step, *, reason: str, at: int, retryable: bool = True, code: str | None = None
+) -> OperationStepFailed | OperationRetried | OperationStuck:
+    """A step came to nothing: undo what may stand, or, where nothing undoes it, try again, and then call a person."""
+    if operation.kind in FORWARD_ONLY and retryable and step.attempt < ATTEMPTS_MAX:
+        not_before = at + min(2**step.attempt, BACK_OFF_S_MAX) * 1_000_000
+        return OperationRetried(step.name, step.attempt + 1, reason=reason, code=code, not_before=not_before)
+    if operation.kind in FORWARD_ONLY or step.compensates:
+        return OperationStuck(f"{step.name}: {reason}", retryable, code)
+    return _undo(operation, step, reason=reason, retryable=retryable, code=code)
 
 
-def expire(operation: Operation, step: Step, *, deadline: int) -> OperationStepFailed | OperationStuck:
+def expire(operation: Operation, step: Step) -> OperationStepFailed | OperationStuck:
     """The deadline passed, so nobody knows whether the step's work stands. Frees nothing."""
-    if step.compensates or step.compensation is None:
+    if step.compensation is None:
         return OperationStuck(f"{step.name}: no report before its deadline")
-    return fail_step(operation, step, reason="no report before its deadline", deadline=deadline)
+    return _undo(operation, step, reason="no report before its deadline")
 
 
-def retry(operation: Operation, id: str, *, deadline: int) -> OperationRetried:
+def cancel(operation: Operation, id: str, *, reason: str) -> OperationStepFailed | OperationCancelled:
+    """Undo what was begun, as after a failure; what nobody began is over at once.
+
+    Raises:
+        InvalidState: it is stuck, is being undone already, or can't be undone half-way.
+    """
+    step = operation.current
+    if step is None or not operation.can_be_cancelled:
+        if operation.state == "stuck":
+            raise invalid_state(operation, id, ["running"])
+        why = "It is being undone already." if operation.is_undoing else f"{operation.kind} only goes forward now."
+        raise invalid_state(operation, id, [], why=why)
+    if operation.is_untouched:
+        return OperationCancelled(reason)
+    return _undo(operation, step, reason=reason, is_cancel=True)
+
+
+def retry(operation: Operation, id: str) -> OperationRetried:
     """Try the stuck step once more.
 
     Raises:
         InvalidState: it is not stuck.
     """
-    if operation.state != "stuck" or operation.current is None:
-        raise InvalidState("operation", id, operation.state, ["stuck"])
     step = operation.current
-    return OperationRetried(step.name, step.attempt + 1, deadline)
+    if operation.state != "stuck" or step is None:
+        raise invalid_state(operation, id, ["stuck"])
+    return OperationRetried(step.name, step.attempt + 1)
 
 
-def next_deadline(operation: Operation, step: Step, *, deadline: int) -> int:
-    """The deadline for the step after `step`, 0 if it is the last."""
-    rest = operation.steps[operation.steps.index(step) + 1 :]
-    return deadline if any(s.state == "pending" and s.compensates == operation.is_undoing for s in rest) else 0
+def settle(operation: Operation, id: str, *, verdict: str, reason: str, outputs: dict[str, Any]) -> OperationSettled:
+    """A person says what is so: of what is stuck, or of what no controller begins and nobody can cancel.
+
+    Raises:
+        InvalidState: a controller is at work on it, or it can be cancelled.
+    """
+    if "settle" not in operation.ways_out:
+        raise invalid_state(operation, id, ["stuck"])
+    return OperationSettled(verdict, reason, outputs)
 
 
-def _with(operation: Operation, name: str, attempt: int, **changes: Any) -> tuple[Step, ...]:
+def invalid_state(operation: Operation, id: str, allowed: list[str], *, why: str = "") -> InvalidState:
+    """The refusal of what is not possible now, with what is."""
+    return InvalidState("operation", id, operation.state, allowed, id, f"{why} {told(operation, id)}.".lstrip())
+
+
+def told(operation: Operation, id: str) -> str:
+    """What it is at and what a person can do, as the end of a sentence or one of its own."""
+    waits = f"waits for {operation.waiting_for}" if outstanding(operation) is not None else f"is {operation.state}"
+    ways = " or ".join(operation.ways_out)
+    if operation.state == "running":
+        ways = f"wait for its end, or {ways} it" if ways else "wait for its end"
+    else:
+        ways = f"{ways} it"
+    return f"Operation {id} {waits}: {ways}"
+
+
+def _undo(
+    operation: Operation,
+    step: Step,
+    *,
+    reason: str,
+    is_cancel: bool = False,
+    retryable: bool = True,
+    code: str | None = None,
+) -> OperationStepFailed:
+    begun = operation.steps[: operation.steps.index(step) + 1]
+    compensations = tuple(
+        Step(name=s.compensation, compensates=True, timeout_s=s.timeout_s)
+        for s in reversed(begun)
+        if s.compensation is not None
+    )
+    return OperationStepFailed(step.name, step.attempt, reason, compensations, is_cancel, retryable, code)
+
+
+def _with(operation: Operation, name: str, attempt: int, /, **changes: Any) -> tuple[Step, ...]:
     return tuple(
         replace(step, **changes) if step.name == name and step.attempt == attempt else step for step in operation.steps
     )
 
 
-def _without_current(operation: Operation) -> tuple[Step, ...]:
+def _with_current(operation: Operation, **changes: Any) -> tuple[Step, ...]:
+    current = operation.current
+    return tuple(replace(step, **changes) if step is current else step for step in operation.steps)
+
+
+def _ended(operation: Operation, state: str, reason: str) -> Operation:
     """A controller whose report is repeated late must not find that its step is under way."""
-    current = operation.current
-    return tuple(replace(step, state="cancelled") if step is current else step for step in operation.steps)
+    return replace(operation, state=state, reason=reason, steps=_with_current(operation, state="cancelled"))
 
 
-def _turn_to_next(operation: Operation, deadline: int) -> Operation:
-    current = operation.current
-    if current is None:
-        return operation
-    return replace(
-        operation, steps=tuple(replace(s, deadline=deadline) if s is current else s for s in operation.steps)
-    )
+def _going_on(operation: Operation) -> Operation:
+    """It was stuck and is not any more; why it is being undone stays."""
+    return replace(operation, state="running", reason=operation.reason if operation.is_undoing else None)

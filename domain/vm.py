@@ -7,7 +7,11 @@ import msgspec
 from msgspec.structs import replace
 
 from domain.errors import InvalidState, Protected
+from domain.operation import Operation, told
 from domain.values import About, Resources, larger
+
+BEING_CREATED = frozenset({"scheduled", "creating"})
+IN_PROGRESS = BEING_CREATED | {"updating", "deleting"}  # states in which an operation is on its way
 
 
 class Where(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -101,7 +105,8 @@ class VmStopped(msgspec.Struct, frozen=True):
 
 
 class VmChangeFailed(msgspec.Struct, frozen=True):
-    """A deletion, start, stop or resize failed: it is again what it was, and claims what it claimed."""
+    """A deletion, start, stop or resize failed: it is again what it was, and claims what it claimed. One whose creation
+    its deletion had cancelled is failed, since nobody goes on creating it."""
 
     reason: str
 
@@ -223,7 +228,7 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
         case VmChangeFailed():
             return replace(
                 vm,
-                state=vm.former or vm.state,
+                state="failed" if vm.former in BEING_CREATED else vm.former or vm.state,
                 former=None,
                 operation=None,
                 claims=vm.resources,
@@ -241,37 +246,36 @@ def full_name(vm: Vm) -> str:
     return f"{vm.tenant}/{vm.name}"
 
 
-def must_be(vm: Vm, *states: str) -> None:
-    """Raises InvalidState unless the VM is in one of `states`."""
+def must_be(vm: Vm, *states: str, under_way: Operation | None) -> None:
+    """Raises InvalidState, with what is `under_way` on the VM, unless the VM is in one of `states`."""
     if vm.state not in states:
-        raise InvalidState("vm", full_name(vm), vm.state, list(states))
+        why = f"{told(under_way, vm.operation)}." if under_way is not None and vm.operation is not None else ""
+        raise InvalidState("vm", full_name(vm), vm.state, list(states), vm.operation, why)
 
 
-def resize(vm: Vm, *, resources: Resources, operation: str) -> VmResizing:
-    must_be(vm, "active", "stopped")
+def resize(vm: Vm, *, resources: Resources, operation: str, under_way: Operation | None = None) -> VmResizing:
+    must_be(vm, "active", "stopped", under_way=under_way)
     return VmResizing(operation, resources, larger(vm.resources, resources))
 
 
-def start(vm: Vm, *, operation: str) -> VmStarting:
-    must_be(vm, "stopped")
+def start(vm: Vm, *, operation: str, under_way: Operation | None = None) -> VmStarting:
+    must_be(vm, "stopped", under_way=under_way)
     return VmStarting(operation)
 
 
-def stop(vm: Vm, *, operation: str) -> VmStopping:
-    must_be(vm, "active")
+def stop(vm: Vm, *, operation: str, under_way: Operation | None = None) -> VmStopping:
+    must_be(vm, "active", under_way=under_way)
     return VmStopping(operation)
 
 
-def delete(vm: Vm, *, operation: str) -> VmDeleting | VmDeleted:
+def delete(vm: Vm, *, operation: str, under_way: Operation | None = None) -> VmDeleting | VmDeleted:
     """A VM that holds nothing is gone at once; any other goes by an operation.
 
     Raises:
         InvalidState: it is being deleted or changed already.
         Protected: it is.
     """
-    must_be(vm, "scheduled", "creating", "active", "stopped", "failed")
+    must_be(vm, "scheduled", "creating", "active", "stopped", "failed", under_way=under_way)
     if vm.about.protected:
         raise Protected("vm", full_name(vm))
-    if vm.state == "failed":
-        return VmDeleted()
-    return VmDeleting(operation)
+    return VmDeleting(operation) if vm.claims else VmDeleted()

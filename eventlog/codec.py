@@ -70,7 +70,12 @@ def merged(modules: tuple[Any, ...]) -> dict[str, type]:
 
 TOPICS: dict[str, type] = merged(DOMAIN)
 TOPIC_OF: dict[type, str] = {event: topic for topic, event in TOPICS.items()}
-UPCASTERS: dict[str, Upcaster] = {}
+UPCASTERS: dict[str, Upcaster] = {
+    "operation.step_started": Upcaster(
+        written_as=operation.OperationStepStartedInItsTurn,
+        upcast=lambda old: operation.OperationStepStarted(old.step, old.attempt, 0),
+    ),
+}
 
 _encode_state = msgspec.json.Encoder().encode
 

@@ -21,7 +21,6 @@ from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType,
 
 from domain.fleet import Fleet
 from domain.operation import Operation, Step
-from domain.values import to_rfc3339
 from eventlog import checkpoints
 from eventlog.codec import decode
 from eventlog.read import LogReader, log_changes
@@ -49,7 +48,8 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
 
 class Dispatcher:
     """Follows one log. `sent` holds what was published of the outstanding steps by operation, the oldest first; `due`
-    the operations whose current attempt was not."""
+    the operations whose current attempt was not. An attempt that may not begin yet stays there: the log is followed
+    again within seconds, even if nothing happens."""
 
     def __init__(
         self, client: Client, reader: LogReader, *, controllers: tuple[str, ...], again_s: float = AGAIN_S
@@ -102,8 +102,10 @@ class Dispatcher:
                 self.position = row.position
             if len(rows) < PAGE_EVENTS:
                 break
-        while self.due:
-            await self._publish_all(list(islice(self.due, AT_ONCE_MAX)))
+        now = time.time_ns() // 1000
+        ready = (id for id in list(self.due) if self._fleet.outstanding[id].not_before <= now)
+        while ids := list(islice(ready, AT_ONCE_MAX)):
+            await self._publish_all(ids)
         await self._send_again()
 
     def _note(self, id: str) -> None:
@@ -126,7 +128,7 @@ class Dispatcher:
             "operation": id,
             "step": step.name,
             "attempt": step.attempt,
-            "deadline": to_rfc3339(step.deadline),
+            "timeout_s": step.timeout_s,
             "input": self._fleet.operations[id].input,
         }
         # NATS drops the same id within two minutes, so that a restarted dispatcher does not double what is queued.

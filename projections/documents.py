@@ -150,6 +150,7 @@ def _operation(stream: str, entry: Entry) -> Document:
         "id": id,
         "kind": operation.kind,
         "target": operation.target,
+        "waiting_for": operation.waiting_for,
         "steps": [
             {
                 "name": step.name,

@@ -11,6 +11,7 @@ from commands.writer.deciding import Context, Decider
 from commands.writer.engine import Engine
 from commands.writer.gateway import Actor, Answer, Envelope, Item
 from commands.writer.keys import batch_key
+from commands.writer.receipts import Known
 from domain.fleet import Entry, Fleet
 from domain.invariants import violations
 from domain.recorded import LogOpened, Recorded
@@ -64,11 +65,12 @@ class Site:
         if_match: int | None = None,
         reason: str | None = None,
         dry_run: bool = False,
+        known: Known | None = None,
         **body: Any,
     ) -> Answer:
-        """Decide one command and check that every account is still right."""
+        """Decide one command and check that every account is still right. `known`: what a look-up found in the log."""
         item = self.item(kind, body, key=key, fingerprint=fingerprint, if_match=if_match)
-        (answer,) = self.decide([item], actor=actor, reason=reason, dry_run=dry_run)
+        (answer,) = self.decide([item], actor=actor, reason=reason, dry_run=dry_run, known=known)
         return answer
 
     @staticmethod
@@ -89,6 +91,7 @@ class Site:
         reason: str | None = None,
         batch: str | None = None,
         dry_run: bool = False,
+        known: Known | None = None,
     ) -> list[Answer]:
         """All of them, as one unit."""
         self.knows(actor)
@@ -96,7 +99,7 @@ class Site:
         context = Context(actor, reason, batch, dry_run)
         keyed = batch_key(actor.name, items, batch) if batch and items[0].fingerprint else None
         # Nobody waits: what would be told to them is read here.
-        decided.decide(Ticket(tuple(items), context, 0.0, 0.0, None, {}, keyed))  # type: ignore[arg-type]
+        decided.decide(Ticket(tuple(items), context, 0.0, 0.0, None, known or {}, keyed))  # type: ignore[arg-type]
         if keyed is not None:
             self.decider.keys.let_go(keyed)
         self.rows += decided.rows
@@ -149,6 +152,10 @@ class Site:
         assert answer.problem is None, answer.problem
         self.report(answer.operation, "started")
         return self.report(answer.operation, "succeeded")
+
+    def settle(self, operation: str | None, verdict: str, *, reason: str = "looked at the hypervisor") -> Answer:
+        """A person says what is so."""
+        return self.given("operation.settle", operation=operation, reason=reason, **{"as": verdict})
 
     def topics(self, answer: Answer) -> list[str]:
         """The topics of the events of the command that was answered so, in order."""

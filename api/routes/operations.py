@@ -4,7 +4,7 @@ from api.auth import EVERYONE
 from api.commanding import command
 from api.parameters import filter_by
 from api.reading import listing, single
-from commands.operations import AbandonOperation, CancelOperation, ReportOperation, RetryOperation
+from commands.operations import CancelOperation, ReportOperation, RetryOperation, SettleOperation
 
 ONE = "/v1/operations/{operation}"
 
@@ -19,5 +19,5 @@ ENDPOINTS = (
     command("POST", f"{ONE}/report", ReportOperation, "Report on an attempt of a step", answer="Operation"),
     command("POST", f"{ONE}/cancel", CancelOperation, "Cancel, and undo what was begun", answer="Operation"),
     command("POST", f"{ONE}/retry", RetryOperation, "Try a stuck step once more", answer="Operation"),
-    command("POST", f"{ONE}/abandon", AbandonOperation, "Give up: nothing of it stands", answer="Operation"),
+    command("POST", f"{ONE}/settle", SettleOperation, "Say whether its work is done", answer="Operation"),
 )

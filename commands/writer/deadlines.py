@@ -1,4 +1,4 @@
-"""Deadlines that have passed: the engine itself commands that the step is given up and its compensation begins."""
+"""Deadlines that have passed: the engine itself commands that the step is given up, and undone where that can be."""
 
 import asyncio
 import time

@@ -140,6 +140,8 @@ class Decider:
         """Decide, record, and answer; `context.actor` is authenticated. What is to be appended is added to `rows`; a
         dry run adds nothing."""
         actor, fleet, command = context.actor, self.fleet, item.command
+        if (said := command.own_reason) is not None:
+            context = msgspec.structs.replace(context, reason=said)
         mark, first, standing = tx.mark(), len(tx.events), fleet.position
         tx.at, tx.command, tx.actor, tx.role, tx.scope = at, item.id, actor.name, actor.role, actor.tenant
         tx.reason = context.reason

@@ -38,9 +38,11 @@ def path_of(endpoint: Endpoint, names: Mapping[str, str] = UNKNOWN) -> str:
 
 
 def body_of(model: type[Command], names: Mapping[str, str] = UNKNOWN, *, without: Collection[str] = ()) -> Any:
-    """The least that a command's fields must say, from its own schema; fields of that name get `names`."""
+    """The least that a command's fields must say, from its own schema; fields of that name get `names`. A reason that
+    is taken from the body is needed, there or in the header."""
     schema = model.model_json_schema()
     needed = [field for field in schema.get("required", ()) if field not in without]
+    needed += [field for field in ("reason",) if field in schema["properties"]]
     return {field: names.get(field) or _example(schema["properties"][field], schema) for field in needed}
 
 

@@ -94,12 +94,21 @@ class Accounts(RuleBasedStateMachine):
             return
         self.site.now += HOUR_US
         step = operation.current
-        self.site.given("operation.expire", actor=ENGINE, operation=id, step=step.name, attempt=step.attempt)
+        kind = "given" if step.state == "started" else "when"
+        body = {"operation": id, "step": step.name, "attempt": step.attempt}
+        getattr(self.site, kind)("operation.expire", actor=ENGINE, **body)
 
-    @rule(id=operations, kind=st.sampled_from(["cancel", "retry", "abandon"]))
+    @rule(id=operations, kind=st.sampled_from(["cancel", "retry"]))
     def decide_by_hand(self, id: str, kind: str) -> None:
         operation = self.site.fleet.operation(id)
-        self.site.when(f"operation.{kind}", operation=id, reason="seen to be gone")
+        self.site.when(f"operation.{kind}", operation=id)
+        if operation is not None:
+            self._follow(operation.target)
+
+    @rule(id=operations, verdict=st.sampled_from(["succeeded", "failed"]))
+    def settle(self, id: str, verdict: str) -> None:
+        operation = self.site.fleet.operation(id)
+        self.site.when("operation.settle", operation=id, reason="seen to be so", **{"as": verdict})
         if operation is not None:
             self._follow(operation.target)
 
@@ -172,7 +181,7 @@ class Accounts(RuleBasedStateMachine):
         """The model learns what a VM holds only from whether it still stands and how large it was asked to be."""
         _, tenant, name = target.split("/")
         vm = self.site.fleet.vm(tenant, name)
-        if vm is None or vm.state == "failed":
+        if vm is None or not vm.claims:
             self.claims.pop((tenant, name), None)
         elif (tenant, name) in self.claims and vm.operation is None:
             self.claims[tenant, name] = (self.claims[tenant, name][0], vm.resources)

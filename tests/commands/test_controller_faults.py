@@ -10,7 +10,7 @@ import pytest
 
 from commands.writer.gateway import Actor, Answer
 from tests.commands.test_vms import accounts
-from tests.deciding import ENGINE, HOUR_US, VM_CONTROLLER, Site, a_site, a_vm
+from tests.deciding import ADMIN, ENGINE, HOUR_US, VM_CONTROLLER, Site, a_site, a_vm
 
 VM = {"tenant": "payments", "vm": "web-1"}
 NAME = ("payments", "web-1")
@@ -45,6 +45,11 @@ def deleting(site: Site) -> Answer:
     return site.given("vm.delete", **VM)
 
 
+def deleting_what_is_created(site: Site) -> Answer:
+    site.report(creating(site).operation, "started")
+    return site.given("vm.delete", **VM)
+
+
 def cleaning_up(site: Site) -> Answer:
     """The compensation of a creation that failed."""
     answer = creating(site)
@@ -53,9 +58,11 @@ def cleaning_up(site: Site) -> Answer:
     return answer
 
 
-OPERATIONS = (creating, growing, shrinking, stopping, starting, deleting, cleaning_up)
+OPERATIONS = (creating, growing, shrinking, stopping, starting, deleting, deleting_what_is_created, cleaning_up)
 # Where nobody knows what stands, and no step undoes it, a person has to look.
-NEEDS_A_PERSON = (growing, shrinking, stopping, starting, deleting, cleaning_up)
+NEEDS_A_PERSON = OPERATIONS[1:]
+
+VERDICTS = ("succeeded", "failed")
 
 Operation = Callable[[Site], Answer]
 
@@ -67,14 +74,25 @@ def step_of(site: Site, answer: Answer) -> tuple[str, int]:
     return operation.current.name, operation.current.attempt
 
 
-def report(site: Site, answer: Answer, step: str, attempt: int, outcome: str, by: Actor = VM_CONTROLLER) -> Answer:
-    key = f"{answer.operation}:{step}:{attempt}:{outcome}"
+def report(
+    site: Site,
+    answer: Answer,
+    step: str,
+    attempt: int,
+    outcome: str,
+    *,
+    by: Actor = VM_CONTROLLER,
+    key: str | None = None,
+) -> Answer:
+    key = key or f"{answer.operation}:{step}:{attempt}:{outcome}"
     body = {"operation": answer.operation, "step": step, "attempt": attempt, "outcome": outcome}
     return site.when("operation.report", actor=by, key=key, **body)
 
 
 def expire(site: Site, answer: Answer) -> None:
+    """A controller begins, and is not heard of again."""
     step, attempt = step_of(site, answer)
+    assert report(site, answer, step, attempt, "started").problem is None
     site.now += HOUR_US
     site.given("operation.expire", actor=ENGINE, operation=answer.operation, step=step, attempt=attempt)
 
@@ -126,27 +144,41 @@ def test_a_step_that_fails(site: Site, before: list[object], operation: Operatio
     if has_begun:
         report(site, answer, step, attempt, "started")
     assert report(site, answer, step, attempt, "failed").problem is None
-    if operation in (creating, deleting, cleaning_up):
+    if operation not in (growing, shrinking):
         assert accounts(site) == held, "it may still stand"
     bring_to_its_end(site, answer)
     nothing_leaked(site, before)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("has_begun", [False, True], ids=["never taken", "begun"])
 def test_a_controller_that_hangs_or_crashes_before_its_report(
-    site: Site, before: list[object], operation: Operation, has_begun: bool
+    site: Site, before: list[object], operation: Operation
 ) -> None:
     answer = operation(site)
     held = accounts(site)
-    if has_begun:
-        step, attempt = step_of(site, answer)
-        report(site, answer, step, attempt, "started")
     expire(site, answer)
     assert accounts(site) == held, "a passed deadline frees nothing"
     found = site.fleet.operation(answer.operation or "")
     assert found is not None
     assert (found.state == "stuck") == (operation in NEEDS_A_PERSON)
+    bring_to_its_end(site, answer)
+    nothing_leaked(site, before)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_step_that_nobody_begins_waits_however_long(site: Site, before: list[object], operation: Operation) -> None:
+    answer = operation(site)
+    held, (step, attempt) = accounts(site), step_of(site, answer)
+    site.now += 1000 * HOUR_US
+    assert answer.operation not in site.fleet.deadlines
+    found = site.fleet.operation(answer.operation or "")
+    assert found is not None
+    assert (found.state, found.waiting_for) == ("running", "controller vm")
+    early = {"operation": answer.operation, "step": step, "attempt": attempt}
+    site.refused("conflict", "operation.expire", actor=ENGINE, **early)
+    assert report(site, answer, step, attempt, "started").problem is None
+    assert site.fleet.deadlines[answer.operation or ""] > site.now, "its time begins with the work"
+    assert accounts(site) == held
     bring_to_its_end(site, answer)
     nothing_leaked(site, before)
 
@@ -178,10 +210,41 @@ def test_a_report_that_comes_twice(site: Site, before: list[object], operation: 
     nothing_leaked(site, before)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("outcome", ["started", "succeeded", "failed"])
-def test_a_report_that_comes_too_late(site: Site, before: list[object], operation: Operation, outcome: str) -> None:
+@pytest.mark.parametrize("operation", NEEDS_A_PERSON)
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+def test_a_late_report_decides_what_is_stuck(
+    site: Site, before: list[object], operation: Operation, outcome: str
+) -> None:
     answer = operation(site)
+    step, attempt = step_of(site, answer)
+    expire(site, answer)
+    assert report(site, answer, step, attempt, outcome).problem is None
+    found = site.fleet.operation(answer.operation or "")
+    if outcome == "succeeded" or operation in (growing, shrinking, stopping, starting):
+        assert found is None, "it is known now what came of it"
+    else:
+        assert found is not None
+        assert found.state == ("stuck" if operation is cleaning_up else "running")
+    bring_to_its_end(site, answer)
+    nothing_leaked(site, before)
+
+
+@pytest.mark.parametrize("operation", NEEDS_A_PERSON)
+def test_what_is_stuck_is_begun_by_nobody_until_a_person_says_so(
+    site: Site, before: list[object], operation: Operation
+) -> None:
+    answer = operation(site)
+    step, attempt = step_of(site, answer)
+    expire(site, answer)
+    again = report(site, answer, step, attempt, "started", key="not a repeat")
+    assert (again.status, again.problem and again.problem["code"]) == (409, "conflict")
+    bring_to_its_end(site, answer)
+    nothing_leaked(site, before)
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+def test_a_report_of_what_is_being_undone_comes_too_late(site: Site, before: list[object], outcome: str) -> None:
+    answer = creating(site)
     step, attempt = step_of(site, answer)
     expire(site, answer)
     held, rows = accounts(site), len(site.rows)
@@ -201,7 +264,7 @@ def test_a_report_of_an_old_attempt(site: Site, before: list[object], operation:
     site.given("operation.retry", operation=answer.operation)
     assert step_of(site, answer) == (step, attempt + 1)
     held = accounts(site)
-    old = report(site, answer, step, attempt, outcome)
+    old = report(site, answer, step, attempt, outcome, key="not a repeat")
     assert (old.problem and old.problem["code"], accounts(site)) == ("conflict", held)
     bring_to_its_end(site, answer)
     nothing_leaked(site, before)
@@ -221,15 +284,50 @@ def test_a_report_on_the_step_of_another(site: Site, before: list[object], opera
     nothing_leaked(site, before)
 
 
+# What stands after a person's word, and how much of `cpu` it holds; None: nothing stands.
+SETTLED = {
+    (cleaning_up, "succeeded"): ("active", 4),
+    (cleaning_up, "failed"): ("failed", 0),
+    (growing, "succeeded"): ("active", 6),
+    (growing, "failed"): ("active", 4),
+    (shrinking, "succeeded"): ("active", 2),
+    (shrinking, "failed"): ("active", 4),
+    (stopping, "succeeded"): ("stopped", 4),
+    (stopping, "failed"): ("active", 4),
+    (starting, "succeeded"): ("active", 4),
+    (starting, "failed"): ("stopped", 4),
+    (deleting, "succeeded"): (None, 0),
+    (deleting, "failed"): ("active", 4),
+    (deleting_what_is_created, "succeeded"): (None, 0),
+    (deleting_what_is_created, "failed"): ("failed", 4),
+}
+
+
+def test_every_operation_that_may_need_a_person_can_be_settled_either_way() -> None:
+    assert SETTLED.keys() == {(operation, verdict) for operation in NEEDS_A_PERSON for verdict in VERDICTS}
+
+
 @pytest.mark.parametrize("operation", NEEDS_A_PERSON)
-def test_what_is_stuck_is_given_up_by_a_person_with_a_reason(
-    site: Site, before: list[object], operation: Operation
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_persons_word_means_the_same_for_every_operation(
+    site: Site, before: list[object], operation: Operation, verdict: str
 ) -> None:
     answer = operation(site)
     expire(site, answer)
     held = accounts(site)
-    site.refused("validation", "operation.abandon", operation=answer.operation)
+    body = {"operation": answer.operation, "as": verdict}
+    for unsaid in (None, "", " "):
+        problem = site.refused("validation", "operation.settle", reason=unsaid, **body)
+        assert problem["errors"][0]["field"] == "/reason"
     assert accounts(site) == held
-    site.given("operation.abandon", operation=answer.operation, reason="looked at the hypervisor")
+    site.settle(answer.operation, verdict, reason="looked at the hypervisor")
     assert site.fleet.operation(answer.operation or "") is None
+    vm = site.fleet.vm(*NAME)
+    host, quota = site.fleet.host("h0"), site.fleet.quota("std", "acme")
+    assert host is not None
+    assert quota is not None
+    assert (vm and vm.state, host.used.get("cpu", 0)) == SETTLED[operation, verdict]
+    assert quota.used.get("cpu", 0) == host.used.get("cpu", 0)
+    if vm is not None and verdict == "failed":
+        assert vm.reason == f"settled as failed by {ADMIN.name}: looked at the hypervisor"
     nothing_leaked(site, before)

@@ -6,7 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from commands.catalogue import COMMANDS
-from tests.deciding import a_site, a_vm
+from tests.commands.test_vms import accounts
+from tests.deciding import VM_CONTROLLER, Site, a_site, a_vm
+
+VM = {"tenant": "payments", "vm": "web-1"}
 
 
 @pytest.mark.parametrize("outputs", [{"a": "b\0"}, {"a\0": "b"}, {"a": [{"b": "\0"}]}, {"a": [{"\0": 1}]}])
@@ -26,6 +29,7 @@ def test_a_report_with_a_nul_anywhere_in_its_outputs_is_not_valid(outputs: dict[
 def test_what_was_cancelled_ends_cancelled_once_it_is_undone() -> None:
     site = a_site()
     provision = site.given("vm.provision", **a_vm())
+    site.report(provision.operation, "started")
     site.given("operation.cancel", operation=provision.operation)
     assert site.fleet.vm("payments", "web-1").claims
     undone = site.report(provision.operation, "succeeded")
@@ -45,3 +49,166 @@ def test_a_stuck_step_says_why_until_it_is_tried_again() -> None:
     assert [step.message for step in site.fleet.operation(operation).steps] == ["disk full", None]
     site.report(operation, "succeeded", attempt=2)
     assert site.fleet.vm("payments", "web-1").reason == "disk full"
+
+
+# ── what nobody began ──
+
+
+def test_what_nobody_began_is_cancelled_and_free_at_once() -> None:
+    site = a_site()
+    before = accounts(site)
+    provision = site.given("vm.provision", **a_vm())
+    cancelled = site.given("operation.cancel", operation=provision.operation)
+    assert site.topics(cancelled) == [
+        "operation.cancelled",
+        "vm.failed",
+        "host.released",
+        "quota.released",
+        "quota.released",
+        "command.accepted",
+    ]
+    vm = site.fleet.vm("payments", "web-1")
+    assert (vm.state, vm.host, vm.reason) == ("failed", None, "cancelled by ann")
+    assert accounts(site) == before
+    late = report_of(site, provision.operation, "vm.create", "started")
+    assert late["code"] == "conflict", "whoever takes the work later must not begin it"
+
+
+@pytest.mark.parametrize(("verb", "former"), [("stop", "active"), ("start", "stopped"), ("resize", "active")])
+def test_a_change_that_nobody_began_is_cancelled_and_leaves_the_vm_as_it_was(verb: str, former: str) -> None:
+    site = a_site()
+    site.finish(site.given("vm.provision", **a_vm()))
+    if former == "stopped":
+        site.finish(site.given("vm.stop", **VM))
+    held = accounts(site)
+    body = {"resources": {"cpu": 6, "memory_mib": 1024}} if verb == "resize" else {}
+    change = site.given(f"vm.{verb}", **VM, **body)
+    site.given("operation.cancel", operation=change.operation)
+    vm = site.fleet.vm("payments", "web-1")
+    assert (vm.state, vm.operation, vm.reason) == (former, None, "cancelled by ann")
+    assert accounts(site) == held
+
+
+def test_what_has_begun_and_cannot_be_undone_is_not_cancelled() -> None:
+    site = a_site()
+    site.finish(site.given("vm.provision", **a_vm()))
+    stop = site.given("vm.stop", **VM)
+    site.report(stop.operation, "started")
+    problem = site.refused("invalid_state", "operation.cancel", operation=stop.operation)
+    assert (problem["state"], problem["operation"]) == ("running", stop.operation)
+    assert "vm.stop only goes forward now" in problem["detail"]
+
+
+# ── refusals that name the operation, and the ways out ──
+
+
+def test_a_second_verb_is_told_which_operation_is_in_its_way_and_the_ways_out() -> None:
+    site = a_site()
+    site.finish(site.given("vm.provision", **a_vm()))
+    deletion = site.given("vm.delete", **VM).operation
+    for kind in ("vm.delete", "vm.stop", "vm.start"):
+        problem = site.refused("invalid_state", kind, **VM)
+        assert (problem["state"], problem["operation"]) == ("deleting", deletion)
+        assert f"Operation {deletion} waits for controller vm" in problem["detail"]
+    site.report(deletion, "failed", message="no such host", retryable=False)
+    problem = site.refused("invalid_state", "vm.delete", **VM)
+    assert problem["operation"] == deletion
+    assert problem["detail"].endswith(f"Operation {deletion} is stuck: retry or settle it.")
+
+
+@pytest.mark.parametrize(("kind", "body"), [("retry", {}), ("settle", {"as": "failed", "reason": "seen"})])
+def test_what_runs_is_neither_retried_nor_settled(kind: str, body: dict[str, Any]) -> None:
+    site = a_site()
+    provision = site.given("vm.provision", **a_vm()).operation
+    for way_out in ("wait for its end, or cancel it", "wait for its end, or cancel it", "wait for its end"):
+        problem = site.refused("invalid_state", f"operation.{kind}", operation=provision, **body)
+        assert (problem["state"], problem["allowed"], problem["operation"]) == ("running", ["stuck"], provision)
+        assert problem["detail"].endswith(f"{way_out}.")
+        if way_out.endswith("cancel it") and site.fleet.operation(provision).current.state == "started":
+            site.given("operation.cancel", operation=provision)
+        site.report(provision, "started")
+
+
+def test_what_is_stuck_is_not_cancelled() -> None:
+    site = a_site()
+    operation = site.given("vm.provision", **a_vm()).operation
+    site.report(operation, "failed")
+    site.report(operation, "failed")
+    problem = site.refused("invalid_state", "operation.cancel", operation=operation)
+    assert problem["detail"].endswith("is stuck: retry or settle it.")
+
+
+# ── a person's word ──
+
+
+def test_a_creation_that_stands_all_the_same_is_settled_with_its_addresses() -> None:
+    site = a_site()
+    operation = site.given("vm.provision", **a_vm()).operation
+    site.report(operation, "failed")
+    site.report(operation, "failed", message="hypervisor gone")
+    held = accounts(site)
+    settled = site.given(
+        "operation.settle",
+        operation=operation,
+        reason="it answers",
+        outputs={"addresses": ["10.0.0.9"]},
+        **{"as": "succeeded"},
+    )
+    assert site.topics(settled) == [
+        "operation.settled",
+        "operation.succeeded",
+        "vm.activated",
+        "command.accepted",
+    ]
+    vm = site.fleet.vm("payments", "web-1")
+    assert (vm.state, vm.addresses, vm.operation) == ("active", ("10.0.0.9",), None)
+    assert accounts(site) == held
+    site.finish(site.given("vm.delete", **VM))
+
+
+@pytest.mark.parametrize("verdict", ["succeeded", "failed"])
+def test_a_deletion_that_no_controller_begins_is_settled(verdict: str) -> None:
+    """Its controller may be gone for good; nothing else would ever end it, as a deletion is not cancelled."""
+    site = a_site()
+    before = accounts(site)
+    site.finish(site.given("vm.provision", **a_vm()))
+    held = accounts(site)
+    deletion = site.given("vm.delete", **VM).operation
+    site.refused("invalid_state", "operation.cancel", operation=deletion)
+    site.settle(deletion, verdict)
+    assert accounts(site) == (before if verdict == "succeeded" else held)
+    assert report_of(site, deletion, "vm.delete", "started")["code"] == "conflict"
+
+
+def test_what_was_cancelled_and_is_settled_as_failed_ends_cancelled() -> None:
+    site = a_site()
+    before = accounts(site)
+    operation = site.given("vm.provision", **a_vm()).operation
+    site.report(operation, "started")
+    site.given("operation.cancel", operation=operation)
+    site.report(operation, "failed", message="no answer")
+    settled = site.settle(operation, "failed")
+    assert site.topics(settled)[:3] == ["operation.settled", "operation.cancelled", "vm.failed"]
+    assert accounts(site) == before
+
+
+def test_the_operation_of_a_stuck_creation_is_superseded_by_a_deletion() -> None:
+    site = a_site()
+    before = accounts(site)
+    creation = site.given("vm.provision", **a_vm()).operation
+    site.report(creation, "failed")
+    site.report(creation, "failed")
+    held = accounts(site)
+    deletion = site.given("vm.delete", **VM)
+    assert site.fleet.operation(creation) is None
+    assert accounts(site) == held
+    site.finish(deletion)
+    assert accounts(site) == before
+
+
+def report_of(site: Site, operation: str | None, step: str, outcome: str) -> dict[str, Any]:
+    """The problem of a report on an operation that is over."""
+    body = {"operation": operation, "step": step, "attempt": 1, "outcome": outcome}
+    answer = site.when("operation.report", actor=VM_CONTROLLER, known={f"operation/{operation}": None}, **body)
+    assert answer.problem is not None
+    return answer.problem

@@ -58,7 +58,7 @@ def test_a_wiped_nats_and_a_wiped_read_model_come_back_with_no_work_done_twice(
     eventually(works_again, within_s=40)
     listed = client.get("/v1/vms", tenant=site.tenant, min_position=client.end()).json()["items"]
     assert [(vm["name"], vm["state"]) for vm in listed] == [("web-1", "active"), ("web-2", "active")]
-    begun = client.get("/v1/events", topic="operation.step_started", limit=1000).json()["items"]
+    begun = client.get("/v1/events", topic="operation.step_started.2", limit=1000).json()["items"]
     assert len(begun) == 2
     found = client.post("/v1/verify", {}).json()
     assert (found["violations"], found["differences"]) == ([], [])

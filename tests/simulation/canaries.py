@@ -11,10 +11,11 @@ from commands import claims
 from commands.writer import batch, engine, lookups
 from commands.writer.batch import Batch, Ticket
 from commands.writer.engine import Engine
-from domain import operation
+from domain import operation, vm
 from domain.errors import Conflict
-from domain.fleet import Fleet
+from domain.fleet import EVOLVE, Fleet
 from domain.operation import Operation, OperationStepFailed, Step
+from domain.vm import Vm, VmChangeFailed
 from eventlog import checkpoints
 from eventlog.checkpoints import Snapshot
 from eventlog.codec import decode
@@ -132,7 +133,7 @@ def no_guard_of_the_base() -> Iterator[Alter]:
 
 @contextmanager
 def claims_return_at_the_deadline() -> Iterator[Alter]:
-    def expire(found: Operation, step: Step, *, deadline: int) -> OperationStepFailed:
+    def expire(found: Operation, step: Step) -> OperationStepFailed:
         return OperationStepFailed(step.name, step.attempt, "no report before its deadline")
 
     with replaced(operation, "expire", expire):
@@ -149,10 +150,24 @@ def failures_are_not_cleaned_up() -> Iterator[Alter]:
 
 
 @contextmanager
+def a_failed_deletion_returns_the_vm() -> Iterator[Alter]:
+    """Also to a state in progress that nothing brings to its end any more."""
+
+    def evolve(found: Vm, event: VmChangeFailed) -> Vm:
+        return msgspec.structs.replace(found, state=found.former or found.state, former=None, operation=None)
+
+    EVOLVE[VmChangeFailed] = evolve
+    try:
+        yield _unchanged
+    finally:
+        EVOLVE[VmChangeFailed] = vm.evolve
+
+
+@contextmanager
 def no_check_of_the_attempt() -> Iterator[Alter]:
     def reported(found: Operation, id: str, *, step: str, attempt: int, controller: str | None) -> Step:
         current = found.current
-        if found.state != "running" or current is None or current.name != step:
+        if current is None or current.name != step:
             raise Conflict("It is over.", id)
         return current
 
@@ -245,6 +260,7 @@ CANARIES = (
     Canary(no_event_of_taking_over, 400_000, is_quick=True),
     Canary(claims_return_at_the_deadline, 600_000, is_quick=True),
     Canary(failures_are_not_cleaned_up, 400_000, is_quick=True),
+    Canary(a_failed_deletion_returns_the_vm),
     Canary(quotas_of_ancestors_are_not_counted, 100_000, is_quick=True),
     Canary(pages_that_end_within_a_command, 100_000, is_quick=True),
     Canary(lost_batches_are_taken_as_committed),

@@ -5,15 +5,17 @@ from collections import OrderedDict
 from typing import Any
 
 from tests.simulation.faults import Faults
-from workers.controllers.simulator import MAY_FAIL, Simulator, Work, _chance
+from workers.controllers.simulator import Simulator, Work, _chance
 
 
 class Machines:
-    """What really stands, by the VM's uid; `gone` is what a controller must never make again, and outlives it."""
+    """What really stands, by the VM's uid; `gone` is what a controller must never make again, and outlives it.
+    `called_off` are the operations whose work a person has stopped at the controllers."""
 
     def __init__(self) -> None:
         self.standing: set[str] = set()
         self.gone: OrderedDict[str, None] = OrderedDict()
+        self.called_off: set[str] = set()
         self.broken: list[str] = []
         self.made = 0
         self._freed: set[str] = set()
@@ -53,8 +55,13 @@ class Controller(Simulator):
         if self._faults.happens("work hangs"):
             await asyncio.sleep(self._timeout_s * 1.5)
         await super()._take_time(work)
-        fails = action in MAY_FAIL and _chance(work) < self._fail_rate
-        if action == "delete":
+        fails = self._fails(work)
+        if action == "delete" and not fails:
             self._machines.remove(uid)
         elif action == "create" and uid not in self.gone and not (fails and _chance(work) * 2 < self._fail_rate):
             self._machines.make(uid)  # what fails may stand all the same, until it is cleaned up
+
+    def _fails(self, work: Work) -> bool:
+        """Deletions fail too, as the real one's never do."""
+        is_hard = work.step == "vm.delete" and _chance(work) < self._fail_rate
+        return work.operation in self._machines.called_off or is_hard or super()._fails(work)

@@ -14,6 +14,7 @@ from commands.catalogue import COMMANDS
 from commands.writer import ids
 from commands.writer.gateway import Actor, Envelope, Gateway, Item
 from domain.errors import Unavailable
+from domain.operation import Operation
 from messaging import subjects
 from tests.simulation.controllers import Machines
 from tests.simulation.faults import Faults
@@ -212,17 +213,30 @@ class Customers:
     # ── the person, and the one who reports what is not so ──
 
     async def look_after_the_stuck(self, gateway: Gateway) -> None:
-        """Retries, or abandons a creation after having made sure that nothing of it stands."""
+        """Retries, or settles after having made sure that it is so, and stays so."""
         while True:
             await asyncio.sleep(self._chance.uniform(0.5, 3.0))
             for id, operation in list(self._log.fleet.operations.items()):
                 if operation.state != "stuck":
                     continue
-                kind, reason = "operation.retry", None
-                if operation.kind == "vm.provision" and operation.is_undoing and self._chance.random() < 0.5:
-                    self._machines.remove_by_hand(operation.input["uid"])
-                    kind, reason = "operation.abandon", "looked, and made sure"
-                await self._ask(gateway, self._envelope(PERSON, [(kind, {"operation": id})], reason=reason))
+                if id not in self._machines.called_off and self._chance.random() < 0.5:
+                    await self._ask(gateway, self._envelope(PERSON, [("operation.retry", {"operation": id})]))
+                    continue
+                body = {"operation": id, "as": self._verdict(id, operation)}
+                settle = self._envelope(PERSON, [("operation.settle", body)], reason="looked, and made sure")
+                await self._ask(gateway, settle)
+
+    def _verdict(self, id: str, operation: Operation) -> str:
+        """What is so from now on. Work that could make it untrue is called off first, for good."""
+        stands, gone = ("succeeded", "failed") if operation.kind == "vm.provision" else ("failed", "succeeded")
+        if operation.kind not in ("vm.provision", "vm.delete"):
+            return self._chance.choice([stands, gone])
+        uid: str = operation.input["uid"]
+        if id in self._machines.called_off or (uid in self._machines.standing and self._chance.random() < 0.5):
+            self._machines.called_off.add(id)
+            return stands
+        self._machines.remove_by_hand(uid)
+        return gone
 
     async def report_what_is_not_so(self, client: Client) -> None:
         chance = self._chance

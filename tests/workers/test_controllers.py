@@ -118,7 +118,7 @@ async def a_queue(nats_process: NatsProcess, reader: LogReader) -> AsyncIterator
 
 
 async def put(client: Client, step: str, *, uid: str = "u-1", attempt: int = 1) -> None:
-    work = {"operation": OPERATION, "step": step, "attempt": attempt, "deadline": "", "input": {"uid": uid}}
+    work = {"operation": OPERATION, "step": step, "attempt": attempt, "timeout_s": 600, "input": {"uid": uid}}
     await client.jetstream().publish(subjects.of_work(step), msgspec.json.encode(work))
 
 

@@ -144,20 +144,24 @@ class Simulator:
             return
         await self._take_time(work)
         action, uid = work.step.partition(".")[2], work.input["uid"]
-        if action == "delete":
+        if self._fails(work):
+            await self._report(work, "failed", message=f"simulated failure of {work.step}")
+        elif action == "delete":
             self._forget(uid)
             self._note(work)
             await self._report(work, "succeeded")
         elif action == "create" and uid in self.gone:
-            await self._report(work, "failed", message="this incarnation was deleted before it was made")
-        elif action in MAY_FAIL and _chance(work) < self._fail_rate:
-            await self._report(work, "failed", message=f"simulated failure of {work.step}")
+            message = "this incarnation was deleted before it was made"
+            await self._report(work, "failed", message=message, retryable=False)
         elif action == "create":
             self._note(work)
             await self._report(work, "succeeded", outputs={"addresses": [_address(uid)]})
         else:
             self._note(work)
             await self._report(work, "succeeded")
+
+    def _fails(self, work: Work) -> bool:
+        return work.step.partition(".")[2] in MAY_FAIL and _chance(work) < self._fail_rate
 
     def _note(self, work: Work) -> None:
         """What was done is written down before it is reported: this is all that stands of the work."""

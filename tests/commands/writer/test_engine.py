@@ -492,11 +492,35 @@ async def test_a_deadline_that_passes_is_noticed_by_the_engine_itself(database: 
         await a_stocked_engine(client)
         answer = await client.send("vm.provision", **a_vm("web-1"))
         assert answer.operation is not None
+        await client.report(answer.operation, "started")
         async with asyncio.timeout(10):
             # The creation's deadline starts the clean-up, the clean-up's makes it stuck; all is held throughout.
+            while not client.engine.fleet.operations[answer.operation].is_undoing:
+                await asyncio.sleep(0.02)
+            await client.report(answer.operation, "started", "vm.delete")
             while client.engine.fleet.operations[answer.operation].state != "stuck":
                 await asyncio.sleep(0.02)
         assert client.engine.fleet.quota("std", "payments").used == {"cpu": 1, "vms": 1}
+
+
+async def test_who_waits_for_an_operation_that_is_stuck_is_told_of_its_end_by_a_late_report(database: Database) -> None:
+    async with an_engine(database.service, step_timeout_s=0, expiry_grace_s=0.0) as client:
+        await a_stocked_engine(client)
+        created = await client.send("vm.provision", **a_vm("web-1"))
+        await client.report(created.operation, "succeeded")
+        vm = {"tenant": "payments", "vm": "web-1"}
+        stop = await client.send("vm.stop", key="stop", **vm)
+        await client.report(stop.operation, "started", "vm.stop")
+        operation = stop.operation or ""
+        async with asyncio.timeout(10):
+            while client.engine.fleet.operations[operation].state != "stuck":
+                await asyncio.sleep(0.02)
+        in_vain = await client.send("vm.stop", key="stop", wait_s=0.1, **vm)
+        assert (in_vain.status, in_vain.problem) == (202, None), "stuck is no end"
+        waiting = asyncio.create_task(client.send("vm.stop", key="stop", wait_s=30.0, **vm))
+        late = await client.report(operation, "succeeded", "vm.stop")
+        assert late.problem is None
+        assert (await waiting).status == 200
 
 
 async def _until_a_vm_stands(database: Database) -> None:
