@@ -7,6 +7,7 @@ from api import scope
 from api.auth import AUDITOR, EVERYONE
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import (
+    BY_POSITION,
     COUNT,
     CURSOR,
     EXCEL,
@@ -15,7 +16,6 @@ from api.parameters import (
     MIN_POSITION,
     MOMENT,
     SEARCH,
-    SORT,
     Moment,
     Parameter,
     filter_by,
@@ -137,17 +137,19 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/audit",
+        name="list_audit",
         summary="One entry a command",
         handle=_list,
         roles=AUDITOR,
         permission="audit.read",
-        parameters=declared(*FILTERS, SEARCH, LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
+        parameters=declared(*FILTERS, SEARCH, LIMIT, CURSOR, BY_POSITION, COUNT, EXCEL, MIN_POSITION),
         answer="AuditList",
         refusals=(401, 403, 409, 422, 503),
     ),
     Endpoint(
         method="GET",
         path="/v1/commands/{command}",
+        name="get_command",
         summary="The receipt of a command, or its problem",
         handle=_one,
         roles=EVERYONE,
