@@ -94,11 +94,22 @@ class LogReader:
         if position == 0:
             return 0
         # All events of a command share one time, and no others have it. Most commands are short: look near first.
-        at_us, low, step = self._time_at(position), position, 1
+        at_us, low, step = self.time_at(position), position, 1
         end = self.end()
-        while low + step <= end and self._time_at(low + step) == at_us:
+        while low + step <= end and self.time_at(low + step) == at_us:
             low, step = low + step, step * 2
         return self._last_until(at_us, low, min(low + step, end))
+
+    def time_at(self, position: int) -> int:
+        """When the event at a position was recorded, in microseconds since 1970.
+
+        Raises:
+            LookupError: nothing stands there.
+        """
+        row = self.row(position)
+        if row is None:
+            raise LookupError(f"Nothing stands at position {position} of the log.")
+        return time_of(row)
 
     def close(self) -> None:
         self.recorder.datastore.close()
@@ -107,17 +118,11 @@ class LogReader:
         """The last position from `low` to `high` whose time is at most `at_us`, where `low`'s is."""
         while low < high:
             middle = (low + high + 1) // 2
-            if self._time_at(middle) <= at_us:
+            if self.time_at(middle) <= at_us:
                 low = middle
             else:
                 high = middle - 1
         return low
-
-    def _time_at(self, position: int) -> int:
-        row = self.row(position)
-        if row is None:
-            raise LookupError(f"Nothing stands at position {position} of the log.")
-        return time_of(row)
 
     @retry((InterfaceError, OperationalError), max_attempts=10, wait=0.2)
     def _rows(self, query: Composed, values: tuple[Any, ...]) -> list[Row]:

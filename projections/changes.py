@@ -45,7 +45,7 @@ def fold(fleet: Fleet, sums: Sums, events: Iterable[Recorded]) -> Changes:
         if entry is not None:
             touched[recorded.stream] = entry
         elif isinstance(recorded.event, CommandAccepted | CommandRejected):
-            changes.audit.append(rows.audit_row(recorded))
+            changes.audit.append(rows.audit_row(recorded, fleet))
     upserts: defaultdict[str, list[Row]] = defaultdict(list)
     deletes: defaultdict[str, list[str]] = defaultdict(list)
     for stream in sorted(touched):  # a fixed order, so that two who write can't wait for each other

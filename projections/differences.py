@@ -41,7 +41,7 @@ class Ledger:
     def note(self, recorded: Recorded, entry: Entry | None, fleet: Fleet) -> None:
         """To be told each event, with what `fleet.fold` answered to it."""
         if isinstance(recorded.event, CommandAccepted | CommandRejected):
-            self.audit[recorded.position] = _digest(audit, rows.audit_row(recorded))
+            self.audit[recorded.position] = _digest(audit, rows.audit_row(recorded, fleet))
         elif entry is not None and recorded.stream.startswith("operation/") and recorded.stream not in fleet.entries:
             row = rows.row(recorded.stream, entry)
             self.operations[row["key"]] = _digest(operations, row)

@@ -236,9 +236,15 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 NOWHERE = Place()
 
 
-def tenant_facts(*, path: Sequence[str], children: Sequence[str]) -> Document:
-    """`path` is root first, ends with the tenant; `children` are sorted, one more than shown if there are more."""
-    return _cut({"path": path, "children": children}, "children")
+def tenant_facts(*, path: Sequence[tuple[str, str]], children: Sequence[str]) -> Document:
+    """`path` are names and states, root first, and ends with the tenant; `children` are sorted, one more than shown if
+    there are more.
+
+    It is suspended with any tenant above it; by whom, the nearest says.
+    """
+    by = next((name for name, state in reversed(path) if state == "suspended"), None)
+    facts = {"suspended": by is not None, "suspended_by": by}
+    return _cut({**facts, "path": [name for name, _ in path], "children": children}, "children")
 
 
 def rack_facts(*, hosts: int) -> Document:

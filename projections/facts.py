@@ -20,14 +20,14 @@ Facts = Sequence[bytes | None]
 _MOST = documents.INNER_LIST_MAX + 1
 
 _PATH = """
-array_to_json(ARRAY(
+(
     WITH RECURSIVE up AS (
-        SELECT own.key, own.parent, 0 AS depth FROM tenants own WHERE own.key = tenants.key
+        SELECT own.key, own.state, own.parent, 0 AS depth FROM tenants own WHERE own.key = tenants.key
         UNION ALL
-        SELECT above.key, above.parent, depth + 1 FROM up JOIN tenants above ON above.key = up.parent
+        SELECT above.key, above.state, above.parent, depth + 1 FROM up JOIN tenants above ON above.key = up.parent
     )
-    SELECT key FROM up ORDER BY depth DESC
-))
+    SELECT json_agg(json_build_array(key, state) ORDER BY depth DESC) FROM up
+)
 """
 _CHILDREN = f"""
 array_to_json(ARRAY(SELECT child.key FROM tenants child WHERE child.parent = tenants.key ORDER BY 1 LIMIT {_MOST}))
@@ -72,6 +72,7 @@ COLUMNS: dict[str, tuple[Any, ...]] = {
 _json = msgspec.json.Encoder().encode
 _document = msgspec.json.Decoder(Document).decode
 _names = msgspec.json.Decoder(list[str]).decode
+_path = msgspec.json.Decoder(list[tuple[str, str]]).decode
 _sums = msgspec.json.Decoder(list[Sums]).decode
 _overcommit = msgspec.json.Decoder(Overcommit).decode
 _above = msgspec.json.Decoder(list[tuple[Resources, Resources]]).decode
@@ -94,13 +95,16 @@ _quota_part = msgspec.json.Decoder(_QuotaPart).decode
 
 
 def _tenant(document: bytes, facts: Facts, scope: str | None) -> bytes:
-    path, children = (_names(fact or b"") for fact in facts)
+    path, children = _path(facts[0] or b""), _names(facts[1] or b"")
+    found = documents.tenant_facts(path=path, children=children)
     if scope is None:
-        return _with(document, documents.tenant_facts(path=path, children=children))
+        return _with(document, found)
     own = _document(document)
     if own["name"] == scope:
         own["parent"] = own["owner"] = None
-    return _json(own | documents.tenant_facts(path=path[path.index(scope) :], children=children))
+    names = found["path"][found["path"].index(scope) :]
+    by = found["suspended_by"]
+    return _json(own | found | {"path": names, "suspended_by": by if by in names else None})
 
 
 def _rack(document: bytes, facts: Facts, scope: str | None) -> bytes:

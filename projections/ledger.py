@@ -9,10 +9,11 @@ from sqlalchemy import Text, and_, bindparam, func, null, or_, select
 from domain.values import from_rfc3339
 from projections import sessions
 from projections.cursors import Cursor
-from projections.listings import in_scope
+from projections.listings import operation_of, tenants_in_scope
 from projections.pages import FORMS_MAX, Condition, Listed, Question, Sort, asked, at_a_position, form_of, page
 from projections.sessions import Statement
 from projections.tables import audit, operations
+from projections.words import folded
 
 FILTERS = ("actor", "resource", "command", "outcome", "since", "until")
 
@@ -32,7 +33,7 @@ def entries(
     Raises:
         ValueError: a filter that the audit does not have, or a value that it can't have.
     """
-    values: dict[str, Any] = {"scope": scope, "q": q.lower() if q else None}
+    values: dict[str, Any] = {"scope": scope, "q": folded(q) if q else None}
     conditions = []
     for name, value in filters.items():
         if name not in FILTERS:
@@ -58,9 +59,9 @@ def _entries(
 ) -> Listed:
     where = [_in_scope()] if is_scoped else []
     if has_words:
-        # Not in requests and problems: of these a scope leaves things out.
-        words = (audit.c.actor, audit.c.command, audit.c.resource, audit.c.document["reason"].as_string())
-        where.append(func.strpos(func.lower(func.concat_ws("\n", *words)), bindparam("q", type_=Text)) > 0)
+        # Not in requests and problems: of these a scope leaves things out. All but the reason are lower-case ASCII.
+        words = (audit.c.actor, audit.c.command, audit.c.resource, audit.c.reason)
+        where.append(func.strpos(func.concat_ws("\n", *words), bindparam("q", type_=Text)) > 0)
     for name, column in conditions:
         value: Any = bindparam(name)
         match name:
@@ -88,9 +89,9 @@ def entry(*, is_scoped: bool) -> Statement:
 
 def _in_scope() -> Condition:
     """Commands on what the subtree's tenants have; an operation is its target's tenant's."""
-    seen = in_scope()
+    seen = tenants_in_scope()
     operation = select(operations.c.key).where(
-        operations.c.key == func.substr(audit.c.resource, len("operation/") + 1), operations.c.owner.in_(seen)
+        operations.c.key == func.substr(audit.c.resource, len("operation/") + 1), operation_of(seen)
     )
     of_operation = and_(audit.c.resource.startswith("operation/"), operation.correlate(audit).exists())
-    return or_(audit.c.owner.in_(seen), of_operation)
+    return or_(audit.c.owner.in_(select(seen.c.uid)), of_operation)

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     FromClause,
     Numeric,
     Select,
@@ -21,8 +23,10 @@ from sqlalchemy import (
     cast,
     false,
     func,
+    literal,
     or_,
     select,
+    union_all,
 )
 
 from projections.facts import COLUMNS
@@ -53,15 +57,46 @@ class Listing(NamedTuple):
     always: Condition | None = None
 
 
-def subtree(tenant: Expression, *, name: str) -> Select[Any]:
+def below(tenant: Expression, *, name: str) -> CTE:
     """The tenant and all its descendants; none if there is no such tenant. `name` tells two in one statement apart."""
-    below = select(tenants.c.key).where(tenants.c.key == tenant).cte(name, recursive=True)
-    below = below.union_all(select(tenants.c.key).where(tenants.c.parent == below.c.key))
-    return select(below.c.key)
+    columns = (tenants.c.key, tenants.c.uid, tenants.c.created_at)
+    found = select(*columns).where(tenants.c.key == tenant).cte(name, recursive=True)
+    return found.union_all(select(*columns).where(tenants.c.parent == found.c.key))
+
+
+def subtree(tenant: Expression, *, name: str) -> Select[Any]:
+    return select(below(tenant, name=name).c.key)
+
+
+def tenants_in_scope() -> CTE:
+    """Those to whom the asker is confined, as they live today."""
+    return below(SCOPE, name="scope")
 
 
 def in_scope() -> Select[Any]:
-    return subtree(SCOPE, name="scope")
+    return select(tenants_in_scope().c.key)
+
+
+def operation_of(owners: CTE) -> Condition:
+    """An operation outlives what it worked on, and even its tenant: who bears that name later does not see it.
+
+    A tenant with work under way is not deleted, so no operation is as old as the tenant that follows upon its own.
+    """
+    owner = select(owners.c.key).where(owners.c.key == operations.c.owner)
+    return owner.where(owners.c.created_at <= operations.c.created_at).correlate(operations).exists()
+
+
+def in_sight() -> CompoundSelect[Any]:
+    """What whoever is confined to `scope` sees today, and since when it is: tenants, and groups where they have quota.
+
+    Columns: kind, key, uid (of tenants), created_at.
+    """
+    seen = tenants_in_scope()
+    granted = select(quotas.c.group).where(quotas.c.tenant.in_(select(seen.c.key)))
+    return union_all(
+        select(literal("tenant").label("kind"), seen.c.key, seen.c.uid, seen.c.created_at),
+        select(literal("group"), groups.c.key, cast(None, Text), groups.c.created_at).where(groups.c.key.in_(granted)),
+    )
 
 
 def parent(*, is_scoped: bool) -> Expression:
@@ -255,7 +290,7 @@ LISTINGS: dict[str, Listing] = {
             "ended_at": case((_is_over, operations.c.updated_at)),
             "message": operations.c.document["message"].as_string(),
         },
-        in_scope=operations.c.owner.in_(in_scope()),
+        in_scope=operation_of(tenants_in_scope()),
         owner=operations.c.owner,
         words=operations.c.words,
     ),

@@ -26,6 +26,7 @@ from projections.pages import (
     page,
 )
 from projections.sessions import Statement
+from projections.words import folded
 
 COMMON_FILTERS = ("state", "owner", "external_id", "updated_since")
 _SUM = re.compile(r"^(-?)([a-z][a-z0-9_]{0,62})_(available|used|capacity)$")
@@ -61,7 +62,7 @@ def several(
     Raises:
         ValueError: an unknown filter or sort, a value that can't be, a cursor whose values can't be those of a row.
     """
-    values: dict[str, Any] = {"scope": scope, "q": q.lower() if q else None}
+    values: dict[str, Any] = {"scope": scope, "q": folded(q) if q else None}
     states: Sequence[str] = ()
     for name, value in filters.items():
         match name:
@@ -97,27 +98,6 @@ def one(kind: str, *, is_scoped: bool) -> Statement:
     """The resource that is called `key`."""
     where = [LISTINGS[kind].table.c.key == bindparam("key"), *_conditions(_Form(kind, is_scoped=is_scoped))]
     return sessions.statement(at_a_position(_rows(kind, where, null())))
-
-
-OF_EVERY_KIND = (
-    "name",
-    "state",
-    "owner",
-    "external_id",
-    "display_name",
-    "description",
-    "uid",
-    "version",
-    "created_at",
-    "updated_at",
-)
-
-
-def sortable(kind: str) -> tuple[tuple[str, ...], bool]:
-    """The fields by which a list of the kind can be sorted, and whether by amounts (`cpu_available`) too."""
-    listing = LISTINGS[kind]
-    of_tenants = ("parent",) if kind == "tenant" else ()
-    return (*OF_EVERY_KIND, *of_tenants, *listing.sorts), listing.sum_sort is not None
 
 
 def must_sort(kind: str, sort: str) -> None:
@@ -213,6 +193,4 @@ def _sort(kind: str, text: str, *, is_scoped: bool) -> Sort:
         case _ if field.startswith("*_") and listing.sum_sort is not None:
             return Sort(listing.sum_sort(field[2:]), is_falling)
         case _:
-            fields, has_sums = sortable(kind)
-            known = ", ".join(fields) + (" and amounts such as cpu_available" if has_sums else "")
-            raise ValueError(f"there is no {field!r} to sort by; - before a field sorts falling: {known}")
+            raise ValueError(f"a list of {kind}s can't be sorted by {field!r}")

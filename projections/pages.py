@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Select,
     String,
     and_,
@@ -95,7 +96,7 @@ def page(rows: Select[Any], *, sort: Sort, key: Expression, after: str) -> Selec
     return rows.order_by(*order).limit(bindparam("limit"))
 
 
-def at_a_position(rows: Select[Any], *, count: Select[Any] | None = None) -> Select[Any]:
+def at_a_position(rows: Select[Any] | CompoundSelect[Any], *, count: Select[Any] | None = None) -> Select[Any]:
     """Each row behind the position at which it is so, and the count. One row of nulls, if there is none; no row at all,
     while the read model is being built.
 

@@ -20,19 +20,17 @@ from sqlalchemy import bindparam, select
 
 from domain.errors import Unavailable
 from eventlog.tasks import end_tasks
-from projections import capacity, classes, cursors, facts, ledger, lists, schema, sessions
+from projections import capacity, classes, cursors, facts, ledger, listings, lists, schema, sessions
 from projections.documents import Document
 from projections.pages import Question, at_a_position
 from projections.sessions import Row, Rows, Sessions, Statement
 from projections.tables import CHANNEL, SCHEMA, tokens
+from projections.words import folded
 
 WAIT_S_MAX = 5.0
 POLL_S = 1.0
 RETRY_S = 0.2
 LIST_MAX = 1_000
-# A page that has more ends there, with a cursor to go on from; it is looked at after each ROWS_AT_ONCE.
-PAGE_BYTES_MAX = 8 * 1024 * 1024
-ENTRIES_AT_ONCE = 100
 # So many rows are made before others have their turn: half a millisecond.
 ROWS_AT_ONCE = 100
 
@@ -40,6 +38,8 @@ _document = msgspec.json.Decoder(Document).decode
 _token_columns = (tokens.c.key, tokens.c.role, tokens.c.tenant, tokens.c.hash, tokens.c.state, tokens.c.expires_at)
 _ALL_TOKENS = sessions.statement(at_a_position(select(*_token_columns)))
 _TOKEN_BY_HASH = sessions.statement(at_a_position(select(*_token_columns).where(tokens.c.hash == bindparam("hash"))))
+
+_IN_SIGHT = sessions.statement(at_a_position(listings.in_sight()))
 
 T = TypeVar("T")
 Made = TypeVar("Made")
@@ -56,6 +56,13 @@ class TokenRow(msgspec.Struct, frozen=True):
     hash: str
     state: str
     expires_at: int | None
+
+
+class Life(msgspec.Struct, frozen=True):
+    """Since when what bears a name today has borne it, in microseconds since 1970. `uid` is a tenant's."""
+
+    began_at: int
+    uid: str | None = None
 
 
 class ReadModel:
@@ -187,7 +194,8 @@ class ReadModel:
         position, rows = await self._read(asked, {**given, "scope": scope})
         found = capacity.lines(by, await _in_turns(rows, lambda row: row))
         if q:
-            found = [line for line in found if q.lower() in (line.name or "")]
+            words = folded(q)
+            found = [line for line in found if words in (line.name or "")]
         if after is not None and not (isinstance(after.value, int) and isinstance(after.key, str | None)):
             raise ValueError(cursors.NO_CURSOR)
         last = (after.value, after.key) if after is not None else None
@@ -220,24 +228,16 @@ class ReadModel:
         if sort not in ("position", "-position"):
             raise ValueError(f"the audit is sorted by position or -position, not by {sort!r}")
         of = cursors.asked("audit", given, sort, q, scope)
-        is_falling = sort.startswith("-")
-
-        async def portion(cursor: str | None, limit: int, *, count: bool) -> dict[str, Any]:
-            after = cursors.decode(cursor, of=of) if cursor is not None else None
-            question = ledger.entries(
-                filters=given, is_falling=is_falling, after=after, limit=limit, q=q, scope=scope, count=count
-            )
-            return await self._page(question, "audit", of=of, limit=limit, scope=scope)
-
-        # An entry may have 256 KiB, so not a thousand are read at once. Entries never change: portions fit together.
-        page = await portion(cursor, min(limit, ENTRIES_AT_ONCE), count=count)
-        items: list[msgspec.Raw] = page["items"]
-        while page["next_cursor"] is not None and len(items) < limit and _bytes(items) < PAGE_BYTES_MAX:
-            more = await portion(page["next_cursor"], min(limit - len(items), ENTRIES_AT_ONCE), count=False)
-            items += more["items"]
-            # Rising, the last portion may show what came since the first was read; falling, none does.
-            page |= {"next_cursor": more["next_cursor"]} | ({} if is_falling else {"position": more["position"]})
-        return page
+        question = ledger.entries(
+            filters=given,
+            is_falling=sort.startswith("-"),
+            after=cursors.decode(cursor, of=of) if cursor is not None else None,
+            limit=limit,
+            q=q,
+            scope=scope,
+            count=count,
+        )
+        return await self._page(question, "audit", of=of, limit=limit, scope=scope)
 
     async def command(self, id: str, *, scope: str | None = None) -> Document | None:
         """The audit's entry of a command: with `position`, `resource` (a stream), `operation`, `created`, `problem`."""
@@ -251,6 +251,17 @@ class ReadModel:
         _, rows = await self._read(asked, {"scope": scope})
         found: list[str] = msgspec.json.decode(rows[0][1] or b"[]")
         return found
+
+    async def in_sight(self, scope: str) -> tuple[int, dict[str, dict[str, Life]]]:
+        """The tenants of a scope, and the groups where they have quota: by kind and name, with the position at which it
+        is so."""
+        position, rows = await self._read(_IN_SIGHT, {"scope": scope})
+        found: dict[str, dict[str, Life]] = {"tenant": {}, "group": {}}
+        for _, _, kind, key, uid, began_at in rows:
+            if kind is not None:
+                life = Life(int(began_at or b""), uid.decode() if uid is not None else None)
+                found[kind.decode()][(key or b"").decode()] = life
+        return position, found
 
     async def token_by_hash(self, hash: str) -> TokenRow | None:
         """The token whose secret has this hash, be it revoked or expired."""
@@ -274,13 +285,10 @@ class ReadModel:
             return msgspec.Raw(shown(document, others, scope))
 
         is_empty = rows[0][4] is None
-        items: list[msgspec.Raw] = []
-        rest = islice(rows, 0 if is_empty else limit)
-        while _bytes(items) < PAGE_BYTES_MAX and (made := await _in_turns(islice(rest, ROWS_AT_ONCE), item)):
-            items += made
+        items = [] if is_empty else await _in_turns(islice(rows, limit), item)
         following = None
-        if not is_empty and len(rows) > len(items):
-            _, _, value, key, *_ = rows[len(items) - 1]
+        if len(rows) > limit:
+            _, _, value, key, *_ = rows[limit - 1]
             last = cursors.Cursor(of, cursors.value(value, question.sort), cursors.value(key, question.key))
             following = cursors.encode(last)
         answer: dict[str, Any] = {"items": items, "next_cursor": following, "position": position}
@@ -337,10 +345,6 @@ class ReadModel:
         self.position, self.at = position, at
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
-
-
-def _bytes(items: Iterable[msgspec.Raw]) -> int:
-    return sum(map(len, items))
 
 
 async def _in_turns(found: Iterable[T], make: Callable[[T], Made]) -> list[Made]:

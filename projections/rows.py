@@ -36,6 +36,7 @@ from projections.documents import (
     tenant_facts,
     vm_facts,
 )
+from projections.words import folded
 
 _json = msgspec.json.Encoder().encode
 
@@ -73,7 +74,9 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
             above = [(quota.limits, quota.used) for quota in fleet.quotas(state.group, chain)]
             return document | quota_facts(document["available"], above=above)
         case Tenant():
-            path = [*reversed(fleet.chain(state.parent) if state.parent is not None else []), state.name]
+            names = fleet.chain(state.parent) if state.parent is not None else []
+            tenants = [tenant for name in reversed(names) if (tenant := fleet.tenant(name)) is not None]
+            path = [(tenant.name, tenant.state) for tenant in (*tenants, state)]
             return document | tenant_facts(path=path, children=sorted(fleet.children.get(state.name, ())))
         case Group():
             names = sorted(fleet.hosts_by_group.get(state.name, ()))
@@ -110,7 +113,7 @@ def row(stream: str, entry: Entry) -> dict[str, Any]:
         "key": stream.partition("/")[2],
         "state": document["state"],
         "external_id": document["external_id"],
-        "words": "\n".join([document["name"], *(text for text in said if text)]).lower(),
+        "words": folded("\n".join([document["name"], *(text for text in said if text)])),
         "labels": _text(document["labels"]),
         "version": entry.version,
         "created_at": entry.created_at,
@@ -131,7 +134,7 @@ def row(stream: str, entry: Entry) -> dict[str, Any]:
             columns["group"], columns["tenant"], columns["over"] = state.group, state.tenant, state.over
             columns["limits"], columns["used"] = _text(state.limits), _text(state.used)
         case Tenant():
-            columns["parent"] = state.parent
+            columns["uid"], columns["parent"] = state.uid, state.parent
         case Group():
             columns["region"], columns["overcommit"] = state.region, _text(state.overcommit)
         case Rack():
@@ -144,12 +147,14 @@ def row(stream: str, entry: Entry) -> dict[str, Any]:
     return columns
 
 
-def audit_row(recorded: Recorded) -> dict[str, Any]:
-    """The ledger's row of a command's own event; `document` is the audit's entry."""
+def audit_row(recorded: Recorded, fleet: Fleet) -> dict[str, Any]:
+    """The ledger's row of a command's own event; `document` is the audit's entry. `fleet` stands at that event."""
     event: CommandEvent = recorded.event
     accepted = event if isinstance(event, CommandAccepted) else None
     rejected = event if isinstance(event, CommandRejected) else None
     outcome = "accepted" if accepted is not None else "rejected"
+    owner = owner_of_target(event.resource) if event.resource is not None else None
+    tenant = fleet.tenant(owner) if owner is not None else None
     entry = {
         "id": event.id,
         "position": recorded.position,
@@ -179,7 +184,8 @@ def audit_row(recorded: Recorded) -> dict[str, Any]:
         "resource": event.resource,
         "command": event.command,
         "outcome": outcome,
-        "owner": owner_of_target(event.resource) if event.resource is not None else None,
+        "owner": tenant.uid if tenant is not None else None,
+        "reason": folded(event.reason) if event.reason is not None else None,
         "document": _text(entry),
     }
 

@@ -6,6 +6,7 @@ it. Tables are named without a schema: a connection finds its own by `search_pat
 """
 
 import hashlib
+import unicodedata
 from pathlib import Path
 
 from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Index, MetaData, Table, Text
@@ -19,10 +20,12 @@ _SOURCES = [
     _PACKAGES / "projections" / "rows.py",
     _PACKAGES / "projections" / "sums.py",
     _PACKAGES / "projections" / "tables.py",
+    _PACKAGES / "projections" / "words.py",
 ]
 
 SCHEMA_PREFIX = "read_"
-SCHEMA = SCHEMA_PREFIX + hashlib.sha256(b"\0".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:16]
+_DEFINED_BY = [unicodedata.unidata_version.encode(), *(source.read_bytes() for source in _SOURCES)]
+SCHEMA = SCHEMA_PREFIX + hashlib.sha256(b"\0".join(_DEFINED_BY)).hexdigest()[:16]
 CHANNEL = "berth_projected"  # notified with `<schema> <position> <at>` at each commit
 
 # Names compare by their bytes, as Python compares them, so that order and cursors are the same on any machine.
@@ -56,7 +59,7 @@ def _living(name: str, *columns: SchemaItem, is_lively: bool = False) -> Table:
     )
 
 
-tenants = _living("tenants", Column("parent", Name, index=True))
+tenants = _living("tenants", Column("uid", Name, nullable=False), Column("parent", Name, index=True))
 
 racks = _living(
     "racks", Column("region", Name, nullable=False), Column("dc", Name, nullable=False), Column("room", Name)
@@ -146,7 +149,8 @@ sums = Table(
 # All tables whose rows come and go, by what `changes.py` calls them.
 CHANGING: dict[str, Table] = {**LIVING, "sums": sums}
 
-# One row a command, refused ones too; only ever added to.
+# One row a command, refused ones too; only ever added to. `owner` is the uid of the tenant that the command was about:
+# who bears its name later is another. `reason` is folded, as free text looks in it.
 audit = Table(
     "audit",
     metadata,
@@ -158,6 +162,7 @@ audit = Table(
     Column("command", Name, nullable=False),
     Column("outcome", Name, nullable=False),
     Column("owner", Name),
+    Column("reason", Text),
     Column("document", JSON, nullable=False),
     Index("audit_by_actor", "actor", "position"),
     Index("audit_by_resource", "resource", "position"),

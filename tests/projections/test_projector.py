@@ -92,7 +92,7 @@ def test_a_change_behind_its_back_is_found(database: Any, reader: LogReader, sit
 BEHIND_ITS_BACK = {
     "UPDATE audit SET document = replace(document::text, 'ann', 'eve')::json WHERE position = 4": "audit's entry",
     "DELETE FROM audit WHERE position = 4": "audit's entry at position 4 is not shown",
-    "INSERT INTO audit SELECT 2, at, id, actor, resource, command, outcome, owner, document FROM audit"
+    "INSERT INTO audit SELECT 2, at, id, actor, resource, command, outcome, owner, reason, document FROM audit"
     " WHERE position = 4": "audit's entry at position 2 is shown as",
     "UPDATE audit SET actor = 'eve' WHERE position = 4": "audit's entry at position 4 is shown as",
     "UPDATE operations SET state = 'failed', kind = 'x' WHERE state = 'succeeded'": "operation/",
