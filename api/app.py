@@ -41,6 +41,7 @@ from api.routes import (
     tokens,
     vms,
 )
+from api.source import Network
 from commands.writer.gateway import Gateway
 from domain.errors import Unavailable
 from eventlog.read import LogReader
@@ -107,13 +108,15 @@ def create_app(
     relay_lag: RelayLag | None = None,
     room_for: RoomFor = lambda actor: sys.maxsize,
     rate_limit_per_s: float = 0.0,
+    trusted_proxies: tuple[Network, ...] = (),
 ) -> FastAPI:
     """The app. The caller opens and closes what it gives; the app's lifespan runs the live tail alone.
 
     `log_changes` gives a fresh iterator that yields when something was appended; `is_ready` tells whether commands are
     decided and reads have caught up; `relay_lag` how many events NATS still lacks; `room_for` how many commands of an
     actor would be taken now (an engine that is elsewhere says so when it is asked, so nobody is kept out before).
-    `rate_limit_per_s` is how many requests a token may send; 0: as many as it likes.
+    `rate_limit_per_s` is how many requests a token may send; 0: as many as it likes. `trusted_proxies` say where their
+    requests came from.
     """
 
     async def look_up(hash: str, at_end: bool) -> tuple[TokenRow | None, bool]:
@@ -135,7 +138,19 @@ def create_app(
     tail = Tail(log_reader, log_changes, on_event=known.note)
     door = Door(known, room_for, not_commands=_writes_that_are_no_commands())
     limit = RateLimit(rate_limit_per_s)
-    context = Context(gateway, read_model, log_reader, past, known, tail, is_ready, relay_lag, room_for, limit)
+    context = Context(
+        gateway,
+        read_model,
+        log_reader,
+        past,
+        known,
+        tail,
+        is_ready,
+        relay_lag,
+        room_for,
+        limit,
+        trusted_proxies=trusted_proxies,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from pydantic import ValidationError
 
-from api import body, parameters, problems, scope
+from api import body, parameters, problems, refusals
 from api.endpoint import Call, Endpoint, declared
 from api.reply import Answerable, Headers, Reply, json_reply
 from api.validation import ERRORS_MAX, MOST, Most, errors_of, unknown_members
@@ -97,8 +97,10 @@ async def _handle(
     except Unavailable as error:
         return unavailable(error, envelope)
     call.command = answer.command
+    if not dry_run:
+        call.context.own_writes.note(call.actor.name, (answer,), shown=call.context.read_model.position)
     if answer.problem is not None:
-        problem = scope.problem(answer.problem, await call.sight(), command=made.kind)
+        problem = refusals.in_scope(answer.problem, await call.sight())
         if problem["code"] == "unavailable":
             return unavailable(Unavailable(answer.command), envelope)
         return problems.recorded(

@@ -42,6 +42,12 @@ ACCEPTED_AT_ONCE = 32
 log = structlog.get_logger()
 
 
+def configuration(app: Any, **options: Any) -> uvicorn.Config:
+    """uvicorn's, as the API is served everywhere. Whom to believe about addresses is `api/source.py`'s matter: uvicorn
+    takes any text from any process of this machine."""
+    return uvicorn.Config(app, http=Connection, ws="none", access_log=False, proxy_headers=False, **options)
+
+
 def listening(config: uvicorn.Config) -> list[socket.socket]:
     """The socket that uvicorn would make for itself, as often as connections are accepted at once."""
     bound = config.bind_socket()
@@ -78,7 +84,7 @@ def _answer(status: int, headers: Iterable[tuple[bytes, bytes]], rest: bytes) ->
 
 
 class Connection(HttpToolsProtocol):
-    """One connection. `http=Connection, ws="none"` in uvicorn's configuration."""
+    """One connection, as `configuration` has it made."""
 
     _untaken: asyncio.TimerHandle | None = None
     _outside_bytes = 0  # of what came, those that are no body of the message that is being read

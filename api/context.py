@@ -8,7 +8,9 @@ import msgspec
 from api.access_log import AccessLog
 from api.auth import Tokens
 from api.live import Tail
+from api.own_writes import OwnWrites
 from api.rate import RateLimit
+from api.source import Network
 from commands.writer.gateway import Actor, Gateway
 from eventlog.read import LogReader
 from projections.queries import ReadModel
@@ -44,3 +46,5 @@ class Context(msgspec.Struct, frozen=True):
     room_for: RoomFor
     rate_limit: RateLimit
     access_log: AccessLog = msgspec.field(default_factory=AccessLog)
+    trusted_proxies: tuple[Network, ...] = ()
+    own_writes: OwnWrites = msgspec.field(default_factory=OwnWrites)

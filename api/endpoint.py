@@ -26,7 +26,8 @@ from api.parameters import Parameter
 from api.parameters import query as read_query
 from api.problems import MethodNotAllowed
 from api.reply import Answerable
-from api.scope import Sight, sight_of
+from api.sight import Sight, sight_of
+from api.source import source
 from commands.model import Command
 from commands.writer.gateway import Actor
 from commands.writer.ids import uuid7
@@ -58,13 +59,20 @@ class Call:
     async def authenticate(self) -> None:
         known, self.token = await self.context.tokens.authenticate(self.headers.get(b"authorization"))
         client = self.scope.get("client")
-        self.actor = Actor(known.name, known.role, known.tenant, client[0] if client else None)
+        peer = client[0] if client else None
+        address = source(peer, self.scope["headers"], trusted=self.context.trusted_proxies)
+        self.actor = Actor(known.name, known.role, known.tenant, address)
 
-    async def sight(self) -> Sight | None:
-        """What the actor sees today; None: everything."""
+    async def sight(self, *, at_least: int = 0) -> Sight | None:
+        """What the actor sees today, at that position or later; None: everything.
+
+        Raises:
+            Unavailable: the read model did not get there in time.
+        """
         root = self.actor.tenant
         if root is None:
             return None
+        await self.context.read_model.wait_for(at_least)
         return await sight_of(self.context.read_model, actor=self.actor.name, root=root)
 
     def query(self) -> dict[str, Any]:
@@ -78,13 +86,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one path.
 
     `roles` may use it (None: nobody need say who they are); a command's roles are the engine's matter. `model` is the
-    command that the body becomes, `answer` the name of the schema of what is answered when all is well. `name` is what
-    generated clients call it; a command's is made from its kind.
+    command that the body becomes, `answer` the name of the schema of what is answered when all is well.
     """
 
     method: str
     path: str
-    name: str = ""
     summary: str
     handle: Handle
     roles: frozenset[str] | None = EVERYONE

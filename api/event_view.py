@@ -1,32 +1,47 @@
-"""Events of the log as an actor sees them: which ones, in which form, and for whom what is left out."""
+"""Events of the log as an actor sees them: which ones, in which form, and for whom what is left out.
+
+A command's own event is the audit's entry, and so is for who may read the audit. What is left out of an event for all
+(the hash of a token's secret) is left out in `messaging/document.py`.
+"""
 
 import asyncio
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 from api import scope
 from api.auth import AUDITOR
 from api.context import Context
-from api.scope import Sight, owner_of
+from api.sight import Sight, owner_of, sight_of
 from commands.writer.gateway import Actor
 from domain.operation import OperationStarted
-from domain.values import kind_of
-from eventlog.codec import Row, decode
+from domain.values import kind_of, tenant_stream
+from eventlog.codec import Row, decode, time_of
 from messaging.document import document as document_of
+from projections.queries import Life
 
-OWNERS_KEPT_MAX = 100_000
+KEPT_MAX = 100_000
+FOR_AUDITORS = frozenset({"command", "token"})
 # A tenant that comes, goes or moves changes who sees what; so does a quota, for groups.
 CHANGES_SIGHT = frozenset({"tenant.created", "tenant.moved", "tenant.deleted", "quota.set", "quota.deleted"})
 
 
+class Owned(NamedTuple):
+    """Whose an event is: the tenant of that name that lived at that place of the log."""
+
+    tenant: str
+    at: int
+    position: int
+
+
 class EventView:
-    """For one actor. Owners of operations are looked up in the log and kept: they never change."""
+    """For one actor. Whose an operation is, and where a tenant's life begins, is looked up in the log and kept."""
 
     def __init__(self, context: Context, actor: Actor, sight: Sight | None) -> None:
         self._context = context
         self._actor = actor
         self.sight = sight
-        self._owners: OrderedDict[str, str | None] = OrderedDict()
+        self._operations: OrderedDict[str, Owned | None] = OrderedDict()
+        self._begins: OrderedDict[Life, int] = OrderedDict()
 
     @property
     def is_whole(self) -> bool:
@@ -35,34 +50,63 @@ class EventView:
 
     async def shown(self, row: Row) -> dict[str, Any] | None:
         """The event's JSON, None if it is not for this actor."""
+        if not await self.sees(row):
+            return None
+        document = document_of(row)
+        return document if self.sight is None else scope.event(document, self.sight)
+
+    async def sees(self, row: Row) -> bool:
         kind = kind_of(row.stream)
-        if kind == "token" and self._actor.role not in AUDITOR:
-            return None
-        sight = self.sight
-        if sight is None:
-            return document_of(row)
-        owner = await self._owner(row, kind)
-        if owner is None or owner not in sight.tenants:
-            return None
-        return scope.event(document_of(row), sight)
+        if kind in FOR_AUDITORS and self._actor.role not in AUDITOR:
+            return False
+        if self.sight is None:
+            return True
+        if row.topic in CHANGES_SIGHT and row.position > self.sight.position:
+            await self._context.read_model.wait_for(row.position)
+            root = self.sight.root
+            self.sight = await sight_of(self._context.read_model, actor=self._actor.name, root=root)
+        if row.topic == "tenant.created":
+            created = decode(row)
+            _keep(self._begins, Life(created.at, created.event.uid), row.position)
+        owned = await self._owned(row, kind)
+        return owned is not None and await self._lived(owned, self.sight)
 
-    async def _owner(self, row: Row, kind: str) -> str | None:
+    async def _owned(self, row: Row, kind: str) -> Owned | None:
+        stream: str | None = row.stream
         if kind == "command":
-            resource = decode(row).event.resource
-            if resource is None or not resource.startswith("operation/"):
-                return owner_of(resource)
-            return await self._owner_of_operation(resource)
-        if kind == "operation":
-            return await self._owner_of_operation(row.stream)
-        return owner_of(row.stream)
+            stream = decode(row).event.resource
+        if stream is not None and stream.startswith("operation/"):
+            return await self._owned_operation(stream)
+        tenant = owner_of(stream)
+        return Owned(tenant, time_of(row), row.position) if tenant is not None else None
 
-    async def _owner_of_operation(self, stream: str) -> str | None:
-        if stream in self._owners:
-            return self._owners[stream]
-        first = (await asyncio.to_thread(self._context.log.existing, [stream])).get(stream)
-        started = decode(first).event if first is not None else None
-        owner = owner_of(started.target) if isinstance(started, OperationStarted) else None
-        self._owners[stream] = owner
-        while len(self._owners) > OWNERS_KEPT_MAX:
-            self._owners.popitem(last=False)
-        return owner
+    async def _owned_operation(self, stream: str) -> Owned | None:
+        """Whose it was when it began: it outlives its tenant, and then others may bear that name."""
+        if stream not in self._operations:
+            first = (await asyncio.to_thread(self._context.log.existing, [stream])).get(stream)
+            started = decode(first).event if first is not None else None
+            tenant = owner_of(started.target) if isinstance(started, OperationStarted) else None
+            owned = Owned(tenant, time_of(first), first.position) if first is not None and tenant is not None else None
+            _keep(self._operations, stream, owned)
+        return self._operations[stream]
+
+    async def _lived(self, owned: Owned, sight: Sight) -> bool:
+        life = sight.tenants.get(owned.tenant)
+        if life is None or owned.at < life.began_at:
+            return False
+        return owned.at > life.began_at or owned.position >= await self._begin(owned.tenant, life)
+
+    async def _begin(self, tenant: str, life: Life) -> int:
+        """The position of a tenant's creation: what is of the same time may be of one atomic batch with it, in which
+        the one before was deleted."""
+        if life not in self._begins:
+            rows = await asyncio.to_thread(self._context.log.stream, tenant_stream(tenant))
+            created = (row for row in rows if row.topic == "tenant.created" and decode(row).event.uid == life.uid)
+            _keep(self._begins, life, next(row.position for row in created))
+        return self._begins[life]
+
+
+def _keep(kept: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    kept[key] = value
+    while len(kept) > KEPT_MAX:
+        kept.popitem(last=False)

@@ -26,28 +26,31 @@ from api.parameters import (
     MIN_POSITION,
     SEARCH,
     SORT,
+    STRING,
     TIME,
     Moment,
     Parameter,
     filter_by,
-    one_of,
+    text,
     time,
 )
 from api.problems import NotThereYet
 from api.reply import CSV, JSON, Answerable, Headers, Reply, encode, json_reply
-from api.schemas import SCHEMAS, enum, sorts, with_states
+from api.schemas import SCHEMAS
 from domain.errors import Conflict, NotFound, Unavailable, Validation
 from domain.values import COUNTS as COUNTED
-from projections.lists import must_sort, sortable
+from projections.lists import must_sort
 from projections.queries import decoded
 
 PLACE_FILTERS = tuple(filter_by(name) for name in ("region", "dc", "room", "rack"))
 SUBTREE = filter_by("subtree", "Only those of this tenant and all below it")
 COMMON_FILTERS = (
+    Parameter("state", "Only those in this state", text, STRING, repeatable=True),
     filter_by("owner", "Only those that belong to this tenant"),
     filter_by("external_id", "Only the one with this key of yours"),
     Parameter("updated_since", "Only those that changed at or after this time", time, TIME),
 )
+PAGING = (LIMIT, CURSOR, SORT, COUNT)
 NAMES_COMPARED_MAX = 100
 TABLE = CSV.partition(b";")[0]
 WITH_COUNTS = ("QuotaList", "CapacityList")  # whose amounts are limits: of VMs and hosts, too
@@ -81,9 +84,7 @@ def listing(
     within: str | None = None,
 ) -> Endpoint:
     """The list of a kind; `within` is a path parameter that is a filter, and the name of a kind that must exist."""
-    common = (_states_of(kind), *COMMON_FILTERS)
-    own = {parameter.name for parameter in (*filters, *common)}
-    paging = (LIMIT, CURSOR, _sort_of(kind), COUNT)
+    own = {parameter.name for parameter in (*filters, *COMMON_FILTERS)}
 
     async def handle(call: Call) -> Answerable:
         query = call.query()
@@ -118,29 +119,14 @@ def listing(
     return Endpoint(
         method="GET",
         path=path,
-        name=f"list_{within}_{kind}s" if within is not None else f"list_{kind}s",
         summary=f"List {kind}s",
         handle=handle,
         roles=roles,
         permission=f"{kind}.read",
-        parameters=declared(*filters, *common, SEARCH, LABEL, *paging, EXCEL, MIN_POSITION, AS_OF),
+        parameters=declared(*filters, *COMMON_FILTERS, SEARCH, LABEL, *PAGING, EXCEL, MIN_POSITION, AS_OF),
         answer=f"{SCHEMA_OF[kind]}List",
         refusals=(401, 403, 404, 422, 503),
     )
-
-
-def _states_of(kind: str) -> Parameter:
-    states = with_states(kind)
-    return Parameter("state", "Only those in this state", one_of(*states), enum(*states), repeatable=True)
-
-
-def _sort_of(kind: str) -> Parameter:
-    fields, has_sums = sortable(kind)
-    schema = sorts(*fields)
-    if has_sums:
-        amounts = {"type": "string", "pattern": "^-?[a-z][a-z0-9_]{0,62}_(available|used|capacity)$"}
-        schema = {"anyOf": [schema, amounts]}
-    return msgspec.structs.replace(SORT, schema=schema)
 
 
 def single(kind: str, path: str, *, roles: frozenset[str] = VIEWER) -> Endpoint:
@@ -157,7 +143,6 @@ def single(kind: str, path: str, *, roles: frozenset[str] = VIEWER) -> Endpoint:
     return Endpoint(
         method="GET",
         path=path,
-        name=f"get_{kind}",
         summary=f"Read a {kind}",
         handle=handle,
         roles=roles,
@@ -184,8 +169,9 @@ async def found(call: Call, kind: str, names: tuple[str, ...], query: Mapping[st
         if position:
             asking = call.context.past.resource(stream, as_of=position)
             document = await while_awaited(call.receive, asking)
-        if document is not None:
-            document = scope.resource(kind, document, await call.sight())
+        if document is not None and call.actor.tenant is not None:
+            at = await asyncio.to_thread(call.context.log.time_at, position)
+            document = scope.resource(kind, document, await call.sight(at_least=position), at=at)
         shown = encode(document) if document is not None else None
     else:
         shown, position = await model.one_at(kind, *names, scope=call.actor.tenant)
@@ -195,7 +181,13 @@ async def found(call: Call, kind: str, names: tuple[str, ...], query: Mapping[st
 
 
 async def at_least(call: Call, query: Mapping[str, Any]) -> None:
-    """Raises NotThereYet if `min_position` is not reached in 5 s."""
+    """Wait for what the read must show: what its token wrote, for a moment, and `min_position`.
+
+    Raises:
+        NotThereYet: `min_position` is not reached in 5 s.
+    """
+    if "as_of" not in query:
+        await call.context.own_writes.wait_until_shown(call.actor.name, call.context.read_model)
     if wanted := query.get("min_position"):
         await _shown(call, wanted)
 

@@ -1,75 +1,42 @@
-"""What an actor who is confined to a tenant sees: which streams, and of what they see, how much.
+"""What an actor who is confined to a tenant is shown of what it sees."""
 
-Everything here is about one `Sight`: today's subtree of the actor's tenant, and the groups where it has quota. For an
-actor who sees everything there is none.
-"""
-
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from domain.errors import QuotaExceeded
-from projections.queries import LIST_MAX, ReadModel, decoded
+from api import refusals
+from api.sight import Sight, owner_of
+from domain.values import from_rfc3339
 
 Document = dict[str, Any]
 
 SUMS = ("hosts", "capacity", "used", "available")
-OWN_COMMANDS = ("vm.", "cluster.")  # their refusals, redacted, speak of nothing but what is the tenant's
+EXPLAINED = ("strategy", "group", "considered", "reasons", "score", "load", "groups")
+# Of others' refused commands: what speaks of the thing itself alone. Names are shown if they are seen.
+OWN_WORDS = frozenset(
+    {
+        *("name", "vm", "cluster", "operation", "display_name", "description", "external_id", "labels", "protected"),
+        *("resources", "limits", "image", "strategy", "rules", "force", "reason"),
+        *("step", "attempt", "outcome", "message", "percent"),
+    }
+)
 
 
-class Sight(msgspec.Struct, frozen=True):
-    """`actor` is confined to the tenant `root`."""
-
-    actor: str
-    root: str
-    tenants: frozenset[str]
-    groups: frozenset[str]
-
-
-async def sight_of(read_model: ReadModel, *, actor: str, root: str) -> Sight:
-    tenants = [tenant["name"] async for tenant in _all(read_model, "tenant", root)]
-    groups = [group["name"] async for group in _all(read_model, "group", root)]
-    return Sight(actor, root, frozenset(tenants), frozenset(groups))
-
-
-async def _all(read_model: ReadModel, kind: str, root: str) -> AsyncIterator[Document]:
-    cursor: str | None = None
-    while True:
-        page = await read_model.list_(kind, limit=LIST_MAX, cursor=cursor, scope=root)
-        for item in decoded(page)["items"]:
-            yield item
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return
-
-
-def owner_of(stream: str | None) -> str | None:
-    """The tenant whose a stream is; None for what no tenant has, and for operations and commands, which follow another
-    stream."""
-    kind, *names = (stream or "").split("/")
-    match kind, names:
-        case ("tenant", [tenant]) | ("vm" | "cluster", [tenant, _]) | ("quota", [_, tenant]):
-            return tenant
-        case _:
-            return None
-
-
-def resource(kind: str, document: Document, sight: Sight | None) -> Document | None:
-    """The resource as it may be shown, None if it may not."""
+def resource(kind: str, document: Document, sight: Sight | None, *, at: int | None = None) -> Document | None:
+    """The resource as it may be shown, None if it may not; `at` is when it was so."""
     if sight is None:
         return document
     match kind:
         case "tenant":
-            if document["name"] not in sight.tenants:
-                return None
-            return _tenant(document, sight)
+            return _tenant(document, sight, at) if sight.has_tenant(document["name"], at) else None
         case "group":
-            return {k: v for k, v in document.items() if k not in SUMS} if document["name"] in sight.groups else None
-        case "quota":
-            return document if document["tenant"] in sight.tenants else None
-        case "vm" | "operation" | "host":
-            return document if document["owner"] in sight.tenants else None
+            return (
+                {k: v for k, v in document.items() if k not in SUMS} if sight.has_group(document["name"], at) else None
+            )
+        case "operation":  # it stays when its tenant is gone, so its own time tells whose it was
+            began_at = from_rfc3339(document["started_at"])
+            return document if sight.has_tenant(document["owner"], began_at) else None
+        case "vm" | "quota" | "host":
+            return document if sight.has_tenant(document["owner"], at) else None
         case _:
             return None
 
@@ -77,13 +44,14 @@ def resource(kind: str, document: Document, sight: Sight | None) -> Document | N
 def event(document: Document, sight: Sight) -> Document:
     """An event of a visible stream, with what is not the actor's left out."""
     data: Mapping[str, Any] = document["data"]
+    at = from_rfc3339(document["at"])
     match document["stream"].partition("/")[0]:
         case "tenant":
-            return {**document, "data": _tenant(data, sight)}
-        case "quota" if "by" in data and owner_of(data["by"]) not in sight.tenants:
+            return {**document, "data": _tenant(data, sight, at)}
+        case "quota" if "by" in data and not sight.has_tenant(owner_of(data["by"]), at):
             return {**document, "data": {**data, "by": None}}
         case "vm" if "explanation" in data:
-            return {**document, "data": {**data, "explanation": explanation(data["explanation"], sight)}}
+            return {**document, "data": {**data, "explanation": explanation(data["explanation"], sight, at=at)}}
         case "command":
             return {**document, "data": command(data, sight)}
         case _:
@@ -93,68 +61,51 @@ def event(document: Document, sight: Sight) -> Document:
 def command(entry: Mapping[str, Any], sight: Sight) -> Document:
     """An audit entry of a command on something visible."""
     shown = dict(entry)
-    if shown.get("token") != sight.actor:
+    at, is_own = from_rfc3339(entry["at"]), entry.get("token") == sight.actor
+    if isinstance(entry.get("request"), dict) and not is_own:
+        shown["request"] = _request(entry["request"], sight, at, is_refused=bool(entry.get("problem")))
+    if entry.get("problem"):
+        shown["problem"] = refusals.in_scope(entry["problem"], sight, at=at, is_own=is_own)
+    if not is_own:
         shown.pop("warnings", None)  # they may name what only who was warned may see
-    if isinstance(shown.get("request"), dict):
-        shown["request"] = _tenant(shown["request"], sight)
-    if shown.get("problem"):
-        is_own = shown.get("token") == sight.actor
-        shown["problem"] = problem(shown["problem"], sight, command=shown["command"], is_own=is_own)
     return shown
 
 
-def problem(body: Mapping[str, Any], sight: Sight | None, *, command: str, is_own: bool = True) -> Document:
-    """A refusal without hosts' names, and with the tenants above as one that has no name.
-
-    What others asked for was decided with what they see: of their refusals only the bare fact is told.
-    """
-    if sight is None:
-        return dict(body)
-    if not is_own and not command.startswith(OWN_COMMANDS):
-        kept = {k: v for k, v in body.items() if k in ("type", "title", "status", "code", "index", "errors", "state")}
-        return {**kept, "detail": f"{body['title']}."}
-    shown = dict(body)
-    match body["code"]:
-        case "quota_exceeded":
-            shown["shortfalls"] = _shortfalls(body["shortfalls"], sight)
-            shown["detail"] = QuotaExceeded(body["tenant"], body["group"], shown["shortfalls"]).detail
-        case "no_capacity":
-            del shown["nearest"]
-            shown["alternatives"] = [a for a in body["alternatives"] if a["group"] in sight.groups]
-        case _:
-            pass
-    if isinstance(body.get("groups"), list) and all(isinstance(group, dict) for group in body["groups"]):
-        shown["groups"] = [problem(group, sight, command=command, is_own=is_own) for group in body["groups"]]
-    return shown
-
-
-def explanation(found: Mapping[str, Any], sight: Sight | None) -> Document:
+def explanation(found: Mapping[str, Any], sight: Sight | None, *, at: int | None = None) -> Document:
     """Why a VM runs where it runs, without the hosts that it did not get."""
     if sight is None:
         return dict(found)
-    shown = {k: v for k, v in found.items() if k not in ("runner_up", "hosts")}
+    shown = {field: found[field] for field in EXPLAINED if field in found}
     if isinstance(shown.get("groups"), list):
-        shown["groups"] = [group for group in shown["groups"] if group.get("group") in sight.groups]
+        shown["groups"] = [group for group in shown["groups"] if sight.has_group(group.get("group"), at)]
     return shown
 
 
-def _tenant(document: Mapping[str, Any], sight: Sight) -> Document:
+def _request(request: Mapping[str, Any], sight: Sight, at: int, *, is_refused: bool) -> Document:
+    """What another asked for. What was done shows in the resource itself, but for the tenants above it."""
+    shown: Document = {}
+    for field, value in request.items():
+        match field:
+            case "tenant" | "parent" | "owner":
+                shown[field] = value if sight.has_tenant(value, at) else None
+            case "group" if isinstance(value, list):
+                shown[field] = [name for name in value if sight.has_group(name, at)]
+            case "group" if is_refused and value != "*":
+                shown[field] = value if sight.has_group(value, at) else None
+            case _ if not is_refused or field in OWN_WORDS:
+                shown[field] = value
+            case _:
+                pass
+    return shown
+
+
+def _tenant(document: Mapping[str, Any], sight: Sight, at: int | None) -> Document:
     """The scope's root has nothing above it; `path` begins with it."""
     shown = dict(document)
-    for field in ("parent", "owner"):
-        if shown.get(field) is not None and shown[field] not in sight.tenants:
+    for field in ("parent", "owner", "suspended_by"):
+        if field in shown and not sight.has_tenant(shown[field], at):
             shown[field] = None
     for field in ("path", "children"):  # of the past, they may name what is not below it today
         if field in shown:
-            shown[field] = [name for name in shown[field] if name in sight.tenants]
+            shown[field] = [name for name in shown[field] if sight.has_tenant(name, at)]
     return shown
-
-
-def _shortfalls(found: Iterable[Mapping[str, Any]], sight: Sight) -> list[Document]:
-    own = [dict(entry) for entry in found if entry["tenant"] in sight.tenants]
-    above = [entry for entry in found if entry["tenant"] not in sight.tenants]
-    if not above:
-        return own
-    first = above[0]["resource"]
-    worst = max((entry for entry in above if entry["resource"] == first), key=lambda entry: int(entry["short"]))
-    return [*own, {**worst, "tenant": None, "limit": None, "used": None}]

@@ -1,4 +1,4 @@
-"""An event of the log as the world sees it: over HTTP and NATS the same."""
+"""An event of the log as the world sees it: over HTTP and NATS the same, and without what is nobody's to read."""
 
 from functools import lru_cache
 from typing import Any
@@ -67,9 +67,13 @@ def message_id(position: int, *, log: str) -> str:
 def _event(row: Row) -> _Event:
     state = _decode(row.state)
     at = _time(state.at)
-    data = state.data if not row.stream.startswith("command/") else _audit_entry(row, state, at)
+    data = state.data
+    if row.stream.startswith(_MADE_ANEW):
+        data = _audit_entry(row, state, at) if row.stream.startswith("command/") else _without_hash(state)
     return _Event(row.position, row.stream, row.version, row.topic, at, state.actor, state.command, data)
 
+
+_MADE_ANEW = ("command/", "token/")
 
 # What an event leaves out where there is none.
 _NONE: dict[str, Any] = {
@@ -88,3 +92,10 @@ def _audit_entry(row: Row, state: _State, at: str) -> msgspec.Raw:
     outcome = row.topic.removeprefix("command.")
     known = {"position": row.position, "at": at, "actor": state.actor, "outcome": outcome, "token": state.actor}
     return msgspec.Raw(_encode({**_NONE, **known, **said}))
+
+
+def _without_hash(state: _State) -> msgspec.Raw:
+    """A token's event. The hash of its secret is for whoever authenticates, which reads the log itself."""
+    said: dict[str, Any] = msgspec.json.decode(state.data)
+    said.pop("hash", None)
+    return msgspec.Raw(_encode(said))

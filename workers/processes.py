@@ -18,7 +18,8 @@ from nats.aio.client import Client
 from prometheus_client import start_http_server
 
 from api.app import create_app
-from api.connection import Connection, listening
+from api.connection import configuration, listening
+from api.source import networks
 from commands.tokens import hash_of
 from commands.writer.engine import Engine
 from eventlog.read import LogReader, log_changes
@@ -97,16 +98,14 @@ async def api(settings: Settings) -> None:
             relay_lag=relay_lag,
             room_for=way.room_for,
             rate_limit_per_s=settings.rate_limit,
+            trusted_proxies=networks(settings.trusted_proxies),
         )
         server = uvicorn.Server(
-            uvicorn.Config(
+            configuration(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=Connection,
-                ws="none",
                 log_config=None,
-                access_log=False,
                 backlog=BACKLOG,
                 timeout_graceful_shutdown=GRACEFUL_STOP_S,
                 server_header=False,

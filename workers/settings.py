@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     them; empty: over NATS alone."""
     rate_limit: float = 0.0
     """How many requests a second each API process takes from one token, in bursts of a second's worth; 0: no limit."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of proxies whose `X-Forwarded-For` is believed, separated by commas; empty: nobody's."""
     standby: bool = False
     """Whether the supervisor runs a second engine, which stands by and takes over; 0 or 1."""
     cell: str = "main"
@@ -224,6 +227,15 @@ def _paths(variable: str, value: str) -> tuple[Path, ...]:
     return tuple(_path(variable, part) for part in value.split(",") if part.strip())
 
 
+def _networks(variable: str, value: str) -> tuple[str, ...]:
+    texts = [text.strip() for text in value.split(",") if text.strip()]
+    try:
+        return tuple(str(ip_network(text)) for text in texts)
+    except ValueError:
+        allowed = "addresses and networks such as 10.0.0.5,10.1.0.0/24, separated by commas"
+        raise SettingRefused(variable, value=value, allowed=allowed) from None
+
+
 READERS: dict[str, Callable[[str, str], object]] = {
     "data": _path,
     "host": _text,
@@ -234,6 +246,7 @@ READERS: dict[str, Callable[[str, str], object]] = {
     "sim_delay_ms": _number(int, least=0, most=3_600_000, what="milliseconds, 0…3600000"),
     "step_timeout_s": _number(int, least=1, most=604_800, what="seconds, 1…604800"),
     "checkpoint_events": _number(int, least=1, most=10**12, what="a number of events, 1 or more"),
+    "trusted_proxies": _networks,
     "rate_limit": _number(float, least=0, most=1e6, what="requests per second, 0…1000000 (0: no limit)"),
     "sim_fail_rate": _number(float, least=0, most=1, what="a number from 0 to 1"),
     "sim_journal": _path,

@@ -7,7 +7,6 @@ from api import scope
 from api.auth import AUDITOR, EVERYONE
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import (
-    BY_POSITION,
     COUNT,
     CURSOR,
     EXCEL,
@@ -16,6 +15,7 @@ from api.parameters import (
     MIN_POSITION,
     MOMENT,
     SEARCH,
+    SORT,
     Moment,
     Parameter,
     filter_by,
@@ -76,7 +76,7 @@ def _told(value: Any) -> Any:
 
 async def _one(call: Call) -> Answerable:
     """A receipt. Whoever gave the command may read it; a controller reads no other's."""
-    call.query()
+    await at_least(call, call.query())
     id, model, actor = call.path["command"], call.context.read_model, call.actor
     if "\0" in id or len(id) > 64:
         raise NotFound("command", id[:64].replace("\0", ""))
@@ -86,7 +86,8 @@ async def _one(call: Call) -> Answerable:
         await model.wait_for(await asyncio.to_thread(call.context.log.end))
         entry = await model.command(id)
     if entry is not None and entry["actor"] != actor.name:
-        if actor.role == "controller":
+        # Of tokens, whoever may not read them is told nothing.
+        if actor.role == "controller" or (entry["command"].startswith("token.") and actor.role not in AUDITOR):
             entry = None
         elif actor.tenant is not None:
             entry = await model.command(id, scope=actor.tenant)
@@ -137,19 +138,17 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/audit",
-        name="list_audit",
         summary="One entry a command",
         handle=_list,
         roles=AUDITOR,
         permission="audit.read",
-        parameters=declared(*FILTERS, SEARCH, LIMIT, CURSOR, BY_POSITION, COUNT, EXCEL, MIN_POSITION),
+        parameters=declared(*FILTERS, SEARCH, LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
         answer="AuditList",
         refusals=(401, 403, 409, 422, 503),
     ),
     Endpoint(
         method="GET",
         path="/v1/commands/{command}",
-        name="get_command",
         summary="The receipt of a command, or its problem",
         handle=_one,
         roles=EVERYONE,

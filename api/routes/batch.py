@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from api import body, parameters, problems, scope
+from api import body, parameters, problems, refusals
 from api.commanding import (
     DECIDED_WITHIN_S,
     REFUSALS,
@@ -19,7 +19,7 @@ from api.commanding import (
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import HINTS_MAX
 from api.reply import Answerable, Headers, json_reply
-from api.scope import Sight
+from api.sight import Sight
 from api.validation import ERRORS_MAX, Most, unknown_members
 from commands.catalogue import BATCHABLE, COMMANDS
 from commands.operations import ReportOperation
@@ -82,6 +82,8 @@ async def _handle(call: Call) -> Answerable:
         except Unavailable as error:
             return unavailable(error, envelope)
         answers = dict(zip(batch.items, given_back, strict=True))
+        if not dry_run:
+            call.context.own_writes.note(call.actor.name, given_back, shown=call.context.read_model.position)
         for n, answer in answers.items():
             made = batch.items[n].command
             if isinstance(made, RevokeToken) and answer.problem is None and not dry_run:
@@ -92,7 +94,7 @@ async def _handle(call: Call) -> Answerable:
         return problems.reply(mismatch.problem or {})
     if batch.atomic and (failed := _failed(answers)) is not None:
         index, answer = failed
-        problem = _problem(answer, batch.items[index], sight)
+        problem = refusals.in_scope(answer.problem or {}, sight)
         return problems.recorded(
             {"index": index, **problem},
             command=answer.command,
@@ -100,7 +102,7 @@ async def _handle(call: Call) -> Answerable:
             headers=REPLAYED if answer.replayed else (),
         )
     results = [
-        _result(answers[n], batch.items[n], sight) if n in answers else batch.refused[n].problem()
+        _result(answers[n], sight) if n in answers else batch.refused[n].problem()
         for n in range(len(batch.items) + len(batch.refused))
     ]
     position = max((answer.position for answer in answers.values()), default=0)
@@ -185,23 +187,17 @@ def _failed(answers: dict[int, Answer]) -> tuple[int, Answer] | None:
     return next(iter(blamed or refused), None)
 
 
-def _result(answer: Answer, item: Item, sight: Sight | None) -> dict[str, Any]:
+def _result(answer: Answer, sight: Sight | None) -> dict[str, Any]:
     if answer.problem is None:
         return {"status": answer.status, **receipt(answer)}
-    problem = _problem(answer, item, sight)
+    problem = refusals.in_scope(answer.problem, sight)
     return problems.of_command(problem, command=answer.command, position=answer.position)
-
-
-def _problem(answer: Answer, item: Item, sight: Sight | None) -> dict[str, Any]:
-    assert answer.problem is not None
-    return scope.problem(answer.problem, sight, command=item.command.kind)
 
 
 ENDPOINTS = (
     Endpoint(
         method="POST",
         path="/v1/commands",
-        name="send_commands",
         summary="Several commands at once",
         handle=_handle,
         parameters=declared(parameters.DRY_RUN),

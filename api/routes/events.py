@@ -13,9 +13,8 @@ from api.auth import ADMIN, VIEWER, must_be_one_of
 from api.awaited import disconnected
 from api.context import Context
 from api.endpoint import Call, Endpoint, declared
-from api.event_view import CHANGES_SIGHT, EventView
+from api.event_view import EventView
 from api.parameters import (
-    BY_POSITION,
     COUNT,
     CURSOR,
     EXCEL,
@@ -25,6 +24,7 @@ from api.parameters import (
     MOMENT,
     POSITION_MAX,
     SEARCH,
+    SORT,
     STRING,
     Moment,
     Parameter,
@@ -35,10 +35,13 @@ from api.parameters import (
 )
 from api.reading import SCHEMA_OF, at_least, missing, must_be_of_this_log, page_reply
 from api.reply import Answerable, encode
+from api.sight import Sight
 from domain.errors import NotFound, Unavailable, Validation
-from eventlog.codec import Row
+from domain.values import from_rfc3339, kind_of, name_of
+from eventlog.codec import Row, time_of
 from eventlog.tasks import end_tasks
 from projections.history import history
+from projections.words import folded, is_in
 
 PAGE_EVENTS = 4_000
 SCANNED_EVENTS_MAX = 100_000  # a page of a rare topic ends here, with a cursor to go on from
@@ -67,7 +70,7 @@ async def _list(call: Call) -> Answerable:
     low, high = await _position(call, query.get("after"), 0), await _position(call, query.get("until"), end)
     must_be_of_this_log(end, low, high)
     is_falling = _is_falling(query)
-    view = EventView(call.context, call.actor, await call.sight())
+    view = EventView(call.context, call.actor, await call.sight(at_least=high))
     page: dict[str, Any] = {"items": [], "next_cursor": None, "position": end}
     if query.get("count", False):
         page["count"] = await _count(call, view, query, low=low, high=high)
@@ -100,13 +103,13 @@ async def _looked_at(
     call: Call, view: EventView, query: dict[str, Any], *, low: int, high: int, is_falling: bool = False
 ) -> AsyncIterator[tuple[Row, dict[str, Any] | None]]:
     """Each row after `low` up to `high`, with its event if that is asked for and the actor may see it."""
-    topic, words = query.get("topic"), query.get("q", "").lower()
-    is_narrow = view.sight is not None or topic is not None or bool(words)
+    topic, words = query.get("topic"), folded(query.get("q", ""))
+    is_narrow = not view.is_whole or topic is not None or bool(words)
     portion = PAGE_EVENTS if is_narrow else query.get("limit", LIMIT_DEFAULT) + 1
     stream = query.get("stream")
     async for row in _rows(call.context, stream, low=low, high=high, is_falling=is_falling, portion=portion):
         document = await view.shown(row) if topic is None or row.topic == topic else None
-        if words and document is not None and words not in encode(document).decode().lower():
+        if words and document is not None and not is_in(words, document):
             document = None
         yield row, document
 
@@ -220,18 +223,12 @@ class EventStream:
             async for event in events:
                 if not context.tokens.still_good(self._call.token):
                     return
-                if event is not None and (document := await self._shown(event[0])) is not None:
+                if event is not None and (document := await self._view.shown(event[0])) is not None:
                     await write(frame(event[0], document, is_named=self._is_named))
                     self._written = event[0].position
                 if loop.time() - commented_at >= COMMENT_EVERY_S:
                     await write(b": still here\n\n")
                     commented_at = loop.time()
-
-    async def _shown(self, row: Row) -> dict[str, Any] | None:
-        if self._view.sight is not None and row.topic in CHANGES_SIGHT:
-            await self._call.context.read_model.wait_for(row.position)
-            self._view.sight = await self._call.sight()
-        return await self._view.shown(row)
 
 
 def frame(row: Row, document: dict[str, Any], *, is_named: bool) -> bytes:
@@ -269,11 +266,9 @@ async def _history(call: Call) -> Answerable:
         raise NotFound(kind, name[:253].replace("\0", ""))
     end = await asyncio.to_thread(call.context.log.end)
     rows = await asyncio.to_thread(call.context.log.stream, stream)
-    sight = await call.sight()
-    if rows and sight is not None:
-        view = EventView(call.context, call.actor, sight)
-        visible = await view.shown(rows[0]) is not None or (kind == "group" and name in sight.groups)
-        rows = rows if visible else []
+    sight = await call.sight(at_least=end)
+    if sight is not None:
+        rows = await _seen(call, rows, sight)
     if not rows:
         raise await missing(call, kind, name)
     changes = await asyncio.to_thread(history, rows)
@@ -288,37 +283,42 @@ async def _history(call: Call) -> Answerable:
     limit: int = query.get("limit", LIMIT_DEFAULT)
     items = rest[:limit]
     if sight is not None:
-        items = [
-            {
-                **change,
-                **{side: change[side] and scope.resource(kind, change[side], sight) for side in ("before", "after")},
-            }
-            for change in items
-        ]
+        items = [_change(kind, change, sight) for change in items]
     following = str(items[-1]["position"]) if len(rest) > limit else None
     page: dict[str, Any] = {"items": items, "next_cursor": following, "position": end}
     return await page_reply(call, {**page, "count": len(changes)} if query.get("count", False) else page, query)
+
+
+async def _seen(call: Call, rows: list[Row], sight: Sight) -> list[Row]:
+    """A stream's events since who bears its name today has borne it."""
+    if rows and (life := sight.groups.get(name_of(rows[0].stream))) is not None and kind_of(rows[0].stream) == "group":
+        starts = [n for n, row in enumerate(rows) if row.topic == "group.created" and time_of(row) == life.began_at]
+        return rows[starts[-1] :] if starts else []
+    view = EventView(call.context, call.actor, sight)
+    return [row for row in rows if await view.sees(row)]
+
+
+def _change(kind: str, change: dict[str, Any], sight: Sight) -> dict[str, Any]:
+    at = from_rfc3339(change["at"])
+    sides = {side: change[side] and scope.resource(kind, change[side], sight, at=at) for side in ("before", "after")}
+    return {**change, **sides}
 
 
 ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/events",
-        name="list_events",
         summary="The log itself",
         handle=_list,
         roles=VIEWER,
         permission="event.read",
-        parameters=declared(
-            AFTER, UNTIL, STREAM, TOPIC, SEARCH, LIMIT, CURSOR, BY_POSITION, COUNT, EXCEL, MIN_POSITION
-        ),
+        parameters=declared(AFTER, UNTIL, STREAM, TOPIC, SEARCH, LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
         answer="EventList",
         refusals=(401, 403, 409, 422, 503),
     ),
     Endpoint(
         method="GET",
         path="/v1/events/stream",
-        name="stream_events",
         summary="The log, live (server-sent events)",
         handle=_stream,
         roles=VIEWER,
@@ -331,12 +331,11 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/history/{kind}/{name:path}",
-        name="get_history",
         summary="A resource's changes, each with its before and after",
         handle=_history,
         roles=VIEWER,
         permission="history.read",
-        parameters=declared(LIMIT, CURSOR, BY_POSITION, COUNT, EXCEL, MIN_POSITION),
+        parameters=declared(LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
         answer="ChangeList",
         refusals=(401, 403, 404, 409, 422, 503),
     ),

@@ -113,7 +113,6 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/capacity",
-        name="get_capacity",
         summary="How much there is, is used and is free",
         handle=_capacity,
         roles=VIEWER,
@@ -125,7 +124,6 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/explain/vms/{tenant}/{vm}",
-        name="explain_vm",
         summary="Why a VM runs where it runs",
         handle=_explain,
         roles=VIEWER,
@@ -137,7 +135,6 @@ ENDPOINTS = (
     Endpoint(
         method="POST",
         path="/v1/verify",
-        name="verify",
         summary="Replay the log, check what must never break, compare the read model with the fold",
         handle=_verify,
         roles=AUDITOR,
@@ -149,7 +146,6 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/whoami",
-        name="whoami",
         summary="Who the token says you are",
         handle=_whoami,
         roles=EVERYONE,

@@ -205,8 +205,12 @@ def test_a_secret_is_told_once_and_kept_nowhere(api: Api, named: str) -> None:
     assert "secret" in first
     assert "secret" not in again
     events = api.shown(first, "/v1/events", params={"stream": f"token/{named}"})
-    assert first["secret"] not in events.text
-    assert hash_of(first["secret"]) in events.text, "the log itself: what NATS has, and no less"
+    history = api.get(f"/v1/history/token/{named}")
+    audit = api.get("/v1/audit", params={"resource": f"token/{named}"})
+    for told in (events, history, audit):
+        assert named in told.text
+        assert first["secret"] not in told.text
+        assert hash_of(first["secret"]) not in told.text, "hashes are nobody's to read"
 
 
 def test_a_controller_reads_no_others_commands(api: Api, tokens: dict[str, str], named: str) -> None:

@@ -105,7 +105,7 @@ def test_the_audit_tells_of_no_others(api: Api, site: Site) -> None:
 
 
 def test_the_live_stream_tells_of_no_others(api: Api, site: Site) -> None:
-    events = events_of(api, f"/v1/events/stream?after={site.since}", token=site.token)
+    events = events_of(api, f"/v1/events/stream?after={site.since}", token=site.auditor)
     told: list[str] = []
     for event in events:
         told.append(event["data"])

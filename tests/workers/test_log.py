@@ -1,7 +1,5 @@
 import asyncio
-import io
 import json
-import re
 import subprocess
 import sys
 import threading
@@ -10,10 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import pytest
-import structlog
-
-from workers.log import Lines, log_to_stderr
+from workers.log import Lines
 
 
 class Written(BytesIO):
@@ -94,24 +89,6 @@ loop.run_forever()
     assert "ZeroDivisionError: division by zero" in failed["exception"]
     assert (answered["event"], answered["level"], answered["status"]) == ("request answered", "info", 202)
     assert failed["timestamp"] <= answered["timestamp"]
-
-
-def test_nothing_unprintable_reaches_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    screen = Terminal()
-    monkeypatch.setattr(sys, "stderr", screen)
-    try:
-        log_to_stderr("info")
-        structlog.get_logger().info("told \x1b[2J", path="/\x9b31m", who="\u202epay", where="支付部", why={"a": "\x1b"})
-    finally:
-        structlog.reset_defaults()
-    shown = re.sub(r"\x1b\[\d*m", "", screen.getvalue())  # its own colours
-    assert shown.rstrip("\n").isprintable()
-    assert "/\\x9b31m" in shown
-    assert "支付部" in shown
 
 
 def test_a_full_file_is_put_aside_while_the_process_runs(tmp_path: Path) -> None:
