@@ -1,4 +1,5 @@
-"""`python -m tests.survival [--minutes N] [--fault NAME] [--seed N] [--to FILE]`: faults at random, until time is up.
+"""`python -m tests.survival [--minutes N] [--rounds N] [--quick] [--fault NAME] [--seed N] [--to FILE]`: faults at
+random, until time is up and each was tried as often as rounds were asked for.
 
 Prints a line for each trial and, at the end, the table of docs/reliability.md. A broken promise ends it with exit
 code 1 and the command that tries the same again.
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.survival.faults import FAULTS
+from tests.survival.faults import FAULTS, QUICK
 from tests.survival.place import Place
 from tests.survival.trial import Outcome, endure
 
@@ -26,6 +27,8 @@ TRIALS_A_PLACE = 25  # a log that grows without end would make looking at all of
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.survival", description=__doc__)
     parser.add_argument("--minutes", type=float, default=0.0, help="go on for as long (default: one round)")
+    parser.add_argument("--rounds", type=int, default=1, help="try each fault at least so often (default: once)")
+    parser.add_argument("--quick", action="store_true", help="only the faults that the suite tries")
     parser.add_argument("--fault", choices=FAULTS, help="this one alone")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--to", type=Path, help="append each outcome to this file, as a line of JSON")
@@ -34,20 +37,23 @@ def main() -> int:
     ends_at = time.monotonic() + asked.minutes * 60
     outcomes: list[Outcome] = []
     waiting: list[str] = []
+    faults = [asked.fault] if asked.fault else [*QUICK] if asked.quick else [*FAULTS]
+    rounds = 0
     while True:
         # Engines apart and the embedded one by turns: a kill of the API is a kill of the engine in the other.
         standby = asked.fault is not None or len(outcomes) // TRIALS_A_PLACE % 2 == 0
         with Place(BERTH_STANDBY=str(int(standby))) as place:
             for _ in range(TRIALS_A_PLACE):
                 if not waiting:
-                    if outcomes and time.monotonic() > ends_at:
+                    if rounds >= asked.rounds and time.monotonic() > ends_at:
                         print(table(outcomes))
                         return 0
-                    waiting = [asked.fault] if asked.fault else chance.sample(list(FAULTS), len(FAULTS))
+                    waiting = chance.sample(faults, len(faults))
+                    rounds += 1
                 fault = waiting.pop()
                 if "standby" in fault and place.variables["BERTH_STANDBY"] == "0":
                     continue
-                seed = asked.seed if asked.fault else chance.randrange(2**32)
+                seed = asked.seed if asked.fault and rounds == 1 else chance.randrange(2**32)
                 try:
                     outcomes.append(endure(place, fault, seed=seed))
                 except AssertionError as broken:
