@@ -177,3 +177,80 @@ def test_ctrl_c_is_how_one_ends_following(environment: dict[str, str], site: Sit
     following.send_signal(signal.SIGINT)
     _, said = following.communicate(timeout=30)
     assert (following.returncode, said) == (0, b"")
+
+
+def test_a_new_vm_with_protection_is_made_and_protected(berth: Run, client: Client, site: Site, tmp_path: Path) -> None:
+    vm = a_vm(site, f"kept-{uuid.uuid4().hex[:6]}", protected=True)
+    name = f"{site.tenant}/{vm['name']}"
+    for _ in range(2):
+        ended = berth("apply", "--wait", "-f", written(tmp_path, vm))
+        assert ended.returncode == 0, ended.stderr
+    assert "1 unchanged" in ended.stderr
+    assert client.get(f"/v1/vms/{name}").json()["protected"] is True
+    refused = berth("delete", "vm", name)
+    assert refused.returncode == 1
+    assert "berth set KIND NAME --no-protected" in refused.stderr
+    assert berth("set", "vm", name, "--no-protected").returncode == 0
+    assert berth("delete", "vm", name, "--wait").returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["tenant", "rack", "group", "host"])
+def test_creation_and_change_take_the_same_fields(kind: str, berth: Run, client: Client, tmp_path: Path) -> None:
+    """What a file makes with all its fields, it changes with all its fields."""
+    mark = uuid.uuid4().hex[:8]
+    own = {"rack": {"region": f"r-{mark}", "dc": f"d-{mark}"}, "host": {"group": f"g-{mark}", "capacity": {"cpu": 4}}}
+    client.made("/v1/groups", {"name": f"g-{mark}"})
+    words = {
+        "display_name": "名",
+        "description": "x",
+        "external_id": f"e-{mark}",
+        "labels": {"a": "b"},
+        "protected": True,
+    }
+    made = {"kind": kind, "name": f"n-{mark}", **own.get(kind, {}), **words}
+    for file, outcome in ((made, "created"), (made, "unchanged"), (made | {"protected": False}, "updated")):
+        ended = berth("apply", "-f", written(tmp_path, file))
+        assert ended.returncode == 0, ended.stderr
+        assert f"1 {outcome}" in ended.stderr
+    assert client.get(f"/v1/{kind}s/n-{mark}").json()["protected"] is False
+
+
+def test_a_protected_quota_stays_so_when_its_limits_are_set(berth: Run, client: Client, site: Site) -> None:
+    path = f"/v1/groups/{site.group}/quotas/{site.tenant}"
+    before = client.get(path).json()["limits"]
+    assert berth("set", "quota", site.group, site.tenant, "--protected").returncode == 0
+    assert client.get(path).json()["limits"] == before
+    assert berth("set", "quota", site.group, site.tenant, "--cpu", "900").returncode == 0
+    now = client.get(path).json()
+    assert (now["protected"], now["limits"]) == (True, {"cpu": 900})
+    assert berth("set", "quota", site.group, site.tenant, "--cpu", "1000", "--no-protected").returncode == 0
+    assert client.get(path).json()["protected"] is False
+
+
+def test_a_resize_names_what_changes_alone(berth: Run, client: Client, site: Site) -> None:
+    name = f"{site.tenant}/sized-{uuid.uuid4().hex[:6]}"
+    shape = ("--cpu", "1", "--memory", "512", "--storage", "1")
+    assert berth("create", "vm", name, "--group", site.group, *shape[:4], "--wait").returncode == 0
+    assert berth("resize", "vm", name, "--cpu", "2", "--wait").returncode == 0
+    assert client.get(f"/v1/vms/{name}").json()["resources"] == {"cpu": 2, "memory_mib": 512}
+    assert berth("resize", "vm", name, "--memory", "0", "--wait").returncode == 0
+    assert client.get(f"/v1/vms/{name}").json()["resources"] == {"cpu": 2}
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+def test_what_the_platform_wonders_at_is_told_and_done(
+    flags: tuple[str, ...], berth: Run, client: Client, site: Site, tmp_path: Path
+) -> None:
+    limits = client.get(f"/v1/groups/{site.group}/quotas/{site.tenant}").json()["limits"]
+    more = {**limits, "memory_mb": 10**9 + len(flags)}
+    quota = {"kind": "Quota", "group": site.group, "tenant": site.tenant, "limits": more}
+    words = [word for name, limit in more.items() for word in ("--limit", f"{name}={limit}")]
+    for arguments in (
+        ("apply", *flags, "-f", written(tmp_path, quota)),
+        ("set", "quota", site.group, site.tenant, *words, *flags),
+    ):
+        ended = berth(*arguments)
+        assert ended.returncode == 0, ended.stderr
+        assert "berth: warning: " in ended.stderr
+        assert "did you mean memory_mib?" in ended.stderr
+        assert "warning" not in ended.stdout
