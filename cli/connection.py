@@ -4,14 +4,17 @@ A write carries its Idempotency-Key from the first attempt on. That is what make
 server says 503, when it says 429, and when the line breaks before the answer.
 """
 
+import csv
 import http.client
+import io
 import json
 import os
+import re
 import socket
 import ssl
 import time
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from cli.errors import Failed, Refused, Unreachable
 
@@ -23,6 +26,8 @@ PAUSE_S_MAX = 10.0
 HEADER_SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 NOT_BERTH = "what answers there is not Berth's API. Is the address right (`berth context show`)?"
+
+NEXT = re.compile(r'<([^>]*)>; rel="next"')
 
 Query = list[tuple[str, str]]
 
@@ -43,6 +48,18 @@ class Answer(NamedTuple):
             return json.loads(self.body) if self.body else None
         except ValueError:
             raise Failed(NOT_BERTH) from None
+
+    def csv(self) -> list[list[str]]:
+        """The rows of a table, its titles first."""
+        if self.headers.get_content_type() != "text/csv":
+            raise Failed(NOT_BERTH)
+        return list(csv.reader(io.StringIO(self.body.decode("utf-8"), newline="")))
+
+    @property
+    def next_cursor(self) -> str | None:
+        """Of a table: where the next page begins."""
+        link = NEXT.search(self.headers.get("Link", ""))
+        return parse_qs(urlsplit(link.group(1)).query)["cursor"][0] if link else None
 
     @property
     def etag(self) -> str | None:

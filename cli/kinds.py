@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-DESCRIBED = ("display_name", "description", "external_id", "labels")
+DESCRIBED = ("display_name", "description", "external_id", "labels", "protected")
 COMMON_FILTERS = ("state", "owner", "external_id", "updated_since", "label", "q")
 
 
@@ -178,7 +178,7 @@ def explanation_path(vm: str) -> str:
 
 
 def kept(resource: dict[str, Any], given: Iterable[str]) -> dict[str, Any]:
-    """The people's words on a resource that a PUT has to say again, since it replaces the whole: all but the given."""
+    """What a PUT has to say again of people's words and protection, since it replaces the whole: all but the given."""
     return {field: resource[field] for field in DESCRIBED if resource.get(field) and field not in given}
 
 

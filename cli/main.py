@@ -21,7 +21,7 @@ VERBS = {
     "get": ("reads", "List resources of a kind, or show one."),
     "describe": ("reads", "Show everything about one resource."),
     "create": ("creation", "Make a tenant, rack, group, host, VM or token."),
-    "set": ("changes", "Set a quota's limits, or a VM's protection."),
+    "set": ("changes", "Set a quota's limits, or the protection of anything."),
     "delete": ("changes", "Delete resources."),
     "move": ("changes", "Move a host to another group, a tenant to another parent."),
     "resize": ("changes", "Give a VM other amounts."),

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cli import kinds, tables, terminal, yaml_text
@@ -53,20 +53,18 @@ def entries(
 def data(value: Any, *, form: str, headers: bool = True) -> None:
     """Print a value as it came, as json, yaml or csv."""
     if form == "csv":
-        terminal.data(_csv(value if isinstance(value, list) else [value], headers=headers))
+        _csv(value if isinstance(value, list) else [value], headers=headers)
     elif form == "yaml":
         terminal.data(yaml_text.text(value))
     else:
         terminal.data(json_text(value, indent=2) + "\n")
 
 
-def pages(texts: Iterable[str], *, headers: bool = True) -> None:
-    """Print the API's own pages of CSV as one file, with one header."""
-    for number, page in enumerate(texts):
-        if number or not headers:
-            page = page.partition("\n")[2]
-        if not terminal.data(page):
-            return
+def rows(titles: list[list[str]], content: list[list[str]]) -> None:
+    """Print rows as CSV."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([*titles, *content])
+    terminal.data(file.getvalue())
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
@@ -76,12 +74,7 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     )
 
 
-def _csv(items: Sequence[dict[str, Any]], *, headers: bool) -> str:
-    rows = [dict(tables.flat(item)) for item in items]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-    if headers and columns:
-        writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+def _csv(items: Sequence[dict[str, Any]], *, headers: bool) -> None:
+    found = [dict(tables.flat(item)) for item in items]
+    columns = list(dict.fromkeys(column for row in found for column in row))
+    rows([columns] if headers and columns else [], [[row.get(column, "") for column in columns] for row in found])

@@ -68,6 +68,22 @@ class Session:
                 return
             left = None if left is None else left - len(content["items"])
 
+    def print_csv(self, path: str, query: Query, *, limit: int | None = None, newest_last: bool = False) -> None:
+        """Print a list as the API's own CSV, whose columns do not depend on its rows."""
+        rows: list[list[str]] = []
+        left, cursor = limit, None
+        while left is None or left > 0:
+            page_items = PAGE_ITEMS if left is None else min(left, PAGE_ITEMS)
+            page = [*query, ("limit", str(page_items)), *([("cursor", cursor)] if cursor else []), *self._moment()]
+            answer = self.connection.request("GET", path, query=page, headers={"Accept": "text/csv"})
+            titles, *found = answer.csv()
+            rows += found
+            cursor = answer.next_cursor
+            if cursor is None:
+                break
+            left = None if left is None else left - len(found)
+        output.rows([titles] if self.headers else [], rows[::-1] if newest_last else rows)
+
     def _moment(self) -> Query:
         return [("as_of", self.as_of)] if self.as_of else []
 

@@ -227,10 +227,12 @@ def text_lines(table: Table) -> list[str]:
 def flat(item: dict[str, Any], *, prefix: str = "") -> Iterable[tuple[str, str]]:
     """The fields of a resource as columns of a CSV file: `capacity.cpu`; a list's entries have spaces between them.
 
-    A list whose entries have fields of their own (rules, steps) is JSON, as in the API's own CSV.
+    Labels are JSON, as is a list whose entries have fields of their own (rules, steps), as in the API's own CSV.
     """
     for field, value in item.items():
-        if isinstance(value, dict) and value:
+        if field == "labels" and isinstance(value, dict):
+            yield prefix + field, json.dumps(value, ensure_ascii=False) if value else ""
+        elif isinstance(value, dict) and value:
             yield from flat(value, prefix=f"{prefix}{field}.")
         elif isinstance(value, list):
             yield prefix + field, _list(value)

@@ -27,7 +27,7 @@ def log_to_stderr(level: str, *, file: Path | None = None) -> None:
     logger: Lines | structlog.PrintLogger
     if sys.stderr.isatty():
         stamped = structlog.processors.TimeStamper(fmt="iso", utc=True)
-        processors = [structlog.processors.add_log_level, stamped, structlog.dev.ConsoleRenderer()]
+        processors = [structlog.processors.add_log_level, stamped, _printable, structlog.dev.ConsoleRenderer()]
         logger = structlog.PrintLogger(sys.stderr)
     else:
         logger = Lines(sys.stderr.buffer, path=file)
@@ -38,6 +38,14 @@ def log_to_stderr(level: str, *, file: Path | None = None) -> None:
         logger_factory=lambda *names: logger,
         cache_logger_on_first_use=True,
     )
+
+
+def _printable(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What a stranger sent must not move the cursor of whoever looks on."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = repr(value)[1:-1]
+    return event
 
 
 def _encoded(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:

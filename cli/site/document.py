@@ -13,7 +13,13 @@ from cli.kinds import Kind
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # What can be made by a file, in the order in which it can be made.
 ORDER = (kinds.TENANT, kinds.RACK, kinds.GROUP, kinds.HOST, kinds.QUOTA, kinds.VM)
-DESCRIBED = {"display_name": "text", "description": "text", "external_id": "text", "labels": "labels"}
+DESCRIBED = {
+    "display_name": "text",
+    "description": "text",
+    "external_id": "text",
+    "labels": "labels",
+    "protected": "switch",
+}
 # field: what it must be; a star means that it must be there.
 FIELDS: dict[str, dict[str, str]] = {
     "tenant": {"name": "*name", "parent": "name", **DESCRIBED},
@@ -38,7 +44,6 @@ FIELDS: dict[str, dict[str, str]] = {
         "strategy": "text",
         "where": "mapping",
         "rules": "list",
-        "protected": "switch",
         **DESCRIBED,
     },
 }

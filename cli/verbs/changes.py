@@ -11,18 +11,19 @@ from cli.kinds import Kind
 from cli.options import Verb
 from cli.session import Session
 
+PROTECTABLE = (kinds.QUOTA, kinds.TENANT, kinds.RACK, kinds.GROUP, kinds.HOST, kinds.VM)
 DELETABLE = (kinds.TENANT, kinds.RACK, kinds.GROUP, kinds.HOST, kinds.QUOTA, kinds.VM, kinds.TOKEN)
 
 
 @click.command(cls=Verb)
-@options.kind(kinds.QUOTA, kinds.VM)
+@options.kind(*PROTECTABLE)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @options.amounts
 @click.option("--vms", type=click.IntRange(0), metavar="N", help="How many VMs.")
 @click.option("--limit", "more", type=options.assignment, multiple=True, metavar="CLASS=N", help="Any class or count.")
 @click.option("--unlimited", is_flag=True, help="No limit in any class: the quota is access alone.")
 @click.option("--force", is_flag=True, help="Even below what is used now; the tenant is over quota then.")
-@click.option("--protected/--no-protected", default=None, help="Refuse to delete a VM, or allow it again.")
+@click.option("--protected/--no-protected", default=None, help="Refuse to delete it, or allow it again.")
 @options.write
 @click.pass_obj
 def set_(
@@ -39,7 +40,7 @@ def set_(
     force: bool,
     protected: bool | None,
 ) -> None:
-    """Set a quota's limits, or a VM's protection.
+    """Set a quota's limits, or the protection of anything.
 
     \b
     berth set quota GROUP TENANT --cpu 64 --memory 256GiB
@@ -47,30 +48,32 @@ def set_(
 
     The limits are replaced as a whole: a class that is not named is unlimited, and 0 forbids it.
     """
-    of = kinds.find(kind, among=(kinds.QUOTA, kinds.VM))
+    of = kinds.find(kind, among=PROTECTABLE)
     name = "/".join(names)
     limits = options.resources(cpu, memory, storage, gpu, (*more, *((("vms", vms),) if vms is not None else ())))
-    if of is kinds.VM:
+    if of is not kinds.QUOTA:
         if protected is None or limits or unlimited or force:
-            raise click.UsageError("of a VM --protected or --no-protected is set; its amounts change with berth resize")
+            raise click.UsageError(f"of a {of.name} --protected or --no-protected is set; a VM's amounts: berth resize")
         answer = session.command("PATCH", kinds.path(of, name), {"protected": protected})
         return session.tell("protected" if protected else "no longer protected", of, name, answer)
-    if protected is not None:
-        raise click.UsageError("a quota has no protection")
-    if unlimited == bool(limits):
+    if unlimited == bool(limits) and (protected is None or unlimited):
         raise click.UsageError("say at least one limit (--cpu, --memory, --limit class=n …), or --unlimited")
-    body: dict[str, Any] = {"limits": limits, **({"force": True} if force else {})}
-    # A PUT replaces all of a quota: its labels and people's words are said again, for the version that was read.
-    now = _if_there(session, kinds.QUOTA, name)
-    kept = kinds.kept(now.json(), body) if now else {}
+    body: dict[str, Any] = {"force": True} if force else {}
+    if limits or unlimited:
+        body["limits"] = limits
+    if protected is not None:
+        body["protected"] = protected
+    # A PUT replaces all of a quota: what it says beside this is said again, for the version that was read.
+    now = _if_there(session, of, name)
+    kept = {"limits": now.json()["limits"], **kinds.kept(now.json(), body)} if now else {}
     answer = session.command(
         "PUT",
-        kinds.path(kinds.QUOTA, name),
+        kinds.path(of, name),
         {**kept, **body},
         if_match=now.etag if now else None,
         if_none_match=now is None,
     )
-    session.tell("set", kinds.QUOTA, name, answer)
+    session.tell("set", of, name, answer)
 
 
 def _if_there(session: Session, kind: Kind, name: str) -> Answer | None:
@@ -140,15 +143,12 @@ def resize(
     gpu: int | None,
     more: tuple[tuple[str, int], ...],
 ) -> None:
-    """Give a VM other amounts; classes that are not named stay as they are."""
+    """Give a VM other amounts; classes that are not named stay as they are, 0 removes one."""
     of = kinds.find(kind, among=(kinds.VM,))
     wanted = options.resources(cpu, memory, storage, gpu, more)
     if not wanted:
         raise click.UsageError("say at least one amount: --cpu, --memory, --storage, --gpu or --resource class=n")
-    # The API takes the whole shape; the version makes sure that it is the shape that was read.
-    now = session.read(of, name)
-    resources = {**now.json()["resources"], **wanted}
-    answer = session.command("POST", f"{kinds.path(of, name)}/resize", {"resources": resources}, if_match=now.etag)
+    answer = session.command("POST", f"{kinds.path(of, name)}/resize", {"resources": wanted})
     session.tell("resized", of, name, answer)
 
 

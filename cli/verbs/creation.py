@@ -31,7 +31,7 @@ class ByKind(click.Group):
         return super().resolve_command(ctx, [kind.name, *args[1:]])
 
 
-def described(function: F) -> F:
+def worded(function: F) -> F:
     """The flags that every creation has."""
     flags = [
         click.option("--display-name", metavar="TEXT", help="For people; any script."),
@@ -42,6 +42,12 @@ def described(function: F) -> F:
     for flag in reversed(flags):
         function = flag(function)
     return function
+
+
+def described(function: F) -> F:
+    """Those of all but tokens."""
+    text = "Refuse to delete it until the protection is lifted."
+    return worded(click.option("--protected", is_flag=True, default=None, help=text)(function))
 
 
 @click.group(cls=ByKind)
@@ -143,7 +149,6 @@ def host(
 @click.option(
     "--where-label", multiple=True, metavar="KEY=VALUE", help="Only on hosts with this label; may be repeated."
 )
-@click.option("--protected", is_flag=True, help="Refuse to delete it until the protection is lifted.")
 @click.option("--rule", "rule_texts", multiple=True, metavar="TYPE:SET:LEVEL[:N]", help=rules.HELP)
 @described
 @options.write_and_wait
@@ -160,7 +165,6 @@ def vm(
     more: tuple[tuple[str, int], ...],
     where_label: tuple[str, ...],
     rule_texts: tuple[str, ...],
-    protected: bool,
     **given: Any,
 ) -> None:
     """Ask for a VM: it is placed at once or refused with the reasons."""
@@ -177,8 +181,6 @@ def vm(
         raise click.UsageError("say what the VM needs: --cpu, --memory, --storage, --gpu or --resource class=n")
     if where:
         body["where"] = where
-    if protected:
-        body["protected"] = True
     if rule_texts:
         body["rules"] = [rules.parse(text) for text in rule_texts]
     _create(session, kinds.VM, name, body, short_name=vm_name)
@@ -190,7 +192,7 @@ def vm(
 @click.option("--tenant", metavar="TENANT", help="Scope: sees and touches this tenant's subtree alone.")
 @click.option("--expires-at", metavar="TIME", help="RFC 3339, for example 2027-01-01T00:00:00Z.")
 @click.option("--secret-file", metavar="FILE", help="Write the secret there (mode 0600), not to the screen.")
-@described
+@worded
 @options.write
 @click.pass_obj
 def token(session: Session, /, name: str, secret_file: str | None, **given: Any) -> None:

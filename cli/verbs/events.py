@@ -47,11 +47,13 @@ def events(
     named = {"after": after, "until": until, "stream": stream, "topic": topic}
     query = [(name, value) for name, value in named.items() if value is not None]
     if after is None:
-        newest = [*query, ("sort", "-position")]
-        count = limit or (BEFORE_FOLLOWING if follow else 50)
-        found = list(session.items("/v1/events", newest, limit=count))[::-1]
-    else:
-        found = list(session.items("/v1/events", query, limit=limit))
+        query.append(("sort", "-position"))
+        limit = limit or (BEFORE_FOLLOWING if follow else 50)
+    if session.form == "csv" and not follow:
+        return session.print_csv("/v1/events", query, limit=limit, newest_last=after is None)
+    found = list(session.items("/v1/events", query, limit=limit))
+    if after is None:
+        found.reverse()
     if not follow:
         return output.entries(found, FIELDS, form=session.form, headers=session.headers)
     try:

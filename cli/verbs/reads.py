@@ -76,6 +76,8 @@ def get(session: Session, /, kind: str, name: str | None, sort: str | None, limi
         overcommit = _overcommit(session, of, [resource])
         return output.resources(of, [resource], form=session.form, headers=session.headers, overcommit=overcommit)
     query += [("sort", sort)] if sort else []
+    if session.form == "csv":
+        return session.print_csv(kinds.list_path(of), query, limit=limit)
     found = list(session.items(kinds.list_path(of), query, limit=limit))
     overcommit = _overcommit(session, of, found)
     output.resources(of, found, form=session.form, headers=session.headers, overcommit=overcommit)
@@ -153,6 +155,8 @@ def _say(lines: list[str]) -> None:
 def capacity(session: Session, /, by: str, **given: str | None) -> None:
     """Show used, capacity, available and the largest fit per class."""
     query = [("by", by), *((name, value) for name, value in given.items() if value is not None)]
+    if session.form == "csv":
+        return session.print_csv("/v1/capacity", query)
     rows = list(session.items("/v1/capacity", query))
     if session.is_structured:
         return output.data(rows, form=session.form, headers=session.headers)
@@ -186,7 +190,10 @@ def explain(session: Session, kind: str, name: str) -> None:
 def history(session: Session, kind: str, name: str, limit: int | None) -> None:
     """Show a resource's changes: when, by whom, from what to what."""
     of = kinds.find(kind)
-    found = list(session.items(f"/v1/history/{of.name}/{kinds.path_name(of, name)}", [], limit=limit))
+    path = f"/v1/history/{of.name}/{kinds.path_name(of, name)}"
+    if session.form == "csv":
+        return session.print_csv(path, [], limit=limit)
+    found = list(session.items(path, [], limit=limit))
     if session.is_structured:
         return output.data(found, form=session.form, headers=session.headers)
     shown = [{**entry, "changes": "; ".join(description.changes(entry))} for entry in found]
@@ -213,10 +220,14 @@ def history(session: Session, kind: str, name: str, limit: int | None) -> None:
 def audit(session: Session, /, limit: int, everything: bool, **given: str | None) -> None:
     """Show who did what, when, from where, why, and what came of it; the newest last."""
     query = [(name, value) for name, value in given.items() if value is not None]
+    if not everything:
+        query.append(("sort", "-position"))
+    if session.form == "csv":
+        return session.print_csv("/v1/audit", query, limit=None if everything else limit, newest_last=not everything)
     if everything:
         found = list(session.items("/v1/audit", query))
     else:
-        found = list(session.items("/v1/audit", [*query, ("sort", "-position")], limit=limit))[::-1]
+        found = list(session.items("/v1/audit", query, limit=limit))[::-1]
     if session.is_structured:
         return output.data(found, form=session.form, headers=session.headers)
     shown = [{**entry, "problem": (entry.get("problem") or {}).get("code")} for entry in found]

@@ -62,8 +62,8 @@ def test_every_verb_explains_itself(verb: str) -> None:
     ("arguments", "said"),
     [
         (["set", "quota", "std", "acme"], "say at least one limit"),
-        (["set", "vm", "acme/web-1", "--cpu", "4"], "its amounts change with berth resize"),
-        (["set", "quota", "std/acme", "--cpu", "1", "--protected"], "a quota has no protection"),
+        (["set", "vm", "acme/web-1", "--cpu", "4"], "a VM's amounts: berth resize"),
+        (["set", "host", "h1"], "of a host --protected or --no-protected is set"),
         (["set", "quota", "std/acme", "--cpu", "four"], "'four' is no amount"),
         (["set", "quota", "std/acme", "--cpu", "1", "--limit", "cpu=2"], "cpu is given twice"),
         (["create", "vm", "web-1", "--group", "std", "--cpu", "1"], "write it as TENANT/VM"),

@@ -1,5 +1,7 @@
 import asyncio
+import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -8,7 +10,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from workers.log import Lines
+import pytest
+import structlog
+
+from workers.log import Lines, log_to_stderr
 
 
 class Written(BytesIO):
@@ -89,6 +94,24 @@ loop.run_forever()
     assert "ZeroDivisionError: division by zero" in failed["exception"]
     assert (answered["event"], answered["level"], answered["status"]) == ("request answered", "info", 202)
     assert failed["timestamp"] <= answered["timestamp"]
+
+
+def test_nothing_unprintable_reaches_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    try:
+        log_to_stderr("info")
+        structlog.get_logger().info("told \x1b[2J", path="/\x9b31m", who="\u202epay", where="支付部", why={"a": "\x1b"})
+    finally:
+        structlog.reset_defaults()
+    shown = re.sub(r"\x1b\[\d*m", "", screen.getvalue())  # its own colours
+    assert shown.rstrip("\n").isprintable()
+    assert "/\\x9b31m" in shown
+    assert "支付部" in shown
 
 
 def test_a_full_file_is_put_aside_while_the_process_runs(tmp_path: Path) -> None:
