@@ -123,6 +123,21 @@ RESOURCES: dict[str, Schema] = {
             "pool": MAYBE,
             "image": MAYBE,
             "rules": {"type": "array", "items": OBJECT},
+            "rules_broken": BOOLEAN,
+            "broken_rules": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "type": STRING,
+                        "set": STRING,
+                        "level": STRING,
+                        "max_skew": INTEGER,
+                        "vms": STRINGS,
+                        "vms_truncated": BOOLEAN,
+                    },
+                    optional=("max_skew", "vms_truncated"),
+                ),
+            },
             "addresses": STRINGS,
             "operation": MAYBE,
             "reason": MAYBE,

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from commands import claims, finding, warning
 from commands.groups import must_stand_in_region
+from commands.keeping import rules_broken
 from commands.model import (
     Asked,
     Command,
@@ -82,7 +83,8 @@ class _OnHost(Command):
 
 
 class UpdateHost(_OnHost, Redescribed):
-    """`capacity` and `bmc` are merged as well, class by class and part by part; `force` leaves use above a capacity."""
+    """`capacity` and `bmc` are merged as well, class by class and part by part; `force` leaves use above a capacity, or
+    rules of VMs broken."""
 
     kind: ClassVar[str] = "host.update"
     capacity: PatchedAmounts = {}
@@ -93,7 +95,7 @@ class UpdateHost(_OnHost, Redescribed):
 
 
 class MoveHost(_OnHost):
-    """`force` leaves the host above its new over-commit and quotas above their limits."""
+    """`force` leaves the host above its new over-commit, quotas above their limits and rules of VMs broken."""
 
     kind: ClassVar[str] = "host.move"
     group: Name
@@ -155,9 +157,14 @@ def update(command: UpdateHost, tx: Transaction) -> Done:
         _must_be_its_own(tx, host.name, event.bmc)
     if (event.rack, event.unit) != (host.rack, host.unit):
         _must_have_place(tx, host.name, group=group, rack=event.rack, unit=event.unit)
-    if event.capacity != host.capacity and not command.force:
-        broken = decide.would_break(host, capacity=event.capacity, overcommit=group.overcommit)
-        if broken := [b for b in broken if event.capacity.get(b["resource"], 0) < host.capacity.get(b["resource"], 0)]:
+    if not command.force:
+        broken: list[dict[str, Any]] = []
+        if event.capacity != host.capacity:
+            broken = decide.would_break(host, capacity=event.capacity, overcommit=group.overcommit)
+            broken = [b for b in broken if event.capacity.get(b["resource"], 0) < host.capacity.get(b["resource"], 0)]
+        if event.rack != host.rack:
+            broken += rules_broken(tx, hosts={host.name: replace(host, rack=event.rack)})
+        if broken:
             raise BelowUse(broken)
     warnings = warning.of_capacity(tx, event.capacity) + warning.of_external_id(
         tx, command.on(), event.about, before=host.about
@@ -191,6 +198,7 @@ def move(command: MoveHost, tx: Transaction) -> Done:
             if quota is not None:
                 total = {resource: quota.used.get(resource, 0) + amount for resource, amount in used.items()}
                 broken += would_break(f"{name}/{tenant}", limits=quota.limits, used=total)
+        broken += rules_broken(tx, hosts={host.name: replace(host, group=group.name)})
         if broken:
             raise BelowUse(broken)
     tx.record(command.on(), HostMoved(group.name))

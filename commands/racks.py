@@ -2,11 +2,13 @@
 
 from typing import Annotated, ClassVar
 
+from msgspec.structs import replace
 from pydantic import Field
 
 from commands import finding, warning
+from commands.keeping import rules_broken
 from commands.model import Command, Done, Name, Protectable, Redescribed
-from domain.errors import AlreadyExists, Conflict, InUse
+from domain.errors import AlreadyExists, BelowUse, Conflict, InUse
 from domain.fleet import Transaction
 from domain.rack import RackCreated, RackDeleted, RackUpdated
 from domain.values import host_stream, rack_stream
@@ -34,11 +36,14 @@ class _OnRack(Command):
 
 
 class UpdateRack(_OnRack, Redescribed):
+    """`force` leaves rules of VMs broken by another dc."""
+
     kind: ClassVar[str] = "rack.update"
     region: Name = ""
     dc: Name = ""
     room: Name | None = None
     units: Units | None = None
+    force: bool = False
 
 
 class DeleteRack(_OnRack):
@@ -82,6 +87,10 @@ def update(command: UpdateRack, tx: Transaction) -> Done:
                 rack.name,
                 [host_stream(host.name)],
             )
+    if (event.region, event.dc) != (rack.region, rack.dc) and not command.force:
+        there = replace(rack, region=event.region, dc=event.dc)
+        if broken := rules_broken(tx, hosts={host.name: host for host in hosts}, rack=there):
+            raise BelowUse(broken)
     warnings = warning.of_external_id(tx, command.on(), event.about, before=rack.about)
     if event != RackUpdated(rack.region, rack.dc, rack.room, rack.units, rack.about):
         tx.record(command.on(), event)

@@ -264,7 +264,8 @@ class NoCapacity(DomainError):
 
 @dataclass(eq=False)
 class BelowUse(DomainError):
-    """What runs would no longer fit; `would_break` are {`kind`, `name`, `resource`, `limit`, `used`}."""
+    """What runs would no longer fit; `would_break` are {`kind`, `name`, `resource`, `limit`, `used`}, or of a rule
+    {`kind`, `name`, `rule`, `set`, `level`, `vms`}."""
 
     code = "below_use"
     status = 409
@@ -274,6 +275,11 @@ class BelowUse(DomainError):
     @property
     def detail(self) -> str:
         first = self.would_break[0]
+        if first["kind"] == "rule":
+            return (
+                f"{first['rule']} at {first['level']} of the set {first['name']!r} would no longer hold for"
+                f" {', '.join(first['vms'][:3])}; move or delete one first, or send force: true to leave it broken."
+            )
         return (
             f"{first['kind']} {first['name']!r} uses {first['used']} {first['resource']}, more than the"
             f" {first['limit']} that would remain; free something first, or send force: true to leave it above."

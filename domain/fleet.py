@@ -20,6 +20,7 @@ from domain.operation import Operation, Step
 from domain.quota import Quota
 from domain.rack import Rack
 from domain.recorded import Recorded
+from domain.scheduling.broken import BrokenRule, Places, SetKey, broken_rules
 from domain.scheduling.index import CapacityIndex
 from domain.tenant import Tenant
 from domain.token import Token
@@ -214,6 +215,10 @@ class Fleet:
 
     def members_of(self, tenant: str, set: str) -> list[Vm]:
         return [self.entries[stream].state for stream in sorted(self.members.get((tenant, set), ()))]
+
+    def broken_rules(self, set: SetKey, places: Places | None = None) -> list[BrokenRule]:
+        """The rules of a tenant's set that do not hold at these places, as they stand unless told."""
+        return broken_rules(places or Places(self.capacity), set[1], self.members_of(*set))
 
     def _vms(self) -> Iterator[Vm]:
         return (self.entries[stream].state for streams in self.vms_by_tenant.values() for stream in streams)

@@ -17,6 +17,7 @@ from domain.fleet import Entry, Fleet
 from domain.recorded import Recorded
 from eventlog.arrays import Bigints, Bools, Texts
 from projections import rows
+from projections.broken import MOVES, Broken
 from projections.sums import Sums
 from projections.tables import CHANGING, audit
 
@@ -24,8 +25,8 @@ Row = dict[str, Any]
 
 
 class Changes:
-    """The changes from one position to another; `upserts` and `deletes` are by kind or "sums", the audit in the log's
-    order."""
+    """The changes from one position to another; `upserts` and `deletes` are by kind, "sums" or "broken_rules", the
+    audit in the log's order."""
 
     def __init__(self, base: int) -> None:
         self.base = base
@@ -36,14 +37,17 @@ class Changes:
         self.audit: list[Row] = []
 
 
-def fold(fleet: Fleet, sums: Sums, events: Iterable[Recorded]) -> Changes:
-    """Fold whole commands, and answer what they change. `sums` are the fleet's."""
+def fold(fleet: Fleet, sums: Sums, broken: Broken, events: Iterable[Recorded]) -> Changes:
+    """Fold whole commands, and answer what they change. `sums` and `broken` are the fleet's."""
     changes = Changes(fleet.position)
     touched: dict[str, Entry] = {}
+    moved: set[str] = set()
     for recorded in events:
         entry = fleet.fold(recorded)
         if entry is not None:
             touched[recorded.stream] = entry
+            if type(recorded.event) in MOVES:
+                moved.add(recorded.stream)
         elif isinstance(recorded.event, CommandAccepted | CommandRejected):
             changes.audit.append(rows.audit_row(recorded, fleet))
     upserts: defaultdict[str, list[Row]] = defaultdict(list)
@@ -55,6 +59,7 @@ def fold(fleet: Fleet, sums: Sums, events: Iterable[Recorded]) -> Changes:
         else:
             deletes[kind].append(key)
     upserts["sums"], deletes["sums"] = sums.update(fleet, touched)
+    upserts["broken_rules"], deletes["broken_rules"] = broken.update(fleet, touched, moved=moved)
     changes.position, changes.at = fleet.position, fleet.at
     changes.upserts = {kind: found for kind, found in upserts.items() if found}
     changes.deletes = {kind: keys for kind, keys in deletes.items() if keys}

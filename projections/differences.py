@@ -19,8 +19,9 @@ from domain.command import CommandAccepted, CommandRejected
 from domain.fleet import Entry, Fleet
 from domain.recorded import Recorded
 from projections import rows, schema
+from projections.broken import Broken
 from projections.sums import Sums
-from projections.tables import LIVING, SCHEMA, audit, operations, sums
+from projections.tables import LIVING, SCHEMA, audit, broken_rules, operations, sums
 
 DIFFERENCES_MAX = 1_000
 FETCHED_ROWS = 2_000
@@ -83,6 +84,8 @@ def _all(connection: psycopg.Connection[Any], fleet: Fleet, ledger: Ledger | Non
         yield from _living(kind, expected[kind], _rows(connection, table, where))
     summed = {row["key"]: _digest(sums, row) for row in Sums.of(fleet).rows()}
     yield from _noted("the sum ", "key", sums, summed, _rows(connection, sums))
+    broken = {row["key"]: _digest(broken_rules, row) for row in Broken.of(fleet).rows(fleet)}
+    yield from _noted("what is broken of vm/", "key", broken_rules, broken, _rows(connection, broken_rules))
     if ledger is not None:
         shown = _rows(connection, operations, SQL("NOT ") + over)
         yield from _noted("operation/", "key", operations, ledger.operations, shown)

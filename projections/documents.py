@@ -16,6 +16,7 @@ from domain.host import Host
 from domain.operation import Operation
 from domain.quota import Quota
 from domain.rack import Rack
+from domain.scheduling.broken import BrokenRule
 from domain.tenant import Tenant
 from domain.token import Token
 from domain.values import About, Overcommit, Resources, available, ordered, ratios, to_rfc3339
@@ -286,9 +287,20 @@ def host_facts(*, place: Place, free: Resources, vms: Sequence[str]) -> Document
     return _cut(facts, "vms")
 
 
-def vm_facts(place: Place) -> Document:
+def vm_facts(place: Place, broken: Sequence[Document]) -> Document:
     """Its group, too, is its host's while it has one: that is no fact beside the document, but in it."""
-    return {"rack": place.rack, "dc": place.dc, "region": place.region, "room": place.room}
+    return {
+        "rack": place.rack,
+        "dc": place.dc,
+        "region": place.region,
+        "room": place.room,
+        "rules_broken": bool(broken),
+        "broken_rules": broken,
+    }
+
+
+def broken_rule(broken: BrokenRule) -> Document:
+    return _cut({**msgspec.to_builtins(broken.rule), "vms": list(broken.vms[: INNER_LIST_MAX + 1])}, "vms")
 
 
 def present_operation(

@@ -37,6 +37,7 @@ _HOSTS_IN_RACK = f"""
 (SELECT coalesce(sum((document ->> 'hosts')::bigint), 0) FROM sums WHERE level = '{BY_RACK}' AND sums.rack = racks.key)
 """
 _SUMS = f"(SELECT json_agg(document) FROM sums WHERE level = '{BY_DC}' AND sums.group = groups.key)"
+_BROKEN = "(SELECT broken_rules.document FROM broken_rules WHERE broken_rules.key = vms.key)"
 _ABOVE = """
 (
     WITH RECURSIVE up AS (
@@ -63,7 +64,7 @@ COLUMNS: dict[str, tuple[Any, ...]] = {
     "group": (literal_column(_SUMS),),
     "host": (racks.c.region, racks.c.dc, racks.c.room, groups.c.overcommit, literal_column(_VMS)),
     "quota": (literal_column(_ABOVE),),
-    "vm": (vms.c.group, hosts.c.group, hosts.c.rack, racks.c.region, racks.c.dc, racks.c.room),
+    "vm": (vms.c.group, hosts.c.group, hosts.c.rack, racks.c.region, racks.c.dc, racks.c.room, literal_column(_BROKEN)),
     "operation": (literal_column(_PROGRESS),),
     "token": (),
     "capacity": (groups.c.overcommit,),  # a host as a row of capacity
@@ -71,6 +72,7 @@ COLUMNS: dict[str, tuple[Any, ...]] = {
 
 _json = msgspec.json.Encoder().encode
 _document = msgspec.json.Decoder(Document).decode
+_documents = msgspec.json.Decoder(list[Document]).decode
 _names = msgspec.json.Decoder(list[str]).decode
 _path = msgspec.json.Decoder(list[tuple[str, str]]).decode
 _sums = msgspec.json.Decoder(list[Sums]).decode
@@ -144,9 +146,9 @@ def _quota(document: bytes, facts: Facts, scope: str | None) -> bytes:
 
 
 def _vm(document: bytes, facts: Facts, scope: str | None) -> bytes:
-    own_group, *names = facts
+    own_group, *names, broken = facts
     group, rack, region, dc, room = map(_name, names)
-    added = documents.vm_facts(Place(group, rack, region, dc, room))
+    added = documents.vm_facts(Place(group, rack, region, dc, room), _documents(broken) if broken else ())
     if group is None or names[0] == own_group:
         return _with(document, added)
     return _json(_document(document) | {"group": group} | added)

@@ -31,7 +31,7 @@ from sqlalchemy import (
 
 from projections.facts import COLUMNS
 from projections.sums import BY_DC, BY_RACK
-from projections.tables import groups, hosts, operations, quotas, racks, sums, tenants, tokens, vms
+from projections.tables import broken_rules, groups, hosts, operations, quotas, racks, sums, tenants, tokens, vms
 
 Condition = ColumnElement[bool]
 Expression = ColumnElement[Any]
@@ -256,6 +256,7 @@ LISTINGS: dict[str, Listing] = {
             "set": lambda name: name == any_(vms.c.sets),
             "cluster": _nothing,
             "pool": _nothing,
+            "rules_broken": lambda value: vms.c.key.in_(select(broken_rules.c.key)) == value,
             # While it has a host, a VM's group is the host's.
             **_place_filters(
                 lambda group: or_(hosts.c.group == group, and_(vms.c.host.is_(None), vms.c.group == group))

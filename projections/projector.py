@@ -27,6 +27,7 @@ from eventlog.checkpoints import EVENTS_BETWEEN_MIN, Checkpointer
 from eventlog.codec import Row, decode
 from eventlog.read import LogReader, log_changes
 from projections import changes, schema
+from projections.broken import Broken
 from projections.changes import Changes
 from projections.sums import Sums
 from projections.tables import CHANNEL, SCHEMA
@@ -59,7 +60,7 @@ class Projector:
     ) -> None:
         self.schema = in_schema
         self.fleet = Fleet()
-        self._sums = Sums()  # the fleet's
+        self._sums, self._broken = Sums(), Broken()  # the fleet's
         self._conninfo = conninfo
         self._reader = reader
         self._checkpointer = checkpointer
@@ -104,7 +105,7 @@ class Projector:
         while pages_max is None or pages < pages_max:
             events, is_end = self._whole_commands(until)
             if events:
-                self._unwritten = changes.fold(self.fleet, self._sums, events)
+                self._unwritten = changes.fold(self.fleet, self._sums, self._broken, events)
                 self._write()
                 if self._checkpointer is not None:
                     self._checkpointer.note(self.fleet)
@@ -163,7 +164,7 @@ class Projector:
             log.warning("read model of another log dropped", schema=self.schema, position=position)
             schema.make(self._opened(), self.schema)
             self.fleet, self._is_complete = Fleet(), False
-        self._sums = Sums.of(self.fleet)
+        self._sums, self._broken = Sums.of(self.fleet), Broken.of(self.fleet)
 
     def _standing(self) -> tuple[str, int, bool]:
         found = self._opened().execute("SELECT log, position, is_complete FROM progress").fetchall()

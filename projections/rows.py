@@ -16,6 +16,7 @@ from domain.operation import Operation
 from domain.quota import Quota
 from domain.rack import Rack
 from domain.recorded import Recorded
+from domain.scheduling.broken import broken_for
 from domain.tenant import Tenant
 from domain.token import Token
 from domain.values import About
@@ -24,6 +25,7 @@ from projections.documents import (
     NOWHERE,
     Document,
     Place,
+    broken_rule,
     free_on,
     group_facts,
     host_facts,
@@ -60,7 +62,8 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
             place = _place_of(fleet, state.host)
             if place.group is not None:
                 document["group"] = place.group
-            return document | vm_facts(place)
+            broken = [broken_rule(one) for one in broken_for(state, fleet.broken_rules)] if state.rules else []
+            return document | vm_facts(place, broken)
         case Operation() | Token():
             return document
         case Host():

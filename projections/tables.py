@@ -16,6 +16,7 @@ from sqlalchemy.schema import SchemaItem
 _PACKAGES = Path(__file__).resolve().parent.parent
 _SOURCES = [
     *sorted((_PACKAGES / "domain").rglob("*.py")),
+    _PACKAGES / "projections" / "broken.py",
     _PACKAGES / "projections" / "documents.py",
     _PACKAGES / "projections" / "rows.py",
     _PACKAGES / "projections" / "sums.py",
@@ -146,8 +147,13 @@ sums = Table(
     postgresql_with={"fillfactor": LIVELY_FILL},
 )
 
+# A row a VM of which a rule does not hold where it stands, as a rule none. `document` is a list.
+broken_rules = Table(
+    "broken_rules", metadata, Column("key", Name, primary_key=True), Column("document", JSON, nullable=False)
+)
+
 # All tables whose rows come and go, by what `changes.py` calls them.
-CHANGING: dict[str, Table] = {**LIVING, "sums": sums}
+CHANGING: dict[str, Table] = {**LIVING, "sums": sums, "broken_rules": broken_rules}
 
 # One row a command, refused ones too; only ever added to. `owner` is the uid of the tenant that the command was about:
 # who bears its name later is another. `reason` is folded, as free text looks in it.

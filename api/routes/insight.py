@@ -90,6 +90,8 @@ async def _explain(call: Call) -> Answerable:
             "resources": event.resources,
         },
         "explanation": why,
+        "rules": vm["rules"],
+        "broken_rules": vm["broken_rules"],
     }
     return json_reply(document, headers=((b"berth-position", b"%d" % position),))
 

@@ -1,11 +1,14 @@
 """VMs."""
 
 from api.commanding import command
-from api.parameters import filter_by
+from api.parameters import BOOLEAN, Parameter, filter_by, flag
 from api.reading import PLACE_FILTERS, SUBTREE, listing, single
 from commands.vms import DeleteVm, ProvisionVm, ResizeVm, StartVm, StopVm, UpdateVm
 
 ONE = "/v1/vms/{tenant}/{vm}"
+RULES_BROKEN = Parameter(
+    "rules_broken", "Only those of which a rule does not hold where they stand (true), or not (false)", flag, BOOLEAN
+)
 FILTERS = (
     filter_by("tenant"),
     SUBTREE,
@@ -13,6 +16,7 @@ FILTERS = (
     filter_by("cluster"),
     filter_by("pool"),
     filter_by("set"),
+    RULES_BROKEN,
     filter_by("group"),
     *PLACE_FILTERS,
 )

@@ -94,6 +94,16 @@ class CapacityIndex:
             found = self._tables[group] = HostTable(self, group, self.groups.get(group), hosts)
         return found
 
+    def names(self, group: str) -> Iterable[str]:
+        """Of the hosts of a group."""
+        return self._members.get(group, ())
+
+    def places_of(self, group: str, level: str) -> set[str]:
+        """Those that have a host in the group. Makes no table where none is kept, as in a projector."""
+        if (table := self._tables.get(group)) is not None:
+            return set(table.column(level).code_of)
+        return {place for name in self.names(group) if (place := self.place_of(name, level)) is not None}
+
     def price_of(self, group: str) -> int:
         """What it costs to look at a group, in looks at one whose table is made."""
         return 1 if group in self._tables else 10 + len(self._members.get(group, ())) // 50

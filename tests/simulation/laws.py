@@ -18,6 +18,7 @@ from domain.values import usable
 from domain.vm import Vm
 from eventlog.codec import Row, decode
 from projections import rows as projected
+from projections.broken import Broken
 from projections.rows import resource
 from projections.sums import Sums
 from tests.simulation.controllers import Machines
@@ -224,6 +225,7 @@ def what_differs(living: dict[str, dict[str, Any]], audit: list[dict[str, Any]],
         row = projected.row(stream, entry)
         expected[stream.partition("/")[0]][row["key"]] = row
     expected["sums"] = {row["key"]: row for row in Sums.of(log.fleet).rows()}
+    expected["broken_rules"] = {row["key"]: row for row in Broken.of(log.fleet).rows(log.fleet)}
     for kind, table in living.items():
         for key in table.keys() | expected[kind].keys():
             if table.get(key) != expected[kind].get(key):
@@ -234,10 +236,12 @@ def what_differs(living: dict[str, dict[str, Any]], audit: list[dict[str, Any]],
     return found
 
 
+COMPARED = (
+    *("position", "at", "entries", "outstanding", "deadlines", "operations", "vms_by_host", "members", "tokens"),
+    *("racks_by_place", "hosts_by_bmc", "by_external_id", "hosts_of_class"),
+)
+
+
 def what_fleets_differ_in(fleet: Fleet, log: Fleet) -> list[str]:
-    found = [
-        name
-        for name in ("position", "at", "entries", "outstanding", "deadlines", "operations", "vms_by_host", "members")
-        if getattr(fleet, name) != getattr(log, name)
-    ]
+    found = [name for name in COMPARED if getattr(fleet, name) != getattr(log, name)]
     return found + violations(fleet)
