@@ -83,7 +83,7 @@ class Customers:
     async def ask_for_ever(self, gateway: Gateway) -> None:
         for actor, commands in ((OWNER, TOKENS), (OPERATOR, SITE)):
             for command in commands:
-                while not await self._ask(gateway, self._envelope(actor, [command]), is_patient=True):
+                while not await self._ask(gateway, self._unconditional(actor, command), is_patient=True):
                     pass
         while not self.is_over:
             await asyncio.sleep(self._chance.expovariate(1 / self._pause_s))
@@ -134,6 +134,12 @@ class Customers:
             return False
         self._answers.answers(envelope, answers)
         return True
+
+    def _unconditional(self, actor: Actor, command: tuple[str, dict[str, Any]]) -> Envelope:
+        """What everything else needs: without a version that may not match."""
+        envelope = self._envelope(actor, [command])
+        items = tuple(msgspec.structs.replace(item, if_match=None) for item in envelope.items)
+        return msgspec.structs.replace(envelope, items=items)
 
     def _anew(self, envelope: Envelope) -> Envelope:
         """The same request under the same keys; only its ids are others."""

@@ -15,8 +15,8 @@ import psycopg
 import structlog
 
 import messaging.dispatch
-import messaging.gateway
 import messaging.relay
+import messaging.wire
 from commands.writer import batch, engine, ids, leader, receipts
 from eventlog import checkpoints
 from eventlog.append import LogConnection
@@ -135,7 +135,7 @@ def simulated(
         (leader, "PAGE_EVENTS", chance.choice([3, 50, 5_000])),
         (batch, "COMMANDS_MAX", chance.choice([1, 4, 256])),
         (receipts, "RECEIPTS_MAX", chance.choice([300, 100_000])),
-        (messaging.gateway, "ANSWERS_MAX", chance.choice([200, 10_000])),
+        (messaging.wire, "ANSWERS_MAX", chance.choice([200, 10_000])),
         (messaging.relay, "PAGE_EVENTS", chance.choice([1, 7, 500])),
         (messaging.dispatch, "PAGE_EVENTS", chance.choice([2, 30, 5_000])),
         (messaging.dispatch, "AT_ONCE_MAX", chance.choice([1, 5, 500])),
