@@ -13,6 +13,7 @@ from commands import finding, suggesting
 from domain.errors import DomainError, NoCapacity, NoQuota, QuotaExceeded
 from domain.fleet import Transaction
 from domain.quota import allows, check
+from domain.scheduling.filters import binding
 from domain.scheduling.place import Placement, PlacementRequest, fitting_hosts, load_after, place
 from domain.values import COUNTS, FIRST_CLASSES, Resources
 from domain.vm import Vm
@@ -22,6 +23,7 @@ ANY_GROUP = "*"
 # A refusal may cost less than 1 ms, however many groups there are.
 GROUPS_TOLD_MAX = 3  # whose problem is worked out in full, 0.1 ms each
 ALTERNATIVES_LOOKED_AT_MAX = 64  # some 5 µs each, where nothing is to be made first
+RULED_LOOKS_MAX = 400  # some 10 µs each: a rule in a group, or one more for each 50 members
 
 FIRST_TOLD = [NoCapacity.code, QuotaExceeded.code, NoQuota.code]
 
@@ -146,7 +148,7 @@ class _Choice:
             refusal.message = unknown
             return
         index = self._tx.fleet.capacity
-        left = ALTERNATIVES_LOOKED_AT_MAX
+        left = self._looks()
         for name in self._others(set(tried)):
             left -= index.price_of(name)
             if left < 0:
@@ -155,6 +157,13 @@ class _Choice:
             if hosts := self._hosts(name):
                 refusal.alternatives.append({"group": name, "hosts": hosts, "quota_ok": self._has_quota(name)})
         refusal.alternatives.sort(key=lambda group: (not group["quota_ok"], group["group"]))
+
+    def _looks(self) -> int:
+        """How many other groups are looked at: fewer, the more rules and members there are to look through in each."""
+        if not self._request.rules:
+            return ALTERNATIVES_LOOKED_AT_MAX
+        rules, members = len(binding(self._request.rules, self._members)), sum(map(len, self._members.values()))
+        return max(1, min(ALTERNATIVES_LOOKED_AT_MAX, RULED_LOOKS_MAX // (rules * (1 + members // 50))))
 
     def _others(self, tried: set[str]) -> Iterator[str]:
         """Groups with hosts, those where the tenant has quota first; within a scope, those alone."""

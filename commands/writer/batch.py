@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from prometheus_client import Counter, Histogram
 
+from commands import costs
 from commands.writer.deciding import Context, Decider
 from commands.writer.gateway import Answer, Item
 from commands.writer.keys import BatchKey
@@ -121,6 +122,9 @@ class Batch:
         context, at = ticket.context, self._decider.next_at()
         if ticket.is_refused:
             return self._refuse_all(ticket, at, failed=0, problem=Internal().problem())
+        if (refusal := self._too_much(ticket)) is not None:
+            n, problem = refusal
+            return self._refuse_all(ticket, at, failed=n, problem=problem, is_recorded=False)
         mark, rows = self._tx.mark(), len(self.rows)
         answers: list[Answer] = []
         # A dry run of several must see each other's effects, so each is decided for real and all are undone.
@@ -138,6 +142,20 @@ class Batch:
             position = self._decider.fleet.position
             return [msgspec.structs.replace(answer, position=position, secret=None) for answer in answers]
         return answers
+
+    def _too_much(self, ticket: Ticket) -> tuple[int, dict[str, Any]] | None:
+        """The item with which the unit would keep the others waiting for too long, and the problem; what its actor may
+        not do is refused for that, and takes nothing."""
+        items = ticket.items
+        if len(items) == 1 and costs.is_plain(items[0].command):
+            return None
+        estimate = costs.Estimate(self._decider.fleet)
+        for n, item in enumerate(items):
+            if not self._decider.may(item.command, item.command.on(), ticket.context.actor):
+                break  # which ends the unit
+            if (us := estimate.add(item.command)) > costs.UNIT_US_MAX:
+                return n, costs.too_much(us, is_one_of_several=len(items) > 1).problem()
+        return None
 
     def _refuse_all(
         self, ticket: Ticket, at: int, *, failed: int, problem: dict[str, Any], is_recorded: bool = True

@@ -239,7 +239,7 @@ class Decider:
             return unrecorded
         actor = context.actor
         # What the handler had no part in is recorded without what was asked, which nobody has understood.
-        is_authorised = problem["code"] != Forbidden.code and self._may(item.command, on, actor)
+        is_authorised = problem["code"] != Forbidden.code and self.may(item.command, on, actor)
         # A key that was made up from what is asked remembers acceptances alone: what was refused may come true.
         is_own_key = item.key == item.id or bool(item.fingerprint)
         if not (is_authorised and is_own_key) and not self._refusals.may_record(actor.name, at):
@@ -275,8 +275,8 @@ class Decider:
         self.receipts.remember(recorded)
         return Answer(item.id, problem["status"], recorded.position, on, problem=problem)
 
-    def _may(self, command: Command, on: str | None, actor: Actor) -> bool:
-        """Was the handler asked?"""
+    def may(self, command: Command, on: str | None, actor: Actor) -> bool:
+        """Would the handler be asked?"""
         try:
             self.authorise(command, on or command.on(), actor)
         except DomainError:

@@ -50,13 +50,15 @@ def rules(request: Any, table: "HostTable", members: Members) -> Iterator[tuple[
     """The request's own rules, and those by which the members of its sets are bound already."""
     if not request.rules:
         return
-    for rule in _binding(request.rules, members):
+    for rule in binding(request.rules, members):
         standing = [vm for vm in members.get(rule.set, ()) if vm.host is not None]
         yield f"rule:{rule.type}", ~_allowed(rule, table, standing)
 
 
-def _binding(own: Sequence[Rule], members: Members) -> list[Rule]:
-    """A partition's number is each VM's own, so a member's partition rule binds a newcomer that has no number at that
+def binding(own: Sequence[Rule], members: Members) -> list[Rule]:
+    """The request's own rules, and those of the members of its sets, each once.
+
+    A partition's number is each VM's own, so a member's partition rule binds a newcomer that has no number at that
     level as one apart from every number."""
     found = dict.fromkeys(own)
     numbered = {(rule.set, rule.level) for rule in own if rule.type == "partition"}

@@ -1,0 +1,156 @@
+"""What deciding will take, told before it is begun: the writer decides one unit after the other, and must never be
+silent for long.
+
+Microseconds of the machine on which `bench/placement.py` was measured, with some room. What is cheap counts
+`PLAIN_US`; dear is what grows with the groups, rules and members of sets that a request names, or with all that a
+tenant, group or rack has.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from commands.groups import DeleteGroup, UpdateGroup
+from commands.hosts import MoveHost, RegisterHost
+from commands.model import Command
+from commands.quotas import DeleteQuota, SetQuota
+from commands.racks import UpdateRack
+from commands.tenants import DeleteTenant, MoveTenant
+from commands.vms import ProvisionVm
+from domain.errors import Validation
+from domain.fleet import Fleet
+from domain.vm import Rule
+
+UNIT_US_MAX = 400_000
+PLAIN_US = 100.0
+GROUP_US = 25.0  # to look for hosts there
+RULE_US, MEMBER_US = 15.0, 0.3  # of one rule in one group; of one member that it speaks of
+REFUSAL_GROUPS = 4  # that a refusal looks at once more: those that it is explained with, and alternatives
+HOST_US, VM_US, QUOTA_US = 4.0, 2.0, 15.0
+
+
+class _Set(msgspec.Struct):
+    """A set of VMs as the unit will have made it: its members, and the distinct rules by which they are bound."""
+
+    members: int
+    rules: set[Rule]
+
+
+class Estimate:
+    """Adds up what the commands of one unit will take."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._sets: dict[tuple[str, str], _Set] = {}
+        self._us = 0.0
+        self._refusal_us = 0.0  # the dearest that one of them may be refused with, after which none is decided
+
+    def add(self, command: Command) -> float:
+        """What the unit takes with this command."""
+        self._us += PLAIN_US
+        if isinstance(command, ProvisionVm):
+            self._add_placement(command)
+        elif (price := PRICES.get(type(command))) is not None:
+            self._us += price(command, self._fleet)
+        return self._us + self._refusal_us
+
+    def _add_placement(self, command: ProvisionVm) -> None:
+        a_group = GROUP_US
+        for name in {rule.set for rule in command.rules}:
+            found = self._set(command.tenant, name)
+            found.members += 1
+            found.rules.update(
+                Rule(rule.type, rule.set, rule.level, rule.max_skew, rule.partition)
+                for rule in command.rules
+                if rule.set == name
+            )
+            a_group += len(found.rules) * (RULE_US + MEMBER_US * found.members) + MEMBER_US * found.members
+        self._us += a_group * self._groups(command)
+        self._refusal_us = max(self._refusal_us, (a_group - GROUP_US) * REFUSAL_GROUPS)
+
+    def _groups(self, command: ProvisionVm) -> int:
+        if isinstance(command.group, list):
+            return len(command.group)
+        return len(self._fleet.quotas_by_tenant.get(command.tenant, ())) if command.group == "*" else 1
+
+    def _set(self, tenant: str, name: str) -> _Set:
+        found = self._sets.get((tenant, name))
+        if found is None:
+            members = self._fleet.members_of(tenant, name)
+            rules = {rule for vm in members for rule in vm.rules if rule.set == name}
+            found = self._sets[tenant, name] = _Set(len(members), rules)
+        return found
+
+
+def is_plain(command: Command) -> bool:
+    """Whether a unit of this command alone is cheap for certain, so that nothing need be added up. One of `PRICES` is
+    not, but it can't be asked for in smaller parts."""
+    return not isinstance(command, ProvisionVm) or (isinstance(command.group, str) and not command.rules)
+
+
+def too_much(us: float, *, is_one_of_several: bool) -> Validation:
+    if is_one_of_several:
+        field, advice = "/commands", "send fewer of them at once, or without atomic"
+    else:
+        field, advice = "/rules", "name fewer groups, or rules over smaller sets"
+    message = (
+        f"deciding this would keep all others waiting for some {us / 1000:,.0f} ms, and at most"
+        f" {UNIT_US_MAX / 1000:,.0f} are given to what is decided as one; {advice}"
+    )
+    return Validation([{"field": field, "message": message}])
+
+
+def _vms_of_subtree(fleet: Fleet, tenant: str) -> int:
+    return sum(len(fleet.vms_by_tenant.get(name, ())) for name in fleet.subtree(tenant))
+
+
+def _move_tenant(command: MoveTenant, fleet: Fleet) -> float:
+    return VM_US * _vms_of_subtree(fleet, command.tenant)
+
+
+def _delete_tenant(command: DeleteTenant, fleet: Fleet) -> float:
+    quotas = len(fleet.quotas_by_tenant.get(command.tenant, ()))
+    return VM_US * len(fleet.vms_by_tenant.get(command.tenant, ())) + QUOTA_US * quotas
+
+
+def _set_quota(command: SetQuota, fleet: Fleet) -> float:
+    is_new = fleet.quota(command.group, command.tenant) is None
+    return VM_US * _vms_of_subtree(fleet, command.tenant) if is_new else 0.0
+
+
+def _delete_quota(command: DeleteQuota, fleet: Fleet) -> float:
+    return VM_US * len(fleet.vms_by_tenant.get(command.tenant, ()))
+
+
+def _update_group(command: UpdateGroup, fleet: Fleet) -> float:
+    return HOST_US * len(fleet.hosts_by_group.get(command.group, ()))
+
+
+def _delete_group(command: DeleteGroup, fleet: Fleet) -> float:
+    return QUOTA_US * len(fleet.quotas_by_group.get(command.group, ()))
+
+
+def _register_host(command: RegisterHost, fleet: Fleet) -> float:
+    return HOST_US / 4 * len(fleet.hosts_by_rack.get(command.rack or "", ()))
+
+
+def _move_host(command: MoveHost, fleet: Fleet) -> float:
+    return VM_US * len(fleet.vms_by_host.get(command.host, ()))
+
+
+def _update_rack(command: UpdateRack, fleet: Fleet) -> float:
+    return HOST_US * len(fleet.hosts_by_rack.get(command.rack, ()))
+
+
+PRICES: dict[type[Command], Callable[[Any, Fleet], float]] = {
+    MoveTenant: _move_tenant,
+    DeleteTenant: _delete_tenant,
+    SetQuota: _set_quota,
+    DeleteQuota: _delete_quota,
+    UpdateGroup: _update_group,
+    DeleteGroup: _delete_group,
+    RegisterHost: _register_host,
+    MoveHost: _move_host,
+    UpdateRack: _update_rack,
+}
