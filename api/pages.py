@@ -63,8 +63,9 @@ PROBLEMS: dict[str, tuple[int, str, str]] = {
     ),
     "invalid_state": (
         409,
-        "It is in <code>state</code>, and this is possible in <code>allowed</code> only.",
-        "Wait for its operation, or bring it to such a state.",
+        "It is in <code>state</code>, and this is possible in <code>allowed</code> only; <code>operation</code> is"
+        " under way there, or stuck.",
+        "Wait for that operation, take one of its <code>ways_out</code>, or bring the resource to such a state.",
     ),
     "protected": (
         409,

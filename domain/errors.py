@@ -165,7 +165,8 @@ class InvalidState(DomainError):
     state: str
     allowed: list[str]
     operation: str | None = None  # the one that runs or is stuck there
-    why: str = ""  # what is in the way, and the ways out
+    ways_out: list[str] = field(default_factory=list)  # what can be done about that one: of retry, settle and cancel
+    why: str = ""  # the same in words
 
     @property
     def detail(self) -> str:

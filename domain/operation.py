@@ -382,7 +382,8 @@ def settle(operation: Operation, id: str, *, verdict: str, reason: str, outputs:
 
 def invalid_state(operation: Operation, id: str, allowed: list[str], *, why: str = "") -> InvalidState:
     """The refusal of what is not possible now, with what is."""
-    return InvalidState("operation", id, operation.state, allowed, id, f"{why} {told(operation, id)}.".lstrip())
+    said = f"{why} {told(operation, id)}.".lstrip()
+    return InvalidState("operation", id, operation.state, allowed, id, list(operation.ways_out), said)
 
 
 def told(operation: Operation, id: str) -> str:

@@ -248,9 +248,12 @@ def full_name(vm: Vm) -> str:
 
 def must_be(vm: Vm, *states: str, under_way: Operation | None) -> None:
     """Raises InvalidState, with what is `under_way` on the VM, unless the VM is in one of `states`."""
-    if vm.state not in states:
-        why = f"{told(under_way, vm.operation)}." if under_way is not None and vm.operation is not None else ""
-        raise InvalidState("vm", full_name(vm), vm.state, list(states), vm.operation, why)
+    if vm.state in states:
+        return
+    if under_way is None or vm.operation is None:
+        raise InvalidState("vm", full_name(vm), vm.state, list(states))
+    why = f"{told(under_way, vm.operation)}."
+    raise InvalidState("vm", full_name(vm), vm.state, list(states), vm.operation, list(under_way.ways_out), why)
 
 
 def resize(vm: Vm, *, resources: Resources, operation: str, under_way: Operation | None = None) -> VmResizing:

@@ -6,8 +6,12 @@ import pytest
 from pydantic import ValidationError
 
 from commands.catalogue import COMMANDS
+from domain.fleet import Fleet
+from domain.operation import OperationStarted, Step
+from domain.recorded import Recorded
+from eventlog.codec import Row, decode
 from tests.commands.test_vms import accounts
-from tests.deciding import VM_CONTROLLER, Site, a_site, a_vm
+from tests.deciding import HOUR_US, START_US, VM_CONTROLLER, Site, a_site, a_vm
 
 VM = {"tenant": "payments", "vm": "web-1"}
 
@@ -99,6 +103,16 @@ def test_what_has_begun_and_cannot_be_undone_is_not_cancelled() -> None:
     assert "vm.stop only goes forward now" in problem["detail"]
 
 
+def test_a_log_of_old_is_read_with_the_deadline_of_the_steps_turn_which_counts_once_it_is_started() -> None:
+    fleet, steps = Fleet(), (Step("vm.create", deadline=START_US + HOUR_US, compensation="vm.delete"),)
+    begun = OperationStarted("vm.provision", "vm/payments/web-1", steps, {}, START_US)
+    fleet.fold(Recorded("operation/o", 1, 1, START_US, "ann", "c", begun))
+    assert ("o" in fleet.outstanding, fleet.deadlines) == (True, {}), "it waits, whatever it was given"
+    state = b'{"at":%d,"actor":"vm","command":"c","data":{"step":"vm.create","attempt":1}}' % (START_US + 1)
+    fleet.fold(decode(Row("operation/o", 2, 2, "operation.step_started", state)))
+    assert ("o" in fleet.outstanding, fleet.deadlines) == (False, {"o": START_US + HOUR_US})
+
+
 # ── refusals that name the operation, and the ways out ──
 
 
@@ -112,7 +126,7 @@ def test_a_second_verb_is_told_which_operation_is_in_its_way_and_the_ways_out() 
         assert f"Operation {deletion} waits for controller vm" in problem["detail"]
     site.report(deletion, "failed", message="no such host", retryable=False)
     problem = site.refused("invalid_state", "vm.delete", **VM)
-    assert problem["operation"] == deletion
+    assert (problem["operation"], problem["ways_out"]) == (deletion, ["retry", "settle"])
     assert problem["detail"].endswith(f"Operation {deletion} is stuck: retry or settle it.")
 
 

@@ -154,7 +154,8 @@ def a_failed_deletion_returns_the_vm() -> Iterator[Alter]:
     """Also to a state in progress that nothing brings to its end any more."""
 
     def evolve(found: Vm, event: VmChangeFailed) -> Vm:
-        return msgspec.structs.replace(found, state=found.former or found.state, former=None, operation=None)
+        state = found.former or found.state
+        return msgspec.structs.replace(found, state=state, former=None, operation=None, claims=found.resources)
 
     EVOLVE[VmChangeFailed] = evolve
     try:
