@@ -7,6 +7,7 @@ import msgspec
 
 from api.access_log import AccessLog
 from api.auth import Tokens
+from api.budget import Budget, Places, all_places
 from api.live import Tail
 from api.own_writes import OwnWrites
 from api.rate import RateLimit
@@ -48,3 +49,4 @@ class Context(msgspec.Struct, frozen=True):
     access_log: AccessLog = msgspec.field(default_factory=AccessLog)
     trusted_proxies: tuple[Network, ...] = ()
     own_writes: OwnWrites = msgspec.field(default_factory=OwnWrites)
+    places: dict[Budget, Places] = msgspec.field(default_factory=all_places)

@@ -9,7 +9,7 @@ An endpoint is also data: `api/openapi.py` describes the API from these very val
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +19,9 @@ from psycopg import Error as DatabaseError
 
 from api import problems
 from api.auth import EVERYONE, must_be_one_of
+from api.awaited import while_awaited
 from api.body import ClientGone
+from api.budget import READS, Budget, Places, budget_of
 from api.context import Context
 from api.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from api.parameters import Parameter
@@ -43,7 +45,18 @@ IS_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z").match
 class Call:
     """One request on its way. `command` is the id of the command that it became, for the logs."""
 
-    __slots__ = ("actor", "command", "context", "endpoint", "headers", "path", "receive", "scope", "token")
+    __slots__ = (
+        "_places",
+        "actor",
+        "command",
+        "context",
+        "endpoint",
+        "headers",
+        "path",
+        "receive",
+        "scope",
+        "token",
+    )
 
     def __init__(self, context: Context, endpoint: "Endpoint", scope: Any, receive: Any) -> None:
         self.context = context
@@ -54,6 +67,7 @@ class Call:
         self.path: dict[str, str] = scope["path_params"]
         self.command: str | None = None
         self.actor: Actor
+        self._places: Places | None = None  # of which it holds one
         self.token = ""  # the hash of the secret, to ask whether it is still good
 
     async def authenticate(self) -> None:
@@ -62,6 +76,26 @@ class Call:
         peer = client[0] if client else None
         address = source(peer, self.scope["headers"], trusted=self.context.trusted_proxies)
         self.actor = Actor(known.name, known.role, known.tenant, address)
+
+    async def take_place(self) -> None:
+        """Wait until the actor may have one more request of this kind under way; the place is held until it is given
+        back.
+
+        Raises:
+            TooMuchAtOnce: it has too many.
+            ClientGone: nobody waits for the answer any more.
+        """
+        places = self.context.places[budget_of(self.endpoint.budget, self.scope)]
+        if not places.take_at_once(self.actor.name):
+            taking = places.take(self.actor.name)
+            has_body = self.scope["method"] == "POST"
+            await (taking if has_body else while_awaited(self.receive, taking))
+        self._places = places
+
+    def give_place_back(self) -> None:
+        if self._places is not None:
+            self._places.give_back(self.actor.name)
+            self._places = None
 
     async def sight(self, *, at_least: int = 0) -> Sight | None:
         """What the actor sees today, at that position or later; None: everything.
@@ -79,14 +113,15 @@ class Call:
         return read_query(self.scope, self.endpoint.parameters)
 
 
-Handle = Callable[[Call], Awaitable[Answerable]]
+Handle = Callable[[Call], Coroutine[Any, Any, Answerable]]
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one path.
 
     `roles` may use it (None: nobody need say who they are); a command's roles are the engine's matter. `model` is the
-    command that the body becomes, `answer` the name of the schema of what is answered when all is well.
+    command that the body becomes, `answer` the name of the schema of what is answered when all is well. `budget` is
+    what its requests take a place of; commands and what needs no token have none.
     """
 
     method: str
@@ -103,6 +138,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     answer_type: str = "application/json"
     statuses: tuple[int, ...] = (200,)
     refusals: tuple[int, ...] = ()
+    budget: Budget = READS
 
     @property
     def is_command(self) -> bool:
@@ -137,37 +173,42 @@ class Path:
         call = Call(self._context, endpoint or self._any, scope, receive)
         reply: Answerable
         try:
-            if endpoint is None:
-                raise MethodNotAllowed(method, sorted(self._endpoints))
-            if endpoint.roles is not None:
-                await call.authenticate()
-                self._context.rate_limit.take(call.actor.name)
-                must_be_one_of(endpoint.roles, call.actor, permission=endpoint.permission)
-                if endpoint.is_command and self._context.room_for(call.actor) <= 0:
-                    # Before its body is read: what is refused must cost little, or what is admitted gets slower.
-                    call.command = uuid7()
-                    raise Unavailable(call.command)
-            if call.path:
-                _must_be_names(call.path)
-            reply = await endpoint.handle(call)
-        except DomainError as refusal:
-            reply = problems.refusal(refusal)
-        except (PersistenceError, DatabaseError) as error:
-            log.warning("log not reached", route=self.path, error=str(error).strip())
-            reply = problems.refusal(Unavailable())
-        except ClientGone:
-            return
-        except asyncio.CancelledError:
-            # The process stops, and nothing else ends a request: whoever asked is told to ask again.
-            reply = problems.refusal(Unavailable(call.command))
-        except Exception:
-            # Here and at no deeper place: a bug in one request is that request's, and its command's id leads to it.
-            log.exception("request failed", method=method, route=self.path, command=call.command)
-            reply = problems.fault(call.command)
-        try:
-            await reply.send(receive, send)
+            try:
+                if endpoint is None:
+                    raise MethodNotAllowed(method, sorted(self._endpoints))
+                if endpoint.roles is not None:
+                    await call.authenticate()
+                    self._context.rate_limit.take(call.actor.name)
+                    must_be_one_of(endpoint.roles, call.actor, permission=endpoint.permission)
+                    if not endpoint.is_command:
+                        await call.take_place()
+                    elif self._context.room_for(call.actor) <= 0:
+                        # Before its body is read: what is refused must cost little, or what is admitted gets slower.
+                        call.command = uuid7()
+                        raise Unavailable(call.command)
+                if call.path:
+                    _must_be_names(call.path)
+                reply = await endpoint.handle(call)
+            except DomainError as refusal:
+                reply = problems.refusal(refusal)
+            except (PersistenceError, DatabaseError) as error:
+                log.warning("log not reached", route=self.path, error=str(error).strip())
+                reply = problems.refusal(Unavailable())
+            except ClientGone:
+                return
+            except asyncio.CancelledError:
+                # The process stops, and nothing else ends a request: whoever asked is told to ask again.
+                reply = problems.refusal(Unavailable(call.command))
+            except Exception:
+                # Here and at no deeper place: a bug in one request is that request's, and its command's id leads to it.
+                log.exception("request failed", method=method, route=self.path, command=call.command)
+                reply = problems.fault(call.command)
+            try:
+                await reply.send(receive, send)
+            finally:
+                self._note(call, method, reply.status, time.perf_counter() - began)
         finally:
-            self._note(call, method, reply.status, time.perf_counter() - began)
+            call.give_place_back()
 
     def _note(self, call: Call, method: str, status: int, seconds: float) -> None:
         known = self._observe.get(method)

@@ -109,6 +109,24 @@ class RateLimited(DomainError):
         )
 
 
+@dataclass(eq=False)
+class TooMuchAtOnce(DomainError):
+    """`at_once` of `what` may be under way for one token."""
+
+    code = "rate_limited"
+    status = 429
+    title = "Too much at once"
+    what: str
+    at_once: int
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"This token may have {self.at_once} {self.what} under way at once, and has. Wait for the answers to those"
+            " before you send more."
+        )
+
+
 def reply(problem: dict[str, Any], headers: Headers = ()) -> Reply:
     return Reply(problem["status"], encode(problem), PROBLEM, headers)
 
@@ -123,6 +141,8 @@ def refusal(error: DomainError) -> Reply:
             return reply(problem, ((b"allow", ", ".join(error.allowed).encode()),))
         case RateLimited():
             return reply(problem, ((b"retry-after", b"%d" % math.ceil(error.after_s)),))
+        case TooMuchAtOnce():
+            return reply(problem, ((b"retry-after", b"%d" % RETRY_S),))
         case Unavailable():
             if problem["command"] is None:
                 del problem["command"]

@@ -5,6 +5,7 @@ from typing import Any
 
 from api import scope
 from api.auth import AUDITOR, EVERYONE
+from api.budget import SCANS
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import (
     COUNT,
@@ -145,6 +146,7 @@ ENDPOINTS = (
         parameters=declared(*FILTERS, SEARCH, LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
         answer="AuditList",
         refusals=(401, 403, 409, 422, 503),
+        budget=SCANS,
     ),
     Endpoint(
         method="GET",

@@ -11,6 +11,7 @@ import structlog
 from api import scope
 from api.auth import ADMIN, VIEWER, must_be_one_of
 from api.awaited import disconnected
+from api.budget import LISTENERS, SCANS
 from api.context import Context
 from api.endpoint import Call, Endpoint, declared
 from api.event_view import EventView
@@ -315,6 +316,7 @@ ENDPOINTS = (
         parameters=declared(AFTER, UNTIL, STREAM, TOPIC, SEARCH, LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
         answer="EventList",
         refusals=(401, 403, 409, 422, 503),
+        budget=SCANS,
     ),
     Endpoint(
         method="GET",
@@ -327,6 +329,7 @@ ENDPOINTS = (
         headers=("Last-Event-ID",),
         answer_type="text/event-stream",
         refusals=(401, 403, 409, 422, 503),
+        budget=LISTENERS,
     ),
     Endpoint(
         method="GET",
@@ -338,5 +341,6 @@ ENDPOINTS = (
         parameters=declared(LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
         answer="ChangeList",
         refusals=(401, 403, 404, 409, 422, 503),
+        budget=SCANS,
     ),
 )

@@ -9,6 +9,7 @@ from api import scope
 from api.auth import AUDITOR, EVERYONE, VIEWER, must_be_one_of
 from api.awaited import while_awaited
 from api.body import COMMAND_BYTES_MAX, read
+from api.budget import PAST
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import (
     AS_OF,
@@ -144,6 +145,7 @@ ENDPOINTS = (
         parameters=declared(FULL),
         answer="Verification",
         refusals=(401, 403, 413, 422, 503),
+        budget=PAST,
     ),
     Endpoint(
         method="GET",

@@ -23,6 +23,9 @@ class Client:
     def put(self, path: str, body: Any) -> httpx.Response:
         return self.http.put(path, json=body)
 
+    def patch(self, path: str, body: Any) -> httpx.Response:
+        return self.http.patch(path, json=body)
+
     def delete(self, path: str, **headers: str) -> httpx.Response:
         return self.http.delete(path, headers=headers)
 

@@ -1,0 +1,163 @@
+"""What one token may have under way at once, and that others are served meanwhile."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from api.app import ENDPOINTS
+from api.budget import LISTENERS, READS, SCANS, Budget, Places
+from api.problems import TooMuchAtOnce
+from tests.api.served import Api
+
+SMALL = Budget(what="things", of_token=2, in_all=3, waiting=2, wait_s=30.0)
+
+
+async def begun(places: Places, token: str) -> "asyncio.Task[None]":
+    """Someone who waits for a place, and keeps it."""
+    task = asyncio.create_task(places.take(token))
+    await asyncio.sleep(0)
+    return task
+
+
+async def settled() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_a_token_waits_when_it_has_as_many_as_it_may_and_goes_on_when_one_is_over() -> None:
+    places = Places(SMALL)
+    await places.take("ann")
+    await places.take("ann")
+    third = await begun(places, "ann")
+    assert not third.done()
+    places.give_back("ann")
+    await third
+
+
+async def test_what_one_token_waits_for_keeps_no_other_waiting() -> None:
+    places = Places(SMALL)
+    await places.take("ann")
+    await places.take("ann")
+    waiting = await begun(places, "ann")
+    await places.take("bob")
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_tokens_take_turns_when_all_places_are_taken() -> None:
+    """Who has many waiting comes once, and then everybody else."""
+    places = Places(SMALL)
+    for token in ("ann", "ann", "bob"):
+        await places.take(token)
+    order: list[str] = []
+
+    async def take(token: str) -> None:
+        await places.take(token)
+        order.append(token)
+
+    tasks = [asyncio.create_task(take(token)) for token in ("cyd", "cyd", "dan")]
+    await settled()
+    for token in ("ann", "ann", "bob"):
+        places.give_back(token)
+        await settled()
+    await asyncio.gather(*tasks)
+    assert order == ["cyd", "dan", "cyd"]
+
+
+async def test_those_beyond_the_line_are_refused_at_once() -> None:
+    places = Places(SMALL)
+    for _ in range(2):
+        await places.take("ann")
+    waiting = [await begun(places, "ann") for _ in range(2)]
+    with pytest.raises(TooMuchAtOnce) as refusal:
+        await places.take("ann")
+    assert (refusal.value.status, refusal.value.code) == (429, "rate_limited")
+    for one in waiting:
+        one.cancel()
+
+
+async def test_who_waits_too_long_is_refused() -> None:
+    places = Places(Budget(what="things", of_token=1, waiting=1, wait_s=0.01))
+    await places.take("ann")
+    with pytest.raises(TooMuchAtOnce):
+        await places.take("ann")
+    places.give_back("ann")
+    await places.take("ann")  # and is out of the way then
+
+
+@pytest.mark.parametrize("at_the_same_moment", [False, True])
+async def test_who_goes_while_it_waits_takes_no_place_along(at_the_same_moment: bool) -> None:
+    places = Places(Budget(what="things", of_token=1, waiting=2, wait_s=30.0))
+    await places.take("ann")
+    gone, next_one = await begun(places, "ann"), await begun(places, "ann")
+    if at_the_same_moment:
+        places.give_back("ann")
+        gone.cancel()
+    else:
+        gone.cancel()
+        await settled()
+        places.give_back("ann")
+    await next_one
+    assert gone.cancelled()
+    places.give_back("ann")
+    assert places.take_at_once("ann")
+
+
+async def test_tokens_that_have_nothing_under_way_are_forgotten() -> None:
+    places = Places(Budget(what="things", of_token=1))
+    for n in range(100):
+        await places.take(f"t{n}")
+        places.give_back(f"t{n}")
+    await places.take("ann")
+    with pytest.raises(TooMuchAtOnce):
+        await places.take("ann")
+    places.give_back("ann")
+    assert not places._lines
+
+
+def test_every_search_through_the_log_is_one_of_few() -> None:
+    budgets = {one.path: one.budget for one in ENDPOINTS if one.method == "GET"}
+    for path in ("/v1/events", "/v1/audit", "/v1/history/{kind}/{name:path}"):
+        assert budgets[path] is SCANS
+    assert budgets["/v1/events/stream"] is LISTENERS
+    assert budgets["/v1/vms"] is READS
+
+
+@contextmanager
+def a_listener(url: str, token: str) -> Iterator[int]:
+    """The status of an event stream, which stays open."""
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        request = f"GET /v1/events/stream HTTP/1.1\r\nHost: berth\r\nAuthorization: Bearer {token}\r\n\r\n"
+        connection.sendall(request.encode())
+        yield int(connection.recv(12)[9:12])
+
+
+def test_a_token_listens_a_hundred_times_and_others_beside_it(api: Api) -> None:
+    greedy, modest = api.token("viewer"), api.token("viewer")
+    with ExitStack() as stack:
+        listening = [stack.enter_context(a_listener(api.url, greedy)) for _ in range(LISTENERS.of_token)]
+        assert set(listening) == {200}
+        refused = httpx.get(f"{api.url}/v1/events/stream", headers={"Authorization": f"Bearer {greedy}"})
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert stack.enter_context(a_listener(api.url, modest)) == 200
+
+
+def test_as_many_reads_at_once_as_a_program_has_connections_are_answered(api: Api) -> None:
+    """More than may be under way wait; nobody is refused for sending 60 at once."""
+    viewer = api.token("viewer")
+
+    async def read_all() -> list[int]:
+        limits = httpx.Limits(max_connections=60)
+        async with httpx.AsyncClient(base_url=api.url, limits=limits, timeout=60) as client:
+            headers = {"Authorization": f"Bearer {viewer}"}
+            answers = await asyncio.gather(*(client.get("/v1/hosts", headers=headers) for _ in range(60)))
+            return [answer.status_code for answer in answers]
+
+    assert set(asyncio.run(read_all())) == {200}
