@@ -1,6 +1,7 @@
 """Finding what a command names, within what its actor may see; what is not there is refused with the nearest name."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import islice
 
 from commands import suggesting
 from domain.errors import NotFound, Protected, Suspended
@@ -12,6 +13,8 @@ from domain.scheduling.filters import PLACES
 from domain.tenant import Tenant
 from domain.values import About
 from domain.vm import Vm, Where
+
+USED_BY_MAX = 100
 
 
 def tenant(tx: Transaction, name: str) -> Tenant:
@@ -116,6 +119,11 @@ def quotas_must_not_be_protected(tx: Transaction, quotas: Iterable[tuple[str, st
         found = tx.fleet.quota(group, tenant)
         assert found is not None
         must_not_be_protected("quota", f"{group}/{tenant}", found.about)
+
+
+def some(names: Collection[str]) -> list[str]:
+    """At most `USED_BY_MAX` of what stands in a command's way, by name: however many there are, it costs no more."""
+    return sorted(names if len(names) <= USED_BY_MAX else islice(names, USED_BY_MAX))
 
 
 def missing(tx: Transaction, kind: str, name: str) -> NotFound:

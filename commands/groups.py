@@ -130,9 +130,8 @@ def delete(command: DeleteGroup, tx: Transaction) -> Done:
     tenants = sorted(tx.fleet.quotas_by_group.get(group.name, ()))
     finding.must_not_be_protected("group", group.name, group.about)
     finding.quotas_must_not_be_protected(tx, ((group.name, tenant) for tenant in tenants))
-    hosts = sorted(tx.fleet.hosts_by_group.get(group.name, ()))
-    if hosts:
-        raise InUse("group", group.name, [host_stream(name) for name in hosts[:100]])
+    if hosts := finding.some(tx.fleet.hosts_by_group.get(group.name, ())):
+        raise InUse("group", group.name, [host_stream(name) for name in hosts])
     for tenant in tenants:
         tx.record(quota_stream(group.name, tenant), QuotaDeleted())
     tx.record(command.on(), GroupDeleted())

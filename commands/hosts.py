@@ -221,8 +221,8 @@ def uncordon(command: UncordonHost, tx: Transaction) -> Done:
 def delete(command: DeleteHost, tx: Transaction) -> Done:
     host = finding.host(tx, command.host)
     finding.must_not_be_protected("host", host.name, host.about)
-    if used_by := sorted(tx.fleet.vms_by_host.get(host.name, ())):
-        raise InUse("host", host.name, used_by[:100])
+    if used_by := finding.some(tx.fleet.vms_by_host.get(host.name, ())):
+        raise InUse("host", host.name, used_by)
     tx.record(command.on(), HostDeleted())
     return Done()
 
@@ -232,8 +232,8 @@ def _must_be_its_own(tx: Transaction, name: str, bmc: Bmc | None) -> None:
     controller = decide.controller_of(bmc)
     if bmc is None or controller is None:
         return
-    if others := sorted(tx.fleet.hosts_by_bmc.get(controller, set()) - {name}):
-        raise AlreadyExists("bmc", bmc.address, [host_stream(other) for other in others[:100]])
+    if others := finding.some(tx.fleet.hosts_by_bmc.get(controller, set()) - {name}):
+        raise AlreadyExists("bmc", bmc.address, [host_stream(other) for other in others])
 
 
 def _must_have_place(tx: Transaction, name: str, *, group: Group, rack: str | None, unit: int | None) -> None:

@@ -1,6 +1,7 @@
 """Commands on quotas."""
 
 from collections import defaultdict
+from itertools import islice
 from typing import ClassVar
 
 from commands import claims, finding, warning
@@ -9,6 +10,7 @@ from domain.errors import BelowUse, InUse
 from domain.fleet import Transaction
 from domain.quota import QuotaDeleted, QuotaSet, would_break
 from domain.values import NOTHING_SAID, Resources, ordered, plus, quota_stream
+from domain.vm import Vm
 
 
 class SetQuota(Protectable):
@@ -60,15 +62,16 @@ def delete(command: DeleteQuota, tx: Transaction) -> Done:
     if found is None:
         raise finding.missing(tx, "quota", name)
     finding.must_not_be_protected("quota", name, found.about)
-    used_by = [
-        f"vm/{vm.tenant}/{vm.name}"
-        for vm in tx.fleet.vms_of(command.tenant)
-        if vm.host is not None and tx.fleet.group_of(vm) == command.group
-    ]
-    if used_by:
-        raise InUse("quota", name, used_by[:100])
+    own = (stream for stream in tx.fleet.vms_by_tenant.get(command.tenant, ()) if _is_in(tx, stream, command.group))
+    if found.used and (used_by := sorted(islice(own, finding.USED_BY_MAX))):
+        raise InUse("quota", name, used_by)
     tx.record(command.on(), QuotaDeleted())
     return Done()
+
+
+def _is_in(tx: Transaction, vm: str, group: str) -> bool:
+    found: Vm = tx.fleet.find(vm)
+    return found.host is not None and tx.fleet.group_of(found) == group
 
 
 def _use_of_subtree(tx: Transaction, group: str, tenant: str) -> Resources:

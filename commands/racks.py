@@ -100,9 +100,8 @@ def update(command: UpdateRack, tx: Transaction) -> Done:
 def delete(command: DeleteRack, tx: Transaction) -> Done:
     rack = finding.rack(tx, command.rack)
     finding.must_not_be_protected("rack", rack.name, rack.about)
-    hosts = sorted(tx.fleet.hosts_by_rack.get(rack.name, ()))
-    if hosts:
-        raise InUse("rack", rack.name, [host_stream(name) for name in hosts[:100]])
+    if hosts := finding.some(tx.fleet.hosts_by_rack.get(rack.name, ())):
+        raise InUse("rack", rack.name, [host_stream(name) for name in hosts])
     tx.record(command.on(), RackDeleted())
     return Done()
 

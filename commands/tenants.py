@@ -140,12 +140,12 @@ def delete(command: DeleteTenant, tx: Transaction) -> Done:
     finding.must_not_be_protected("tenant", name, tenant.about)
     finding.quotas_must_not_be_protected(tx, ((group, name) for group in groups))
     used_by = (
-        [tenant_stream(child) for child in sorted(fleet.children.get(name, ()))]
-        + sorted(fleet.vms_by_tenant.get(name, ()))
-        + [f"token/{token}" for token in sorted(fleet.tokens_by_tenant.get(name, ()))]
+        [tenant_stream(child) for child in finding.some(fleet.children.get(name, ()))]
+        + finding.some(fleet.vms_by_tenant.get(name, ()))
+        + [f"token/{token}" for token in finding.some(fleet.tokens_by_tenant.get(name, ()))]
     )
     if used_by:
-        raise InUse("tenant", name, used_by[:100])
+        raise InUse("tenant", name, used_by[: finding.USED_BY_MAX])
     for group in groups:
         tx.record(quota_stream(group, name), QuotaDeleted())
     tx.record(command.on(), TenantDeleted())

@@ -318,26 +318,6 @@ def present_operation(
     return document
 
 
-def sums_over(hosts: Iterable[tuple[Host, Overcommit]]) -> Sums:
-    """The sums of `hosts`, each with its group's over-commit. Touches every host."""
-    count = 0
-    capacity: Resources = {}
-    used: Resources = {}
-    free: Resources = {}
-    largest: Resources = {}
-    for host, overcommit in hosts:
-        count += 1
-        for name, amount in host.used.items():
-            used[name] = used.get(name, 0) + amount
-        for name, amount in host.capacity.items():
-            room = amount * overcommit.get(name, 1000) // 1000
-            left = max(0, room - host.used.get(name, 0)) if host.is_schedulable else 0
-            capacity[name] = capacity.get(name, 0) + amount
-            free[name] = free.get(name, 0) + left
-            largest[name] = max(largest.get(name, 0), left)
-    return Sums(count, *map(in_order, (capacity, _with_zeros(used, capacity), free, largest)))
-
-
 def total(parts: Sequence[Sums]) -> Sums:
     """The sums of several together."""
     summed: tuple[Resources, ...] = ({}, {}, {})

@@ -25,6 +25,7 @@ from projections.documents import (
     NOWHERE,
     Document,
     Place,
+    Sums,
     broken_rule,
     free_on,
     group_facts,
@@ -34,7 +35,6 @@ from projections.documents import (
     quota_facts,
     rack_facts,
     shown_time,
-    sums_over,
     tenant_facts,
     vm_facts,
 )
@@ -82,9 +82,9 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
             path = [(tenant.name, tenant.state) for tenant in (*tenants, state)]
             return document | tenant_facts(path=path, children=sorted(fleet.children.get(state.name, ())))
         case Group():
-            names = sorted(fleet.hosts_by_group.get(state.name, ()))
-            hosts = [host for host in map(fleet.host, names) if host is not None]
-            return document | group_facts(sums_over((host, state.overcommit) for host in hosts))
+            hosts, capacity = fleet.capacity.capacity_of(state.name)
+            used, available = fleet.capacity.totals(state.name)
+            return document | group_facts(Sums(hosts, capacity, used, available))
         case Rack():
             return document | rack_facts(hosts=len(fleet.hosts_by_rack.get(state.name, ())))
         case _:

@@ -110,7 +110,12 @@ class CapacityIndex:
 
     def totals(self, group: str) -> tuple[Resources, Resources]:
         """What a group's hosts use, and what its schedulable hosts have available."""
-        return self.table(group).totals()
+        return self.table(group).totals().read()
+
+    def capacity_of(self, group: str) -> tuple[int, Resources]:
+        """How many hosts a group has, and their capacity without over-commit."""
+        table = self.table(group)
+        return len(table.names), table.totals().capacity
 
     def place_of(self, host: str, level: str) -> str | None:
         """Where a host stands at a level; None if unknown. A dc is told by its region too, as only both name it."""

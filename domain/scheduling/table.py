@@ -131,10 +131,10 @@ class HostTable:
         fits = self.kinds.fitting([self.class_index[name] for name in resources], list(resources.values()))
         return int(fits.sum()), fits
 
-    def totals(self) -> tuple[Resources, Resources]:
+    def totals(self) -> Totals:
         if self._totals is None:
             self._totals = Totals(self)
-        return self._totals.read()
+        return self._totals
 
     def column(self, level: str) -> Column:
         """The places of the hosts at host, rack, room, dc (with its region), dc_name or region."""

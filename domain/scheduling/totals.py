@@ -13,12 +13,18 @@ class Totals:
     """Use of all hosts and availability of the schedulable ones, kept the same way."""
 
     _hosts: list[Host]  # as they are counted
+    capacity: Resources  # without over-commit; a table is made anew when it changes
     _used: Resources
     _available: Resources
     _seen: int
 
     def __init__(self, table: "HostTable") -> None:
         self.table = table
+        self.capacity = {}
+        for host in table.hosts:
+            for name, amount in host.capacity.items():
+                self.capacity[name] = self.capacity.get(name, 0) + amount
+        self.capacity = {name: self.capacity[name] for name in ordered(self.capacity)}
         self._recount()
 
     def read(self) -> tuple[Resources, Resources]:

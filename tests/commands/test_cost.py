@@ -14,9 +14,11 @@ from commands.writer.gateway import Item
 from domain.fleet import Entry
 from domain.host import Host
 from domain.rack import Rack
+from domain.tenant import Tenant
 from domain.values import About
 from domain.vm import Vm
-from tests.deciding import ADMIN, Site, a_vm
+from projections.rows import resource
+from tests.deciding import ADMIN, Site, a_site, a_vm
 
 ROUNDS = 15
 RATIO_MAX = 3.0
@@ -142,3 +144,45 @@ def answer(site: Site, kind: str, body: dict[str, Any]) -> dict[str, Any]:
     found = site.decider.decide(tx, item, context, at=site.decider.next_at(), known={}, rows=[])
     assert found.problem is not None, found
     return found.problem
+
+
+def in_use(count: int) -> Site:
+    """So many tenants below acme and VMs in one rack, host and group."""
+    site = a_site(hosts=1)
+    for n in range(count):
+        host, vm, child = f"x{n:06d}", f"web-{n:06d}", f"child-{n:06d}"
+        made: dict[str, Any] = {
+            f"tenant/{child}": Tenant("u", child, "acme", "active", About()),
+            f"host/{host}": Host("u", host, "std", "r1", None, {"cpu": 8}, {}, "available", None, About()),
+            f"vm/payments/{vm}": Vm(
+                "u", "payments", vm, "std", "h0", {"cpu": 1}, {}, "active", *(None,) * 4, (), (), None, About()
+            ),
+        }
+        for stream, state in made.items():
+            site.fleet.put(stream, None, Entry(state, 1, 1, 1))
+    site.given("vm.provision", **a_vm())
+    return site
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("tenant", {"tenant": "acme"}),
+        ("tenant", {"tenant": "payments"}),
+        ("rack", {"rack": "r1"}),
+        ("group", {"group": "std"}),
+        ("host", {"host": "h0"}),
+        ("quota", {"group": "std", "tenant": "payments"}),
+    ],
+)
+def test_what_is_in_use_is_refused_at_the_same_cost_by_ten_times_as_many(kind: str, path: dict[str, str]) -> None:
+    few, many = in_use(200), in_use(2_000)
+    for site in (few, many):
+        assert len(answer(site, f"{kind}.delete", path)["used_by"]) == 100
+    in_few = cost(lambda: answer(few, f"{kind}.delete", path))
+    assert cost(lambda: answer(many, f"{kind}.delete", path)) < RATIO_MAX * in_few
+
+
+def test_a_group_is_shown_at_the_same_cost_with_ten_times_as_many_hosts() -> None:
+    few, many = in_use(200).fleet, in_use(2_000).fleet
+    assert cost(lambda: resource(many, "group/std")) < RATIO_MAX * cost(lambda: resource(few, "group/std"))

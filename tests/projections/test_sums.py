@@ -1,6 +1,7 @@
 """Sums that follow their hosts are what adding all hosts up gives, however the history is cut."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -11,9 +12,9 @@ from domain import group, host, rack
 from domain.fleet import Fleet
 from domain.host import Host
 from domain.recorded import Recorded
-from domain.values import plus, usable
+from domain.values import Overcommit, Resources, plus, usable
 from projections.documents import Sums as Shown
-from projections.documents import sums_over
+from projections.documents import in_order
 from projections.sums import Sums
 
 HOSTS, GROUPS, RACKS, CLASSES = ("h0", "h1", "h2"), ("g0", "g1"), ("r0", "r1", None), ("cpu", "gpu", "licences")
@@ -115,3 +116,23 @@ def test_sums_are_what_adding_up_all_hosts_gives(pages: list[list[Any]]) -> None
         assert shown == added_up(fleet)
         assert sums.rows() == [rows[key] for key in sorted(rows)]
         assert Sums.of(fleet).rows() == sums.rows()
+
+
+def sums_over(hosts: Iterable[tuple[Host, Overcommit]]) -> Shown:
+    """The sums of `hosts`, each with its group's over-commit. Touches every one."""
+    count = 0
+    capacity: Resources = {}
+    used: Resources = {}
+    free: Resources = {}
+    largest: Resources = {}
+    for one, overcommit in hosts:
+        count += 1
+        for name, amount in one.used.items():
+            used[name] = used.get(name, 0) + amount
+        for name, amount in one.capacity.items():
+            room = amount * overcommit.get(name, 1000) // 1000
+            left = max(0, room - one.used.get(name, 0)) if one.is_schedulable else 0
+            capacity[name] = capacity.get(name, 0) + amount
+            free[name] = free.get(name, 0) + left
+            largest[name] = max(largest.get(name, 0), left)
+    return Shown(count, *map(in_order, (capacity, {**dict.fromkeys(capacity, 0), **used}, free, largest)))
