@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 
 import structlog
 from eventsourcing.persistence import PersistenceError
 from psycopg import Error as DatabaseError
 
+from api.turns import Turns
 from domain.recorded import Recorded
 from eventlog.codec import Row, decode
 from eventlog.read import LogReader
@@ -25,6 +27,8 @@ QUEUE_EVENTS_MAX = 4_096
 QUEUE_BYTES_MAX = 32 * 1024 * 1024
 LISTENERS_MAX = 1_000
 PAGE_EVENTS = 1_000
+BACKLOG_EVENTS = 500
+TAKEN_AT_ONCE = 100
 RETRY_S = 0.2
 TOKEN_TOPICS = "token."
 # Under load there is an append every few milliseconds; reading each by itself would cost more than it gives.
@@ -53,16 +57,16 @@ class Subscription:
             self.dropped.set()
         self._came.set()
 
-    async def next(self) -> Event | None:
-        """The next one, or None if it was dropped."""
+    async def next(self) -> list[Row]:
+        """The next ones, or none if it was dropped."""
         while not self.dropped.is_set():
             if self._events:
-                event = self._events.popleft()
-                self._bytes -= len(event[0].state)
-                return event
+                rows = [self._events.popleft()[0] for _ in range(min(len(self._events), TAKEN_AT_ONCE))]
+                self._bytes -= sum(len(row.state) for row in rows)
+                return rows
             self._came.clear()
             await self._came.wait()
-        return None
+        return []
 
 
 class Tail:
@@ -77,6 +81,7 @@ class Tail:
         self._subscriptions: set[Subscription] = set()
         self._listeners = 0
         self._task: asyncio.Task[None] | None = None
+        self.turns = Turns()
         self.began_at = 0
         self.position = 0
 
@@ -98,25 +103,28 @@ class Tail:
     def is_full(self) -> bool:
         return self._listeners >= LISTENERS_MAX
 
-    async def read(self, after: int, *, dropped: asyncio.Event) -> AsyncGenerator[Event | None, None]:
-        """Everything after a position: from the log until nothing is missing, then live.
+    async def read(self, after: int, *, dropped: asyncio.Event) -> AsyncGenerator[list[Row], None]:
+        """Everything after a position, in portions: from the log until nothing is missing, then live.
 
-        None comes when nothing came for a second, so that the reader can look whether it should go on. Ends when the
-        reader was too slow; `dropped` is set at the moment when that is known.
+        An empty one comes when nothing came for a second, so that the reader can look whether it should go on. Ends
+        when the reader was too slow; `dropped` is set at the moment when that is known.
         """
         self._listeners += 1
         try:
-            async with contextlib.aclosing(self._read(after, dropped)) as events:
-                async for event in events:
-                    yield event
+            async with contextlib.aclosing(self._read(after, dropped)) as portions:
+                async for rows in portions:
+                    yield rows
         finally:
             self._listeners -= 1
 
-    async def _read(self, after: int, dropped: asyncio.Event) -> AsyncGenerator[Event | None, None]:
+    async def _read(self, after: int, dropped: asyncio.Event) -> AsyncGenerator[list[Row], None]:
         while after < self.position:
-            for row in await asyncio.to_thread(self._reader.page, after, PAGE_EVENTS):
-                after = row.position
-                yield row, decode(row)
+            rows = await asyncio.to_thread(partial(self._reader.portion, after, self.position, limit=BACKLOG_EVENTS))
+            if rows:
+                after = rows[-1].position
+                yield rows
+            else:  # a log that was replaced by a shorter one
+                await asyncio.sleep(RETRY_S)
         # No await between this and the comparison above: nothing is handed out in between.
         subscription = Subscription(dropped)
         self._subscriptions.add(subscription)
@@ -124,12 +132,12 @@ class Tail:
             while not dropped.is_set():
                 try:
                     async with asyncio.timeout(1.0):
-                        event = await subscription.next()
+                        rows = await subscription.next()
                 except TimeoutError:
-                    yield None
+                    yield []
                     continue
-                if event is not None and event[0].position > after:
-                    yield event
+                if new := [row for row in rows if row.position > after]:
+                    yield new
         finally:
             self._subscriptions.discard(subscription)
 

@@ -30,8 +30,14 @@ def _object(fields: dict[str, Schema], *, optional: tuple[str, ...] = ()) -> Sch
 
 def _list(items: Schema) -> Schema:
     return _object(
-        {"items": {"type": "array", "items": items}, "next_cursor": MAYBE, "position": NATURAL, "count": NATURAL},
-        optional=("count",),
+        {
+            "items": {"type": "array", "items": items},
+            "next_cursor": MAYBE,
+            "position": NATURAL,
+            "count": NATURAL,
+            "count_truncated": BOOLEAN,
+        },
+        optional=("count", "count_truncated"),
     )
 
 

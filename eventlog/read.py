@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -16,6 +17,7 @@ from eventlog.table import CONNECT_TIMEOUT_S, EVENTS_TABLE, LOG_CHANNEL, Datasto
 WAKE_S = 1.0
 RECONNECT_S = 0.2
 REST_S = 0.01
+PORTION_BYTES_MAX = 4 * 1024 * 1024
 
 _SELECT = SQL("SELECT originator_id, originator_version, notification_id, topic, state FROM {events} ").format(
     events=EVENTS_TABLE
@@ -26,6 +28,14 @@ _OF_TOPICS = _SELECT + SQL(
     "WHERE notification_id > %s AND notification_id <= %s AND starts_with(topic, %s) ORDER BY notification_id"
 )
 _STREAM = _SELECT + SQL("WHERE originator_id = %s AND originator_version > %s ORDER BY originator_version LIMIT %s")
+# What is passed over costs no more than a look at its length: large states stand elsewhere in the table.
+_PORTION = """
+    SELECT originator_id, originator_version, notification_id, topic, state FROM (
+        SELECT *, sum(octet_length(state)) OVER (ORDER BY {by} ROWS UNBOUNDED PRECEDING) AS bytes
+        FROM {events} WHERE notification_id > %(low)s AND notification_id <= %(high)s {where}
+        ORDER BY {by} LIMIT %(limit)s
+    ) AS portion WHERE bytes - octet_length(state) < %(bytes)s ORDER BY {by}
+"""
 _LAST = _SELECT + SQL("WHERE originator_id = %s ORDER BY originator_version DESC LIMIT 1")
 _FIRST_OF_EACH = SQL(
     "SELECT first.* FROM unnest(%s::text[]) AS asked (stream) CROSS JOIN LATERAL"
@@ -47,6 +57,30 @@ class LogReader:
         """At most `limit` rows after position `after`, rising."""
         # Not `select_notifications`, which makes a dataclass of each row, and we another: 3 × on a page of 5,000.
         rows: list[Row] = self._rows(_PAGE, (after, limit))
+        return rows
+
+    def portion(
+        self,
+        low: int,
+        high: int,
+        *,
+        limit: int,
+        is_falling: bool = False,
+        stream: str | None = None,
+        topic: str | None = None,
+    ) -> list[Row]:
+        """Rows after position `low` up to `high`, rising or falling: at most `limit`, and at most PORTION_BYTES_MAX and
+        one more, so that a stranger's large events are not held by the thousand."""
+        query = _portion(is_falling=is_falling, of_stream=stream is not None, of_topic=topic is not None)
+        values = {
+            "low": low,
+            "high": high,
+            "limit": limit,
+            "bytes": PORTION_BYTES_MAX,
+            "stream": stream,
+            "topic": topic,
+        }
+        rows: list[Row] = self._rows(query, values)
         return rows
 
     def of_topics(self, prefix: str, *, after: int, until: int) -> list[Row]:
@@ -125,12 +159,27 @@ class LogReader:
         return low
 
     @retry((InterfaceError, OperationalError), max_attempts=10, wait=0.2)
-    def _rows(self, query: Composed, values: tuple[Any, ...]) -> list[Row]:
+    def _rows(self, query: Composed, values: tuple[Any, ...] | dict[str, Any]) -> list[Row]:
         with (
             self.recorder.datastore.get_connection() as connection,
             connection.cursor(binary=True, row_factory=tuple_row) as cursor,
         ):
             return [Row(*row) for row in cursor.execute(query, values, prepare=True)]
+
+
+@lru_cache
+def _portion(*, is_falling: bool, of_stream: bool, of_topic: bool) -> Composed:
+    # A stream's versions rise with positions, and have the index.
+    by = SQL("originator_version" if of_stream else "notification_id") + SQL(" DESC" if is_falling else "")
+    where = SQL("AND originator_id = %(stream)s " if of_stream else "") + SQL(
+        "AND topic = %(topic)s" if of_topic else ""
+    )
+    return SQL(_PORTION).format(by=by, events=EVENTS_TABLE, where=where)
+
+
+def is_cut(rows: Sequence[Row], *, limit: int) -> bool:
+    """Whether a portion ended for what it holds, and not since there is no more."""
+    return len(rows) == limit or sum(len(row.state) for row in rows) >= PORTION_BYTES_MAX
 
 
 async def log_changes(conninfo: str, *, wake_s: float = WAKE_S, rest_s: float = REST_S) -> AsyncGenerator[None, None]:

@@ -10,7 +10,7 @@ import structlog
 
 from api import scope
 from api.auth import ADMIN, VIEWER, must_be_one_of
-from api.awaited import disconnected
+from api.awaited import disconnected, while_awaited
 from api.budget import LISTENERS, SCANS
 from api.context import Context
 from api.endpoint import Call, Endpoint, declared
@@ -40,12 +40,18 @@ from api.sight import Sight
 from domain.errors import NotFound, Unavailable, Validation
 from domain.values import from_rfc3339, kind_of, name_of
 from eventlog.codec import Row, time_of
+from eventlog.read import is_cut
 from eventlog.tasks import end_tasks
 from projections.history import history
 from projections.words import folded, is_in
 
-PAGE_EVENTS = 4_000
-SCANNED_EVENTS_MAX = 100_000  # a page of a rare topic ends here, with a cursor to go on from
+# A page ends, with a cursor to go on from, and a count with `count_truncated`, when so many positions were passed, or
+# so many events read: those of the topic that was asked for, and all where words or a scope must be looked for in them.
+SCANNED_EVENTS_MAX = 100_000
+READ_EVENTS_MAX = 20_000
+PAGE_BYTES_MAX = 8 * 1024 * 1024
+PORTION_EVENTS = 500
+WINDOW_EVENTS = 10_000  # positions that one query passes at most
 COMMENT_EVERY_S = 14.0  # looked at each second, so that no 15 s pass without one
 END_S_MAX = 1.0
 
@@ -73,77 +79,98 @@ async def _list(call: Call) -> Answerable:
     is_falling = _is_falling(query)
     view = EventView(call.context, call.actor, await call.sight(at_least=high))
     page: dict[str, Any] = {"items": [], "next_cursor": None, "position": end}
+    # Nobody looks for what nobody awaits any more.
     if query.get("count", False):
-        page["count"] = await _count(call, view, query, low=low, high=high)
+        page |= await while_awaited(call.receive, _count(call, view, query, low=low, high=high))
     if (cursor := query.get("cursor")) is not None:
         at = _cursor(cursor)
         must_be_of_this_log(end, at)
         low, high = (low, min(high, at - 1)) if is_falling else (max(low, at), high)
-    limit: int = query.get("limit", LIMIT_DEFAULT)
-    last, scanned = 0, 0
-    async for row, document in _looked_at(call, view, query, low=low, high=high, is_falling=is_falling):
-        if len(page["items"]) == limit or scanned == SCANNED_EVENTS_MAX:
-            page["next_cursor"] = str(last)
-            break
-        last, scanned = row.position, scanned + 1
-        if document is not None:
-            page["items"].append(document)
+    page |= await while_awaited(call.receive, _page(call, view, query, low=low, high=high, is_falling=is_falling))
     return await page_reply(call, page, query)
 
 
-async def _count(call: Call, view: EventView, query: dict[str, Any], *, low: int, high: int) -> int:
-    """Positions have no gaps, so all is counted at no cost; what is narrowed down is looked through, as often as asked
-    for."""
+async def _page(
+    call: Call, view: EventView, query: dict[str, Any], *, low: int, high: int, is_falling: bool
+) -> dict[str, Any]:
+    """`items` from the beginning on, and `next_cursor`: the last position that was looked at, if there are more."""
+    limit: int = query.get("limit", LIMIT_DEFAULT)
+    items: list[dict[str, Any]] = []
+    last, size = 0, 0
+    async for found, reached in _looked_at(call, view, query, low=low, high=high, is_falling=is_falling):
+        for row, document in found:
+            if len(items) == limit or size > PAGE_BYTES_MAX:
+                return {"items": items, "next_cursor": str(last)}
+            last = row.position
+            if document is not None:
+                items.append(document)
+                size += len(row.state)
+        if reached is not None:
+            return {"items": items, "next_cursor": str(reached)}
+    return {"items": items, "next_cursor": None}
+
+
+async def _count(call: Call, view: EventView, query: dict[str, Any], *, low: int, high: int) -> dict[str, Any]:
+    """`count`. Positions have no gaps, so all is counted at no cost; what is narrowed down is looked through, as far as
+    for a page: `count_truncated` says that there may be more."""
     if view.is_whole and not {"topic", "stream", "q"} & query.keys():
-        return max(0, high - low)
-    looked_at = _looked_at(call, view, query, low=low, high=high)
-    return len([None async for _, document in looked_at if document is not None])
+        return {"count": max(0, high - low)}
+    count = 0
+    async for found, reached in _looked_at(call, view, query, low=low, high=high):
+        count += sum(document is not None for _, document in found)
+        if reached is not None:
+            return {"count": count, "count_truncated": True}
+    return {"count": count}
+
+
+Found = list[tuple[Row, dict[str, Any] | None]]
 
 
 async def _looked_at(
     call: Call, view: EventView, query: dict[str, Any], *, low: int, high: int, is_falling: bool = False
-) -> AsyncIterator[tuple[Row, dict[str, Any] | None]]:
-    """Each row after `low` up to `high`, with its event if that is asked for and the actor may see it."""
-    topic, words = query.get("topic"), folded(query.get("q", ""))
-    is_narrow = not view.is_whole or topic is not None or bool(words)
-    portion = PAGE_EVENTS if is_narrow else query.get("limit", LIMIT_DEFAULT) + 1
-    stream = query.get("stream")
-    async for row in _rows(call.context, stream, low=low, high=high, is_falling=is_falling, portion=portion):
-        document = await view.shown(row) if topic is None or row.topic == topic else None
+) -> AsyncIterator[tuple[Found, int | None]]:
+    """Rows after `low` up to `high`, each with its event if that is asked for and the actor may see it. With the last
+    of them, where the look ended, if that was before its end."""
+    words = folded(query.get("q", ""))
+    is_narrow = not view.is_whole or "topic" in query or bool(words)
+    limit = PORTION_EVENTS if is_narrow else min(PORTION_EVENTS, query.get("limit", LIMIT_DEFAULT) + 1)
+
+    async def look(row: Row) -> tuple[Row, dict[str, Any] | None]:
+        document = await view.shown(row)
         if words and document is not None and not is_in(words, document):
             document = None
-        yield row, document
+        return row, document
 
-
-async def _rows(
-    context: Context, stream: str | None, *, low: int, high: int, is_falling: bool, portion: int
-) -> AsyncIterator[Row]:
-    """Rows after `low` up to `high`, in portions. Positions have no gaps, so that a page can be read backwards too."""
-    log = context.log
-    if stream is not None:
-        # Only a command's stream has versions that are not positions, and it has one event.
-        first = 0 if is_falling or stream.startswith("command/") else low
-        while found := await asyncio.to_thread(
-            partial(log.stream, stream, after=first, limit=None if is_falling else PAGE_EVENTS)
-        ):
-            for row in reversed(found) if is_falling else found:
-                if low < row.position <= high:
-                    yield row
-            if is_falling or len(found) < PAGE_EVENTS:
-                return
-            first = found[-1].version
-        return
-    while low < high:
-        first = max(low, high - portion) if is_falling else low
-        page = await asyncio.to_thread(log.page, first, min(portion, high - first))
-        if not page:
+    read, began = 0, high if is_falling else low
+    async for rows, reached in _portions(call.context, query, low=low, high=high, is_falling=is_falling, limit=limit):
+        rest = iter(rows)
+        while found := await call.context.tail.turns.take(rest, look):
+            yield found, None
+        read += len(rows)
+        is_over = reached <= low + 1 if is_falling else reached >= high
+        if not is_over and (read >= READ_EVENTS_MAX or abs(reached - began) >= SCANNED_EVENTS_MAX):
+            yield [], reached
             return
-        for row in reversed(page) if is_falling else page:
-            yield row
-        if is_falling:
-            high = first
-        else:
-            low = page[-1].position
+
+
+async def _portions(
+    context: Context, query: dict[str, Any], *, low: int, high: int, is_falling: bool, limit: int
+) -> AsyncIterator[tuple[list[Row], int]]:
+    """Rows of the stream and topic that are asked for, and the last position that was looked at for each portion."""
+    stream, topic = query.get("stream"), query.get("topic")
+    while low < high:
+        first, last = low, high
+        if stream is None:  # positions have no gaps
+            first, last = (
+                (max(low, high - WINDOW_EVENTS), high) if is_falling else (low, min(high, low + WINDOW_EVENTS))
+            )
+        read = partial(context.log.portion, first, last, limit=limit, is_falling=is_falling, stream=stream, topic=topic)
+        rows = await asyncio.to_thread(read)
+        reached = first + 1 if is_falling else last
+        if is_cut(rows, limit=limit):
+            reached = rows[-1].position
+        yield rows, reached
+        low, high = (low, reached - 1) if is_falling else (reached, high)
 
 
 async def _position(call: Call, given: Moment | None, otherwise: int) -> int:
@@ -220,16 +247,29 @@ class EventStream:
         await write(b"retry: 1000\n: from %d\n\n" % self._after)
         commented_at = loop.time()
         context = self._call.context
-        async with contextlib.aclosing(context.tail.read(self._after, dropped=self._dropped)) as events:
-            async for event in events:
+
+        async def comment() -> None:
+            nonlocal commented_at
+            if loop.time() - commented_at >= COMMENT_EVERY_S:
+                await write(b": still here\n\n")
+                commented_at = loop.time()
+
+        async with contextlib.aclosing(context.tail.read(self._after, dropped=self._dropped)) as portions:
+            async for rows in portions:
                 if not context.tokens.still_good(self._call.token):
                     return
-                if event is not None and (document := await self._view.shown(event[0])) is not None:
-                    await write(frame(event[0], document, is_named=self._is_named))
-                    self._written = event[0].position
-                if loop.time() - commented_at >= COMMENT_EVERY_S:
-                    await write(b": still here\n\n")
-                    commented_at = loop.time()
+                rest = iter(rows)
+                while found := await context.tail.turns.take(rest, self._frame):
+                    # Outside of the turn: a client may take its time.
+                    if frames := [frame for frame, _ in found if frame]:
+                        await write(b"".join(frames))
+                    self._written = found[-1][1]
+                    await comment()
+                await comment()
+
+    async def _frame(self, row: Row) -> tuple[bytes, int]:
+        document = await self._view.shown(row)
+        return frame(row, document, is_named=self._is_named) if document is not None else b"", row.position
 
 
 def frame(row: Row, document: dict[str, Any], *, is_named: bool) -> bytes:

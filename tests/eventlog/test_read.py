@@ -2,13 +2,14 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
+import msgspec
 import psycopg
 import pytest
 from eventsourcing.application import LocalNotificationLog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from eventlog.codec import Row
-from eventlog.read import LogReader, log_changes
+from eventlog.read import LogReader, is_cut, log_changes
 from tests.conftest import Database
 from tests.eventlog.rows import a_command_row, a_row, an_open_log, rows_after, the_first_row
 from tests.proxy import Proxy
@@ -135,3 +136,33 @@ async def is_listening(database: Database) -> bool:
             "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
         )
         return await cursor.fetchone() is not None
+
+
+async def test_a_portion_is_bounded_in_bytes_both_ways(
+    database: Database, reader: LogReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [msgspec.structs.replace(row, state=row.state + b" " * 1_000) for row in rows_after(1, 20)]
+    leader = await an_open_log(database.service, rows)
+    monkeypatch.setattr("eventlog.read.PORTION_BYTES_MAX", 5_000)
+    for is_falling in (False, True):
+        found: list[Row] = []
+        low, high = 1, 21
+        while low < high:
+            portion = reader.portion(low, high, limit=100, is_falling=is_falling)
+            assert 1 <= len(portion) <= 5
+            assert is_cut(portion, limit=100) or portion[-1].position == (2 if is_falling else 21)
+            found += portion
+            low, high = (low, portion[-1].position - 1) if is_falling else (portion[-1].position, high)
+        assert found == (rows[::-1] if is_falling else rows)
+    await leader.close()
+
+
+async def test_a_portion_has_the_rows_of_a_stream_or_topic_alone(database: Database, reader: LogReader) -> None:
+    mixed = [a_row(n, "host/r1-h2" if n % 2 else "host/r1-h1") for n in range(2, 12)]
+    leader = await an_open_log(database.service, mixed)
+    odd = [row for row in mixed if row.position % 2]
+    assert reader.portion(0, 100, limit=100, stream="host/r1-h2") == odd
+    assert reader.portion(3, 9, limit=100, stream="host/r1-h2", is_falling=True) == odd[1:4][::-1]
+    assert reader.portion(0, 100, limit=2, topic=mixed[0].topic) == mixed[:2]
+    assert reader.portion(0, 100, limit=2, topic="none") == []
+    await leader.close()
