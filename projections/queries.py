@@ -31,6 +31,9 @@ WAIT_S_MAX = 5.0
 POLL_S = 1.0
 RETRY_S = 0.2
 LIST_MAX = 1_000
+# A page that has more ends there, with a cursor to go on from; it is looked at after each ROWS_AT_ONCE.
+PAGE_BYTES_MAX = 8 * 1024 * 1024
+ENTRIES_AT_ONCE = 100
 # So many rows are made before others have their turn: half a millisecond.
 ROWS_AT_ONCE = 50
 
@@ -229,16 +232,24 @@ class ReadModel:
         if sort not in ("position", "-position"):
             raise ValueError(f"the audit is sorted by position or -position, not by {sort!r}")
         of = cursors.asked("audit", given, sort, q, scope)
-        question = ledger.entries(
-            filters=given,
-            is_falling=sort.startswith("-"),
-            after=cursors.decode(cursor, of=of) if cursor is not None else None,
-            limit=limit,
-            q=q,
-            scope=scope,
-            count=count,
-        )
-        return await self._page(question, "audit", of=of, limit=limit, scope=scope)
+        is_falling = sort.startswith("-")
+
+        async def portion(cursor: str | None, limit: int, *, count: bool) -> dict[str, Any]:
+            after = cursors.decode(cursor, of=of) if cursor is not None else None
+            question = ledger.entries(
+                filters=given, is_falling=is_falling, after=after, limit=limit, q=q, scope=scope, count=count
+            )
+            return await self._page(question, "audit", of=of, limit=limit, scope=scope)
+
+        # An entry may have 256 KiB, so not a thousand are read at once. Entries never change: portions fit together.
+        page = await portion(cursor, min(limit, ENTRIES_AT_ONCE), count=count)
+        items: list[msgspec.Raw] = page["items"]
+        while page["next_cursor"] is not None and len(items) < limit and _bytes(items) < PAGE_BYTES_MAX:
+            more = await portion(page["next_cursor"], min(limit - len(items), ENTRIES_AT_ONCE), count=False)
+            items += more["items"]
+            # Rising, the last portion may show what came since the first was read; falling, none does.
+            page |= {"next_cursor": more["next_cursor"]} | ({} if is_falling else {"position": more["position"]})
+        return page
 
     async def command(self, id: str, *, scope: str | None = None) -> Document | None:
         """The audit's entry of a command: with `position`, `resource` (a stream), `operation`, `created`, `problem`."""
@@ -286,21 +297,28 @@ class ReadModel:
             return msgspec.Raw(shown(document, others, scope))
 
         is_empty = rows[0][4] is None
-        items = [] if is_empty else await self._in_turns(islice(rows, limit), item)
+        rest = islice(rows, 0 if is_empty else limit)
+        items = await self._in_turns(rest, item, is_enough=lambda items: _bytes(items) >= PAGE_BYTES_MAX)
         following = None
-        if len(rows) > limit:
-            _, _, value, key, *_ = rows[limit - 1]
+        if not is_empty and len(rows) > len(items):
+            _, _, value, key, *_ = rows[len(items) - 1]
             last = cursors.Cursor(of, cursors.value(value, question.sort), cursors.value(key, question.key))
             following = cursors.encode(last)
         answer: dict[str, Any] = {"items": items, "next_cursor": following, "position": position}
         count = rows[0][1]
         return answer if count is None else {**answer, "count": int(count)}
 
-    async def _in_turns(self, found: Iterable[T], make: Callable[[T], Made]) -> list[Made]:
+    async def _in_turns(
+        self,
+        found: Iterable[T],
+        make: Callable[[T], Made],
+        *,
+        is_enough: Callable[[list[Made]], bool] = lambda made: False,
+    ) -> list[Made]:
         """Make something of each; of all long pages, one goes on at a time, and then whoever asks for less."""
         rest = iter(found)
         made = [make(one) for one in islice(rest, ROWS_AT_ONCE)]
-        while made and len(made) % ROWS_AT_ONCE == 0:
+        while made and len(made) % ROWS_AT_ONCE == 0 and not is_enough(made):
             async with self._turn:
                 await asyncio.sleep(0)
                 portion = [make(one) for one in islice(rest, ROWS_AT_ONCE)]
@@ -359,6 +377,10 @@ class ReadModel:
         self.position, self.at = position, at
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+
+
+def _bytes(items: Iterable[msgspec.Raw]) -> int:
+    return sum(map(len, items))
 
 
 def _token_row(row: Row) -> TokenRow:
