@@ -35,15 +35,14 @@ def lived(api: Api, n: Any, *, parent: str, said: str) -> dict[str, Any]:
     return api.done("POST", "/v1/vms", vm, **reason)
 
 
-def ended(api: Api, n: Any, operation: str, *, succeeded: bool) -> None:
-    """What a controller would say of the operation's only step."""
-    told = api.get(f"/v1/operations/{operation}", params={"min_position": 1}).json()
-    while told["state"] == "running":
-        step = next(step for step in told["steps"] if step["state"] not in ("succeeded", "failed", "skipped"))
-        for outcome in ("started", "succeeded" if succeeded else "failed"):
+def ended(api: Api, answer: dict[str, Any]) -> None:
+    """What a controller would say of the operation's steps."""
+    path = f"/v1/operations/{answer['operation']}"
+    while (told := api.shown(answer, path).json())["state"] == "running":
+        step = next(step for step in told["steps"] if step["state"] != "succeeded")
+        for outcome in ("started", "succeeded"):
             body = {"step": step.get("id", step["name"]), "attempt": step["attempt"], "outcome": outcome}
-            answer = api.done("POST", f"/v1/operations/{operation}/report", body)
-        told = api.shown(answer, f"/v1/operations/{operation}").json()
+            answer = api.done("POST", f"{path}/report", body)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +60,9 @@ def again(api: Api) -> Again:
         body = {"name": n(f"h{host}"), "group": n("std"), "capacity": {"cpu": 8}}
         api.done("POST", "/v1/hosts", body)
     former = lived(api, n, parent="red", said=SECRET)
-    ended(api, n, former["operation"], succeeded=True)
+    ended(api, former)
     deleting = api.done("DELETE", f"/v1/vms/{n('team')}/web", headers={"Berth-Reason": SECRET})
-    ended(api, n, deleting["operation"], succeeded=True)
+    ended(api, deleting)
     # In one transaction and at one time: what is before the creation in it is the former one's.
     batch = api.done(
         "POST",
