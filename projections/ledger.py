@@ -10,7 +10,7 @@ from domain.values import from_rfc3339
 from projections import sessions
 from projections.cursors import Cursor
 from projections.listings import operation_of, tenants_in_scope
-from projections.pages import FORMS_MAX, Condition, Listed, Question, Sort, asked, at_a_position, form_of, page
+from projections.pages import FORMS_MAX, Condition, Listed, Question, Sort, asked, at_a_position, counted, form_of, page
 from projections.sessions import Statement
 from projections.tables import audit, operations
 from projections.words import folded
@@ -74,8 +74,8 @@ def _entries(
     position = audit.c.position
     sort = Sort(position, is_falling, True)
     rows = select(position.label("sort_value"), position.label("key"), audit.c.document).where(*where)
-    counted = select(func.count()).select_from(audit).where(*where) if is_counted else None
-    shown = at_a_position(page(rows, sort=sort, key=position, after=after), count=counted)
+    count = counted(audit, where) if is_counted else None
+    shown = at_a_position(page(rows, sort=sort, key=position, after=after), count=count)
     return Listed(sessions.statement(shown), sort, position.type)
 
 

@@ -22,6 +22,7 @@ from projections.pages import (
     asked,
     at_a_position,
     by_bytes,
+    counted,
     form_of,
     page,
 )
@@ -121,8 +122,8 @@ def _several(form: _Form) -> Listed:
     key, where = listing.table.c.key, _conditions(form)
     sort = _sort(form.kind, form.sort, is_scoped=form.is_scoped)
     rows = page(_rows(form.kind, where, sort.expression), sort=sort, key=key, after=form.after)
-    counted = select(func.count()).select_from(listing.source).where(*where) if form.is_counted else None
-    return Listed(sessions.statement(at_a_position(rows, count=counted)), sort, key.type)
+    count = counted(listing.source, where) if form.is_counted else None
+    return Listed(sessions.statement(at_a_position(rows, count=count)), sort, key.type)
 
 
 def _rows(kind: str, where: Sequence[Condition], sort_value: Any) -> Select[Any]:

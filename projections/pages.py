@@ -3,16 +3,19 @@
 A statement is made once for each form of a question, that is for all of it but its values: which filters, not for what.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
+    FromClause,
     Select,
     String,
     and_,
     bindparam,
     collate,
+    func,
     literal_column,
     null,
     or_,
@@ -31,6 +34,7 @@ Condition = ColumnElement[bool]
 Expression = ColumnElement[Any]
 
 FORMS_MAX = 1_000
+COUNT_MAX = 100_000  # of a list's rows; to count on would take the database longer than all of the page
 
 # Of one row it has: the limit tells the planner so, which else keeps the page in memory for some hundred rows to come.
 STANDING = select(progress.c.position).where(progress.c.is_complete).limit(literal_column("1"))
@@ -94,6 +98,13 @@ def page(rows: Select[Any], *, sort: Sort, key: Expression, after: str) -> Selec
     falls_whole = sort.is_total and is_falling
     order = [directed] if value is key else [directed, key.desc() if falls_whole else key.asc()]
     return rows.order_by(*order).limit(bindparam("limit"))
+
+
+def counted(source: FromClause, where: Iterable[Condition]) -> Select[Any]:
+    """How many rows there are, counted up to one more than COUNT_MAX."""
+    found: Select[Any] = select(literal_column("1")).select_from(source).where(*where)
+    found = found.limit(literal_column(str(COUNT_MAX + 1)))
+    return select(func.count()).select_from(found.subquery("counted"))
 
 
 def at_a_position(rows: Select[Any] | CompoundSelect[Any], *, count: Select[Any] | None = None) -> Select[Any]:

@@ -22,7 +22,7 @@ from domain.errors import Unavailable
 from eventlog.tasks import end_tasks
 from projections import capacity, classes, cursors, facts, ledger, listings, lists, schema, sessions
 from projections.documents import Document
-from projections.pages import Question, at_a_position
+from projections.pages import COUNT_MAX, Question, at_a_position
 from projections.sessions import Row, Rows, Sessions, Statement
 from projections.tables import CHANNEL, SCHEMA, tokens
 from projections.words import folded
@@ -135,7 +135,8 @@ class ReadModel:
         count: bool = False,
         scope: str | None = None,
     ) -> dict[str, Any]:
-        """`{"items", "next_cursor", "position"}`, and `count` of all pages together if asked for.
+        """`{"items", "next_cursor", "position"}`, and `count` of all pages together if asked for. It is
+        COUNT_MAX at most, with `count_truncated` if there are more.
 
         Raises:
             ValueError: an unknown filter or sort, a value that can't be, a cursor of another list; says which.
@@ -305,8 +306,10 @@ class ReadModel:
             last = cursors.Cursor(of, cursors.value(value, question.sort), cursors.value(key, question.key))
             following = cursors.encode(last)
         answer: dict[str, Any] = {"items": items, "next_cursor": following, "position": position}
-        count = rows[0][1]
-        return answer if count is None else {**answer, "count": int(count)}
+        if rows[0][1] is None:
+            return answer
+        count = int(rows[0][1])
+        return answer | ({"count": COUNT_MAX, "count_truncated": True} if count > COUNT_MAX else {"count": count})
 
     async def _in_turns(
         self,

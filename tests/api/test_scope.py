@@ -284,3 +284,17 @@ def test_what_is_not_its_own_is_not_changed(api: Api, site: Site) -> None:
     assert api.call("DELETE", f"/v1/vms/{n('other')}/web-1", token=token).status_code == 404
     assert api.call("PUT", f"/v1/groups/{n('lit')}/quotas/{n('own')}", {"limits": {}}, token=token).status_code == 404
     assert api.post("/v1/tenants", {"name": n("mine")}, token=token).status_code == 404
+
+
+def test_a_suspension_above_the_scope_is_told_without_its_name(api: Api, named: str) -> None:
+    for name, parent in (("top", None), ("own", "top"), ("team", "own")):
+        api.done("POST", "/v1/tenants", {"name": f"{named}-{name}", "parent": parent and f"{named}-{parent}"})
+    viewer = api.token("viewer", tenant=f"{named}-own")
+    above = api.done("POST", f"/v1/tenants/{named}-top/suspend")
+    below = api.done("POST", f"/v1/tenants/{named}-own/suspend")
+    path = f"/v1/tenants/{named}-team"
+    for params, by in (({"as_of": above["position"]}, None), ({"min_position": below["position"]}, f"{named}-own")):
+        response = api.get(path, token=viewer, params=params)
+        shown = response.json()
+        assert (shown["state"], shown["suspended"], shown["suspended_by"]) == ("active", True, by)
+        assert f"{named}-top" not in response.text

@@ -1,6 +1,6 @@
 """What queries give is what the fleet gives, in every list order, page by page, and within a scope."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import psycopg
@@ -11,11 +11,13 @@ from domain.fleet import Fleet
 from domain.invariants import violations
 from eventlog.codec import decode
 from eventlog.read import LogReader
+from projections import schema
 from projections.capacity import Line, page
+from projections.pages import COUNT_MAX
 from projections.projector import catch_up
 from projections.queries import ReadModel, decoded
 from projections.rows import resource
-from projections.tables import LIVING
+from projections.tables import LIVING, SCHEMA
 from tests.deciding import Site
 from tests.projections.logs import a_site, live, write
 
@@ -287,6 +289,50 @@ async def test_a_cursor_is_good_for_its_own_list_alone(model: ReadModel) -> None
         await model.list_("host", filters={"colour": "red"})
     with pytest.raises(ValueError, match="sorted by 'bmc'"):
         await model.list_("host", sort="bmc")
+
+
+async def test_who_is_below_a_suspended_tenant_says_so_and_by_whom(database: Any) -> None:
+    site = a_site()
+    site.given("tenant.suspend", tenant="acme")
+    site.given("tenant.suspend", tenant="search")
+    write(database.service, site.rows)
+    catch_up(database.service, LogReader(database.service))
+
+    def told(items: Iterable[dict[str, Any]]) -> dict[str, tuple[str, bool, str | None]]:
+        return {item["name"]: (item["state"], item["suspended"], item["suspended_by"]) for item in items}
+
+    async with Model(database.service) as model:
+        await model.wait_for(site.fleet.position)
+        everywhere = (await model.list_("tenant"))["items"]
+        assert told(everywhere) == {
+            "acme": ("suspended", True, "acme"),
+            "payments": ("active", True, "acme"),
+            "search": ("suspended", True, "search"),
+            "ads": ("active", True, "search"),
+            "other": ("active", False, None),
+        }
+        assert {item["name"]: item for item in everywhere} == shown(site.fleet, "tenant")
+        below = (await model.list_("tenant", scope="payments"))["items"]
+        assert told(below) == {"payments": ("active", True, None)}, "who is above a scope has no name there"
+        below = (await model.list_("tenant", scope="search"))["items"]
+        assert told(below) == {"search": ("suspended", True, "search"), "ads": ("active", True, "search")}
+
+
+async def test_a_count_goes_so_far_and_no_further(database: Any, model: ReadModel) -> None:
+    assert "count_truncated" not in await model.audit(limit=1, count=True)
+    with psycopg.connect(database.service) as connection:
+        connection.execute(schema.USE, (SCHEMA,))
+        columns = "at, id, actor, resource, command, outcome, owner, reason, document"
+        connection.execute(
+            f"INSERT INTO audit SELECT 1000000 + n, {columns} FROM generate_series(0, %s) AS n,"  # type: ignore[arg-type]
+            " (SELECT * FROM audit LIMIT 1) AS one",
+            (COUNT_MAX,),
+        )
+    page = await model.audit(limit=1, count=True, filters={"since": "1000000"})
+    assert (page["count"], page["count_truncated"]) == (COUNT_MAX, True)
+    page = await model.audit(limit=1, count=True, filters={"since": "1000001"})
+    assert page["count"] == COUNT_MAX
+    assert "count_truncated" not in page
 
 
 async def test_a_scope_hides_what_is_outside_of_it(model: ReadModel, site: Site) -> None:
