@@ -73,6 +73,8 @@ class Batch:
         if actor is None:
             problem = Unauthenticated().problem()
             answers = [Answer(item.id, problem["status"], 0, problem=problem) for item in ticket.items]
+            for item in ticket.items:
+                _counting(item.command.kind, problem["code"])()
         else:
             if actor is not ticket.context.actor:
                 ticket.context = msgspec.structs.replace(ticket.context, actor=actor)

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import psycopg
@@ -11,11 +12,16 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from api.app import ENDPOINTS
+from api.auth import Tokens
+from api.commanding import submitted
 from api.endpoint import Endpoint
 from commands.catalogue import BATCHABLE, COMMANDS
 from commands.model import Command
 from commands.tokens import hash_of
+from commands.writer.gateway import Actor, Answer, Envelope, Item
+from domain.errors import Unauthenticated
 from domain.token import ROLES
+from projections.queries import TokenRow
 from projections.tables import SCHEMA
 from tests.api.served import Api
 
@@ -217,3 +223,30 @@ def test_a_controller_reads_no_others_commands(api: Api, tokens: dict[str, str],
     command = api.done("POST", "/v1/tenants", {"name": named})["command"]
     assert api.get(f"/v1/commands/{command}", token=tokens["viewer"]).status_code == 200
     assert api.get(f"/v1/commands/{command}", token=tokens["controller"]).status_code == 404
+
+
+async def test_a_token_that_the_engine_does_not_take_is_looked_up_again() -> None:
+    """An API process may hold it for good for a moment longer; then the answer is 401, and the next asks anew."""
+    asked = 0
+
+    async def look_up(hash: str, is_patient: bool) -> tuple[TokenRow | None, bool]:
+        nonlocal asked
+        asked += 1
+        return TokenRow("otto", "operator", None, hash, "active", None), True
+
+    class Refusing:
+        async def submit(self, envelope: Envelope) -> list[Answer]:
+            problem = Unauthenticated().problem()
+            return [Answer(item.id, problem["status"], 0, problem=problem) for item in envelope.items]
+
+    tokens = Tokens(look_up)
+    await tokens.authenticate(b"Bearer secret")
+    call = cast(
+        Any, SimpleNamespace(context=SimpleNamespace(gateway=Refusing(), tokens=tokens), actor=Actor("otto", ""))
+    )
+    item = Item("id", COMMANDS["tenant.create"].model_validate({"name": "acme"}), {}, "id")
+    with pytest.raises(Unauthenticated):
+        await submitted(call, Envelope(call.actor, (item,), 0.0))
+    assert asked == 1
+    await tokens.authenticate(b"Bearer secret")
+    assert asked == 2

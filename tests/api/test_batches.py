@@ -71,6 +71,13 @@ def test_the_key_of_an_item_is_the_batchs_and_its_index(api: Api, named: str) ->
     assert api.call("GET", f"/v1/tenants/{tenants(named, 3)[2]['name']}").status_code == 404
 
 
+def test_a_key_of_an_item_that_was_used_alone_keeps_the_whole_batch_back(api: Api, named: str) -> None:
+    api.post("/v1/tenants", {"name": f"{named}-alone"}, headers={"Idempotency-Key": f"{named}.1"})
+    answer = api.post("/v1/commands", {"commands": tenants(named, 3)}, headers={"Idempotency-Key": named})
+    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_mismatch")
+    assert [api.get(f"/v1/tenants/{item['name']}").status_code for item in tenants(named, 3)] == [404] * 3
+
+
 def test_a_thousand_hosts_may_come_as_one(api: Api, named: str) -> None:
     api.done("POST", "/v1/groups", {"name": named})
     hosts = [

@@ -151,6 +151,14 @@ def test_the_same_report_again_gets_the_first_answer(api: Api, site: str) -> Non
     assert report(api, operation, "started") == {**first, "replayed": True}
 
 
+def test_progress_by_a_viewer_is_forbidden_and_tells_nothing(api: Api, site: str) -> None:
+    operation = api.done("POST", "/v1/vms", a_vm(site, "told"))["operation"]
+    body = {"step": "vm.create", "attempt": 1, "outcome": "progress", "percent": 50}
+    answer = api.post(f"/v1/operations/{operation}/report", body, token=api.token("viewer"))
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert site not in answer.text
+
+
 def test_a_reason_in_any_script_is_kept(api: Api, named: str) -> None:
     words = "因為需要 50%"
     answer = api.post("/v1/tenants", {"name": named}, headers={"Berth-Reason": quote(words)}).json()

@@ -255,6 +255,44 @@ async def test_a_report_on_work_of_others_is_forbidden_and_recorded(
         assert problem["instance"] == f"/v1/commands/{problem['command']}"
 
 
+async def test_progress_on_work_of_others_is_forbidden_and_tells_nothing_of_it(
+    database: Database, nats_process: NatsProcess
+) -> None:
+    async with (
+        an_engine(database.service) as engine,
+        nats_process.user("engine") as there,
+        nats_process.user("controller-ipam") as controller,
+    ):
+        await a_site(engine)
+        vm = await a_vm(engine, "web-1")
+        await serve_reports(there, engine)
+        position = engine.fleet.position
+        problem = await report(controller, "ipam", {**started(vm.operation), "outcome": "progress", "percent": 50})
+        assert (problem["code"], problem["status"]) == ("forbidden", 403)
+        assert "resource" not in problem
+        assert engine.fleet.position == position
+
+
+async def test_a_revoked_token_is_refused_whichever_process_sends_it(
+    database: Database, nats_process: NatsProcess
+) -> None:
+    otto = Actor("otto", "operator")
+    async with (
+        an_engine(database.service) as engine,
+        nats_process.user("engine") as there,
+        nats_process.user("api") as here,
+    ):
+        await serve_commands(there, "main", engine)
+        elsewhere = RemoteGateway(here, "main")
+        await send(engine, "token.create", name="otto", role="operator")
+        assert (await send(elsewhere, "tenant.create", actor=otto, name="before")).status == 201
+        await send(engine, "token.revoke", token="otto")
+        refused = await send(elsewhere, "tenant.create", actor=otto, name="after")
+        claimed = await send(elsewhere, "tenant.create", actor=Actor("berth", "engine", origin="engine"), name="after")
+        assert [refused.status, claimed.status] == [401, 401]
+        assert engine.fleet.tenant("after") is None
+
+
 async def test_a_key_of_another_report_is_a_mismatch(database: Database, nats_process: NatsProcess) -> None:
     async with (
         an_engine(database.service) as engine,
