@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from api import openapi
 from api.auth import Tokens
-from api.context import Context, IsReady, LogChanges, Past, RelayLag, RoomFor
+from api.context import Context, EngineMetrics, IsReady, LogChanges, Past, RelayLag, RoomFor
 from api.door import Door
 from api.endpoint import Call, Endpoint, Path
 from api.kept import Kept
@@ -109,12 +109,14 @@ def create_app(
     room_for: RoomFor = lambda actor: sys.maxsize,
     rate_limit_per_s: float = 0.0,
     trusted_proxies: tuple[Network, ...] = (),
+    engine_metrics: EngineMetrics | None = None,
 ) -> FastAPI:
     """The app. The caller opens and closes what it gives; the app's lifespan runs the live tail alone.
 
     `log_changes` gives a fresh iterator that yields when something was appended; `is_ready` tells whether commands are
     decided and reads have caught up; `relay_lag` how many events NATS still lacks; `room_for` how many commands of an
-    actor would be taken now (an engine that is elsewhere says so when it is asked, so nobody is kept out before).
+    actor would be taken now (an engine on another machine says so when it is asked, so nobody is kept out before);
+    `engine_metrics` what an engine in a process of its own counts.
     `rate_limit_per_s` is how many requests a token may send; 0: as many as it likes. `trusted_proxies` say where their
     requests came from.
     """
@@ -150,6 +152,7 @@ def create_app(
         room_for,
         limit,
         trusted_proxies=trusted_proxies,
+        engine_metrics=engine_metrics,
     )
 
     @asynccontextmanager

@@ -33,6 +33,7 @@ LogChanges = Callable[[], AsyncIterator[None]]
 IsReady = Callable[[], Awaitable[bool]]
 RelayLag = Callable[[], Awaitable[int]]
 RoomFor = Callable[[Actor], int]
+EngineMetrics = Callable[[], Awaitable[str]]
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -49,4 +50,5 @@ class Context(msgspec.Struct, frozen=True):
     access_log: AccessLog = msgspec.field(default_factory=AccessLog)
     trusted_proxies: tuple[Network, ...] = ()
     own_writes: OwnWrites = msgspec.field(default_factory=OwnWrites)
+    engine_metrics: EngineMetrics | None = None
     places: dict[Budget, Places] = msgspec.field(default_factory=all_places)

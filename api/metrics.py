@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 from psycopg import Error as DatabaseError
 
+from commands.writer.metrics import Part
 from eventlog.codec import time_of
 
 if TYPE_CHECKING:
@@ -63,7 +64,12 @@ async def exposition(context: "Context") -> bytes:
     except (PersistenceError, DatabaseError, NatsError, OSError) as error:
         # What can't be asked is left out: the rest is worth most just then.
         log.warning("lag not known", error=str(error).strip())
-    return await asyncio.to_thread(lambda: generate_latest(REGISTRY) + generate_latest(own))
+    if context.engine_metrics is None:
+        return await asyncio.to_thread(lambda: generate_latest(REGISTRY) + generate_latest(own))
+    # An engine beside this process counts for itself; what is of its kind here was never counted.
+    of_engine = (await context.engine_metrics()).encode()
+    ours = Part(is_engines=False)
+    return await asyncio.to_thread(lambda: generate_latest(ours) + generate_latest(own) + of_engine)
 
 
 def _gauge(registry: CollectorRegistry, name: str, text: str, value: float) -> None:

@@ -13,16 +13,17 @@ import struct
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import structlog
 
 from commands.writer.gateway import Actor, Answer, Envelope
+from commands.writer.metrics import exposition
 from commands.writer.queue import CLIENT_COMMANDS_MAX, REPORT_COMMANDS_MAX, is_of_reports
 from domain.errors import Unavailable
 from eventlog.tasks import end_tasks
@@ -33,6 +34,7 @@ NO_LEADER_PATIENCE_S = 5.0  # an engine that is restarted leads within it
 RECONNECT_S = 0.05
 LOOK_S = 0.02  # how often a serving engine is asked whether it leads
 ROOM_FRESH_S = 0.1
+METRICS_PATIENCE_S = 2.0
 LEADERS_MAX = 2
 LINES = (Actor("", "operator"), Actor("", "controller"))  # one for each line of the engine's queue
 LINES_MAX = (CLIENT_COMMANDS_MAX, REPORT_COMMANDS_MAX)
@@ -41,18 +43,22 @@ log = structlog.get_logger()
 
 
 class _Asked(msgspec.Struct, frozen=True, array_like=True):
+    """An envelope; without one, the engine's metrics are asked for."""
+
     number: int
-    envelope: Sent
+    envelope: Sent | None
 
 
 class _Told(msgspec.Struct, frozen=True, array_like=True):
     """What an engine says: its name while it leads, the last number that it has seen on this connection, how many
-    commands of each line it would take then, and replies by number (None: it no longer leads, another is to decide)."""
+    commands of each line it would take then, and replies by number (None: it no longer leads, another is to decide).
+    `metrics` if they were asked for."""
 
     leader: str
     seen: int
     rooms: tuple[int, int]
     replies: list[tuple[int, Reply | None]]
+    metrics: str = ""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -146,6 +152,12 @@ class _Server:
         self.answers = Answers(engine)
         self.name = uuid.uuid4().hex
         self.connections: set[_Accepted] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     @property
     def leader(self) -> str:
@@ -181,32 +193,37 @@ class _Accepted(_Frames):
 
     def on_frame(self, frame: bytes) -> None:
         for asked in _decode_asked(frame):
+            if asked.envelope is None:
+                self._server.spawn(self._tell_metrics())
+                continue
             self._seen = max(self._seen, asked.number)
             if self._server.engine.is_leading:
                 task = self._server.answers.once(asked.envelope)
-                task.add_done_callback(partial(self._answered, asked))
+                task.add_done_callback(partial(self._answered, asked.number, asked.envelope.items[0].id))
             else:
                 self._reply(asked.number, None)
 
-    def _answered(self, asked: _Asked, task: "asyncio.Future[bytes | None]") -> None:
+    def _answered(self, number: int, id: str, task: "asyncio.Future[bytes | None]") -> None:
         if task.cancelled():
             return
         if (failure := task.exception()) is not None:
-            id = asked.envelope.items[0].id
             log.error("command not answered", command=id, exc_info=failure)
-            self._reply(asked.number, _encode(Reply(unavailable=True, command=id)))
+            self._reply(number, _encode(Reply(unavailable=True, command=id)))
         else:
-            self._reply(asked.number, task.result())
+            self._reply(number, task.result())
 
     def _reply(self, number: int, reply: bytes | None) -> None:
         self._replies.append((number, msgspec.Raw(reply or b"null")))
         if len(self._replies) == 1:
             asyncio.get_running_loop().call_soon(self.tell)
 
-    def tell(self) -> None:
+    def tell(self, metrics: str = "") -> None:
         replies, self._replies = self._replies, []
         rooms = [self._server.engine.room_for(line) for line in LINES]
-        self.send(_encode((self._server.leader, self._seen, rooms, replies)))
+        self.send(_encode((self._server.leader, self._seen, rooms, replies, metrics)))
+
+    async def _tell_metrics(self) -> None:
+        self.tell((await asyncio.to_thread(exposition)).decode())
 
 
 # ── the API's side ──
@@ -258,11 +275,15 @@ class _Link(_Frames):
         self._gateway.note_end(self)
 
     def ask(self, pending: _Pending) -> None:
-        self._outgoing.append(
-            _encode(_Asked(pending.number, sent(pending.envelope, resent=pending.is_sent))),
-        )
+        self._put(_Asked(pending.number, sent(pending.envelope, resent=pending.is_sent)))
         pending.is_sent, pending.on = True, self
         self.unseen.append(pending)
+
+    def ask_for_metrics(self) -> None:
+        self._put(_Asked(0, None))
+
+    def _put(self, asked: _Asked) -> None:
+        self._outgoing.append(_encode(asked))
         if len(self._outgoing) == 1:
             asyncio.get_running_loop().call_soon(self._flush)
 
@@ -282,6 +303,7 @@ class UnixGateway:
         self._number = 0
         self._pending: dict[int, _Pending] = {}
         self._unseen = [0, 0]
+        self._metrics_asked: asyncio.Future[str] | None = None
         self._rooms: tuple[int, int] = LINES_MAX
         self._rooms_told_at = -ROOM_FRESH_S
 
@@ -329,8 +351,23 @@ class UnixGateway:
             raise Unavailable(reply.command)
         return reply.answers
 
+    async def metrics(self) -> str:
+        """What the engine that leads counts, in Prometheus' text format; empty if it does not say in time."""
+        link = self._current
+        if link is None:
+            return ""
+        asked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._metrics_asked = asked
+        link.ask_for_metrics()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(METRICS_PATIENCE_S):
+                return await asked
+        return ""
+
     def note(self, link: _Link, told: _Told) -> None:
         """An engine said something."""
+        if told.metrics and self._metrics_asked is not None and not self._metrics_asked.done():
+            self._metrics_asked.set_result(told.metrics)
         while link.unseen and link.unseen[0].number <= told.seen:
             self._note_seen(link.unseen.popleft())
         given_back: list[_Pending] = []

@@ -69,12 +69,13 @@ async def api(settings: Settings) -> None:
         reader = stack.enter_context(_reader(conninfo))
         model = await stack.enter_async_context(ReadModel(conninfo))
         here: Engine | None = None
+        beside: unix.UnixGateway | None = None
         way: Served
         if settings.engine == "local":
             way = here = await stack.enter_async_context(_engine(settings))
             await gateway.serve_reports(client, here)
         elif settings.engine_sockets:
-            way = await stack.enter_async_context(unix.UnixGateway(settings.engine_sockets).connected())
+            way = beside = await stack.enter_async_context(unix.UnixGateway(settings.engine_sockets).connected())
         else:
             way = gateway.RemoteGateway(client, settings.cell)
 
@@ -99,6 +100,7 @@ async def api(settings: Settings) -> None:
             room_for=way.room_for,
             rate_limit_per_s=settings.rate_limit,
             trusted_proxies=networks(settings.trusted_proxies),
+            engine_metrics=beside.metrics if beside is not None else None,
         )
         server = uvicorn.Server(
             configuration(

@@ -206,6 +206,16 @@ async def test_an_engine_that_is_silent_keeps_nobody_out(path: Path, monkeypatch
         await until(lambda: gateway.room_for(ADMIN) > 0)
 
 
+async def test_the_engine_tells_its_metrics_to_the_api(path: Path) -> None:
+    async with served(path, Deciding()), a_gateway(path) as gateway:
+        assert await gateway.metrics() == ""  # nobody leads yet
+        await until(lambda: gateway.is_leading)
+        told = await gateway.metrics()
+    assert "berth_log_position" in told
+    assert "berth_http" not in told
+    assert "python_info" not in told
+
+
 @pytest.mark.parametrize("cause", [ValueError("a bug"), Unavailable("x")], ids=["bug", "full"])
 async def test_whatever_an_engine_ends_with_is_an_answer(path: Path, cause: Exception) -> None:
     class Failing(Deciding):
