@@ -141,7 +141,7 @@ RESOURCES: dict[str, Schema] = {
                         "vms": STRINGS,
                         "vms_truncated": BOOLEAN,
                     },
-                    optional=("max_skew", "vms_truncated"),
+                    optional=("set", "max_skew", "vms_truncated"),
                 ),
             },
             "addresses": STRINGS,

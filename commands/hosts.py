@@ -83,8 +83,8 @@ class _OnHost(Command):
 
 
 class UpdateHost(_OnHost, Redescribed):
-    """`capacity` and `bmc` are merged as well, class by class and part by part; `force` leaves use above a capacity, or
-    rules of VMs broken."""
+    """`capacity` and `bmc` are merged as well, class by class and part by part; `force` leaves use above a capacity,
+    or rules and conditions of VMs broken."""
 
     kind: ClassVar[str] = "host.update"
     capacity: PatchedAmounts = {}
@@ -162,8 +162,9 @@ def update(command: UpdateHost, tx: Transaction) -> Done:
         if event.capacity != host.capacity:
             broken = decide.would_break(host, capacity=event.capacity, overcommit=group.overcommit)
             broken = [b for b in broken if event.capacity.get(b["resource"], 0) < host.capacity.get(b["resource"], 0)]
-        if event.rack != host.rack:
-            broken += rules_broken(tx, hosts={host.name: replace(host, rack=event.rack)})
+        if event.rack != host.rack or event.about.labels != host.about.labels:
+            there = replace(host, rack=event.rack, about=event.about)
+            broken += rules_broken(tx, hosts={host.name: there})
         if broken:
             raise BelowUse(broken)
     warnings = warning.of_capacity(tx, event.capacity) + warning.of_external_id(

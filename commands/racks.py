@@ -36,7 +36,7 @@ class _OnRack(Command):
 
 
 class UpdateRack(_OnRack, Redescribed):
-    """`force` leaves rules of VMs broken by another dc."""
+    """`force` leaves rules and conditions of VMs broken by another place."""
 
     kind: ClassVar[str] = "rack.update"
     region: Name = ""
@@ -87,8 +87,8 @@ def update(command: UpdateRack, tx: Transaction) -> Done:
                 rack.name,
                 [host_stream(host.name)],
             )
-    if (event.region, event.dc) != (rack.region, rack.dc) and not command.force:
-        there = replace(rack, region=event.region, dc=event.dc)
+    if (event.region, event.dc, event.room) != (rack.region, rack.dc, rack.room) and not command.force:
+        there = replace(rack, region=event.region, dc=event.dc, room=event.room)
         if broken := rules_broken(tx, hosts={host.name: host for host in hosts}, rack=there):
             raise BelowUse(broken)
     warnings = warning.of_external_id(tx, command.on(), event.about, before=rack.about)

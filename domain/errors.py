@@ -278,7 +278,7 @@ class BelowUse(DomainError):
         first = self.would_break[0]
         if first["kind"] == "rule":
             return (
-                f"{first['rule']} at {first['level']} of the set {first['name']!r} would no longer hold for"
+                f"{first['rule']} at {first['level']} of {first['name']!r} would no longer hold for"
                 f" {', '.join(first['vms'][:3])}; move or delete one first, or send force: true to leave it broken."
             )
         return (

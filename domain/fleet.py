@@ -79,7 +79,7 @@ class Fleet:
         self.operations: dict[str, Operation] = {}  # those that run or are stuck, by id
         self.outstanding: dict[str, Step] = {}  # operation id → the step that a controller must still begin
         self.deadlines: dict[str, int] = {}  # operation id → the deadline of the step that is under way
-        self.capacity = CapacityIndex(self._vms)
+        self.capacity = CapacityIndex(self.vms)
         self._indexes: dict[type, Callable[[str, Any, Any], None]] = {
             Tenant: self._index_tenant,
             Rack: self._index_rack,
@@ -220,7 +220,7 @@ class Fleet:
         """The rules of a tenant's set that do not hold at these places, as they stand unless told."""
         return broken_rules(places or Places(self.capacity), set[1], self.members_of(*set))
 
-    def _vms(self) -> Iterator[Vm]:
+    def vms(self) -> Iterator[Vm]:
         return (self.entries[stream].state for streams in self.vms_by_tenant.values() for stream in streams)
 
     # ── the indexes ──

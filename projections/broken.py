@@ -1,5 +1,5 @@
-"""VMs of which a rule does not hold where they stand, kept as VMs, hosts and racks change: a table that is empty as a
-rule, so that asking for them costs what there are."""
+"""VMs of which a rule or a condition does not hold where they stand, kept as VMs, hosts and racks change: a table that
+is empty as a rule, so that asking for them costs what there are."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -9,8 +9,8 @@ import msgspec
 from domain.fleet import Entry, Fleet
 from domain.host import HostDeleted, HostMoved, HostRegistered, HostUpdated
 from domain.rack import RackUpdated
-from domain.scheduling.broken import BrokenRule, SetKey, broken_for
-from domain.vm import Vm
+from domain.scheduling.broken import BrokenRule, Places, SetKey, broken_for, unmet
+from domain.vm import Vm, full_name
 from projections.documents import broken_rule
 
 # Events after which a host may stand elsewhere.
@@ -26,17 +26,18 @@ class Broken:
 
     def __init__(self) -> None:
         self._vms: dict[SetKey, frozenset[str]] = {}  # of each set with a broken rule, the VMs that break it
+        self._unmet: set[str] = set()  # VMs whose own conditions are not met
         self._spread: set[SetKey] = set()  # sets with a rule that looks at every place of a group
 
     @classmethod
     def of(cls, fleet: Fleet) -> "Broken":
-        """Cost: every VM with a rule."""
+        """Cost: every VM."""
         found = cls()
-        found._look(fleet, set(fleet.members))
+        found._look(fleet, set(fleet.members), {full_name(vm) for vm in fleet.vms() if vm.where is not None})
         return found
 
     def rows(self, fleet: Fleet) -> list[Row]:
-        return self._rows(fleet, {vm for vms in self._vms.values() for vm in vms}, fleet.broken_rules)[0]
+        return self._rows(fleet, self._unmet.union(*self._vms.values()), fleet.broken_rules)[0]
 
     def update(
         self, fleet: Fleet, touched: Mapping[str, Entry], *, moved: Iterable[str]
@@ -47,23 +48,20 @@ class Broken:
         Cost: the members of sets that a VM, or the host of one, entered or left; of every set with a spread, where any
         host moved.
         """
-        sets: set[SetKey] = set()
-        for entry in touched.values():
-            vm = entry.state
-            if isinstance(vm, Vm) and vm.rules:
-                sets |= {(vm.tenant, rule.set) for rule in vm.rules}
+        vms = [entry.state for entry in touched.values() if isinstance(entry.state, Vm)]
         hosts: set[str] = set()
         for stream in moved:
             kind, _, name = stream.partition("/")
             hosts |= fleet.hosts_by_rack.get(name, set()) if kind == "rack" else {name}
+        vms += [vm for host in hosts for vm in fleet.vms_on(host)]
+        sets = {(vm.tenant, rule.set) for vm in vms if vm.rules for rule in vm.rules}
         if hosts:
             sets |= self._spread
-        for host in hosts:
-            sets |= {(vm.tenant, rule.set) for vm in fleet.vms_on(host) for rule in vm.rules}
-        return self._look(fleet, sets) if sets else ([], [])
+        conditioned = {full_name(vm) for vm in vms if vm.where is not None}
+        return self._look(fleet, sets, conditioned) if sets or conditioned else ([], [])
 
-    def _look(self, fleet: Fleet, sets: set[SetKey]) -> tuple[list[Row], list[str]]:
-        """At these sets anew."""
+    def _look(self, fleet: Fleet, sets: set[SetKey], conditioned: set[str]) -> tuple[list[Row], list[str]]:
+        """At these sets, and at these VMs' own conditions, anew."""
         known: dict[SetKey, list[BrokenRule]] = {}
 
         def broken(key: SetKey) -> list[BrokenRule]:
@@ -82,6 +80,16 @@ class Broken:
             vms |= self._vms.pop(key, frozenset()) | now
             if now:
                 self._vms[key] = now
+        places = Places(fleet.capacity)
+        for name in conditioned:
+            was = name in self._unmet
+            vm: Vm | None = fleet.find("vm/" + name)
+            if vm is not None and unmet(places, vm):
+                self._unmet.add(name)
+                vms.add(name)
+            elif was:
+                self._unmet.remove(name)
+                vms.add(name)
         return self._rows(fleet, vms, broken)
 
     def _rows(
@@ -89,9 +97,10 @@ class Broken:
     ) -> tuple[list[Row], list[str]]:
         rows: list[Row] = []
         gone: list[str] = []
+        places = Places(fleet.capacity)
         for name in sorted(vms):
             vm: Vm | None = fleet.find("vm/" + name)
-            if found := broken_for(vm, broken) if vm is not None else ():
+            if found := broken_for(vm, broken, places=places) if vm is not None else ():
                 rows.append({"key": name, "document": _json([broken_rule(one) for one in found]).decode()})
             else:
                 gone.append(name)

@@ -300,7 +300,8 @@ def vm_facts(place: Place, broken: Sequence[Document]) -> Document:
 
 
 def broken_rule(broken: BrokenRule) -> Document:
-    return _cut({**msgspec.to_builtins(broken.rule), "vms": list(broken.vms[: INNER_LIST_MAX + 1])}, "vms")
+    shown = {name: value for name, value in msgspec.to_builtins(broken.rule).items() if value}  # `where` is of no set
+    return _cut({**shown, "vms": list(broken.vms[: INNER_LIST_MAX + 1])}, "vms")
 
 
 def present_operation(

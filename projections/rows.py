@@ -16,7 +16,7 @@ from domain.operation import Operation
 from domain.quota import Quota
 from domain.rack import Rack
 from domain.recorded import Recorded
-from domain.scheduling.broken import broken_for
+from domain.scheduling.broken import Places, broken_for
 from domain.tenant import Tenant
 from domain.token import Token
 from domain.values import About
@@ -62,8 +62,10 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
             place = _place_of(fleet, state.host)
             if place.group is not None:
                 document["group"] = place.group
-            broken = [broken_rule(one) for one in broken_for(state, fleet.broken_rules)] if state.rules else []
-            return document | vm_facts(place, broken)
+            if not state.rules and state.where is None:
+                return document | vm_facts(place, ())
+            found = broken_for(state, fleet.broken_rules, places=Places(fleet.capacity))
+            return document | vm_facts(place, [broken_rule(one) for one in found])
         case Operation() | Token():
             return document
         case Host():

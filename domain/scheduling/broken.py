@@ -1,5 +1,6 @@
-"""Do the rules of a set hold where its members stand? They bind each placement (filters.py); a place that changes under
-what runs can still break them. Also asked of places as they would be, before they change."""
+"""Do the rules of a set hold where its members stand, and each VM's conditions on its host? Both bind placements
+(filters.py), for life; a place that changes under what runs can still break them. Also asked of places as they would
+be, before they change."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,14 +9,17 @@ import msgspec
 
 from domain.host import Host
 from domain.rack import Rack
+from domain.scheduling.filters import PLACES
 from domain.scheduling.index import CapacityIndex
-from domain.vm import Rule, Vm, full_name
+from domain.vm import Rule, Vm, Where, full_name
 
 SetKey = tuple[str, str]  # a tenant and the name of its set
 
 
 class BrokenRule(msgspec.Struct, frozen=True):
-    """`vms` are the members (`tenant/vm`, sorted) that stand as they may not; a partition's rule has no number here."""
+    """`vms` are the members (`tenant/vm`, sorted) that stand as they may not; a partition's rule has no number here.
+
+    A condition of one VM's `where` is told as a rule of type `where` of no set, at its level (or `labels`)."""
 
     rule: Rule
     vms: tuple[str, ...]
@@ -34,13 +38,24 @@ class Places:
     def group_of(self, host: str) -> str:
         return self._host(host).group
 
+    def meets(self, host: str, where: Where, level: str) -> bool:
+        """Does the host keep the condition at this level?"""
+        found = self._host(host)
+        if level == "labels":
+            labels = found.about.labels
+            return all(labels.get(key) == value for key, value in where.labels.items())
+        wanted = getattr(where, level)
+        if wanted is None or level == "host":
+            return wanted is None or wanted == host
+        rack = self._rack(found)
+        return rack is not None and wanted == (rack.name if level == "rack" else getattr(rack, level))
+
     def of(self, host: str, level: str) -> str | None:
         if not (self._hosts or self._racks):
             return self._index.place_of(host, level)
         if level == "host":
             return host
-        name = self._host(host).rack
-        rack = self._racks.get(name or "") or self._index.racks.get(name or "")
+        rack = self._rack(self._host(host))
         if rack is None:
             return None
         return rack.name if level == "rack" else f"{rack.region}/{rack.dc}"
@@ -56,6 +71,9 @@ class Places:
     def _host(self, name: str) -> Host:
         return self._hosts.get(name) or self._index.hosts[name]
 
+    def _rack(self, host: Host) -> Rack | None:
+        return (self._racks.get(host.rack) or self._index.racks.get(host.rack)) if host.rack is not None else None
+
 
 def broken_rules(places: Places, name: str, members: Sequence[Vm]) -> list[BrokenRule]:
     """Those that do not hold of the rules by which members of a tenant's set `name` are bound. Cost: each member."""
@@ -69,13 +87,20 @@ def broken_rules(places: Places, name: str, members: Sequence[Vm]) -> list[Broke
     return found
 
 
-def broken_for(vm: Vm, broken: Callable[[SetKey], Iterable[BrokenRule]]) -> list[BrokenRule]:
-    """Those that this VM is among those to break. `broken` gives the broken rules of one set."""
-    if not vm.rules:
+def unmet(places: Places, vm: Vm) -> list[BrokenRule]:
+    """The conditions of the VM's own `where` that its host does not keep."""
+    where, host = vm.where, vm.host
+    if where is None or host is None:
         return []
+    levels = (level for level in (*PLACES, "labels") if not places.meets(host, where, level))
+    return [BrokenRule(Rule("where", "", level), (full_name(vm),)) for level in levels]
+
+
+def broken_for(vm: Vm, broken: Callable[[SetKey], Iterable[BrokenRule]], *, places: Places) -> list[BrokenRule]:
+    """Those that this VM is among those to break. `broken` gives the broken rules of one set."""
     name = full_name(vm)
     sets = sorted({rule.set for rule in vm.rules})
-    return [one for of in sets for one in broken((vm.tenant, of)) if name in one.vms]
+    return unmet(places, vm) + [one for of in sets for one in broken((vm.tenant, of)) if name in one.vms]
 
 
 def _binding(name: str, members: Iterable[Vm]) -> Iterable[Rule]:

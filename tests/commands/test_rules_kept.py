@@ -78,6 +78,30 @@ def test_a_change_that_would_break_a_rule_is_refused_without_force_and_then_show
     assert site.replayed().entries == site.fleet.entries
 
 
+@pytest.mark.parametrize(
+    ("where", "kind", "body"),
+    [
+        ({"rack": "r1"}, "host.update", {"host": "h1a", "rack": "r2"}),
+        ({"dc": "dc1"}, "host.update", {"host": "h1a", "rack": "r3"}),
+        ({"dc": "dc1"}, "rack.update", {"rack": "r1", "dc": "dc7"}),
+        ({"region": "north"}, "rack.update", {"rack": "r1", "region": "south"}),
+        ({"room": "hall-a"}, "rack.update", {"rack": "r1", "room": None}),
+        ({"labels": {"disk": "ssd"}}, "host.update", {"host": "h1a", "labels": {"disk": "hdd"}}),
+    ],
+)
+def test_a_condition_binds_for_life_as_a_rule_does(where: dict[str, Any], kind: str, body: dict[str, Any]) -> None:
+    site = a_site_of_racks()
+    site.given("rack.update", rack="r1", room="hall-a")
+    site.given("host.update", host="h1a", labels={"disk": "ssd"})
+    site.given("vm.provision", **a_vm("v0", cpu=1, where={"host": "h1a", **where}))
+    (level,) = where
+    (told,) = site.refused("below_use", kind, **body)["would_break"]
+    assert (told["rule"], told["level"], told["name"], told["vms"]) == ("where", level, "payments/v0", ["payments/v0"])
+    site.given(kind, **body, force=True)
+    assert broken(site) == {"v0": [{"type": "where", "level": level, "vms": ["payments/v0"]}]}
+    site.given("host.update", host="h1a", description="of no matter")
+
+
 def test_what_mends_a_rule_or_has_nothing_to_do_with_it_is_no_matter() -> None:
     site = with_vms("h1a", "h2a", rule=a_rule())
     site.given("host.update", host="h1b", rack="r2")

@@ -59,9 +59,12 @@ def live(site: Site, *, seed: int, commands: int) -> None:
                     {**rule, "set": chance.choice("ab"), "level": chance.choice(["host", "rack", "dc"])}
                     for rule in picked
                 ]
-                site.when("vm.provision", **a_vm(f"v{seed}-{n}", cpu=1, group=["std", "other"], rules=rules))
+                wheres: list[Any] = [None, None, {"rack": chance.choice(RACKS)}, {"labels": {"disk": "ssd"}}]
+                where = chance.choice(wheres)
+                site.when("vm.provision", **a_vm(f"v{seed}-{n}", cpu=1, group="*", rules=rules, where=where))
             case 3:
                 site.given("host.update", host=host, rack=chance.choice([*RACKS, None]), force=True)
+                site.given("host.update", host=host, labels={"disk": chance.choice(["ssd", None])}, force=True)
             case 4:
                 site.given("rack.update", rack=chance.choice(RACKS), dc=chance.choice(DCS), force=True)
             case 5:
