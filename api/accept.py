@@ -2,6 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 
+from api.reply import CSV, JSON
+
+TABLE = CSV.partition(b";")[0]
+
+
+def is_table(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a list is wanted as CSV."""
+    return prefers(headers, (JSON, TABLE)) == TABLE
+
 
 def prefers(headers: Iterable[tuple[bytes, bytes]], offered: Sequence[bytes]) -> bytes:
     """The offered media type of the highest quality. Of equals, the one that is named more exactly; then the first.

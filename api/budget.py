@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from api.accept import is_table
 from api.problems import TooMuchAtOnce
 
 
@@ -134,6 +135,6 @@ def budget_of(declared: Budget, scope: Any) -> Budget:
         return declared
     if b"as_of=" in scope["query_string"]:
         return PAST
-    if any(name == b"accept" and b"text/csv" in value for name, value in scope["headers"]):
+    if any(name == b"accept" and b"text/" in value for name, value in scope["headers"]) and is_table(scope["headers"]):
         return SCANS
     return READS

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from api import scope
-from api.accept import prefers
+from api.accept import is_table
 from api.auth import VIEWER
 from api.awaited import while_awaited
 from api.csv_rows import CsvReply, columns, has_amounts
@@ -35,7 +35,7 @@ from api.parameters import (
     time,
 )
 from api.problems import NotThereYet
-from api.reply import CSV, JSON, Answerable, Headers, Reply, encode, json_reply
+from api.reply import Answerable, Headers, Reply, encode, json_reply
 from api.schemas import SCHEMAS
 from domain.errors import Conflict, NotFound, Unavailable, Validation
 from domain.values import COUNTS as COUNTED
@@ -52,7 +52,6 @@ COMMON_FILTERS = (
 )
 PAGING = (LIMIT, CURSOR, SORT, COUNT)
 NAMES_COMPARED_MAX = 100
-TABLE = CSV.partition(b";")[0]
 WITH_COUNTS = ("QuotaList", "CapacityList")  # whose amounts are limits: of VMs and hosts, too
 
 SCHEMA_OF = {
@@ -235,7 +234,7 @@ async def position_of(call: Call, moment: Moment) -> int:
 async def page_reply(call: Call, page: Mapping[str, Any], query: Mapping[str, Any]) -> Answerable:
     """A list in the form that was asked for. CSV has no room for the cursor: the next page is in `Link`."""
     headers: Headers = ((b"berth-position", b"%d" % page["position"]),)
-    if prefers(call.scope["headers"], (JSON, TABLE)) != TABLE:
+    if not is_table(call.scope["headers"]):
         return json_reply(page, headers=headers)
     if page["next_cursor"] is not None:
         raw = call.scope["query_string"].decode("ascii")

@@ -27,11 +27,11 @@ class Turns:
         `make` may wait for the database, but for nobody else: all other looks wait with it.
         """
         async with self._turn:
-            await asyncio.sleep(0)  # first those that ask for little
             ends = time.perf_counter() + TURN_S
             made: list[Made] = []
             for one in rest:
                 made.append(await make(one))
                 if time.perf_counter() >= ends:
+                    await asyncio.sleep(0)  # those that ask for little, before the next look
                     break
             return made

@@ -175,7 +175,7 @@ def much_happens(api: Api, name: str, *, changes: int) -> int:
 def test_a_listener_that_does_not_read_is_dropped_and_goes_on_from_its_last_id(
     api: Api, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.live.QUEUE_EVENTS_MAX", 500)
+    monkeypatch.setattr("api.live.QUEUE_EVENTS_MAX", 1_000)
     monkeypatch.setattr("api.live.PAGE_EVENTS", 50)
     start = api.done("POST", "/v1/racks", {"name": named, "region": "r", "dc": "d"})["position"]
     slow = NotReading(api, f"/v1/events/stream?after={start}")
