@@ -5,7 +5,7 @@ names ─► offered() ─► quota? room? of each, cheaply ─┬─► the lea
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import nsmallest
 from typing import Any
 
@@ -15,7 +15,7 @@ from domain.fleet import Transaction
 from domain.quota import allows, check
 from domain.scheduling.filters import binding
 from domain.scheduling.place import Placement, PlacementRequest, fitting_hosts, load_after, place
-from domain.values import COUNTS, FIRST_CLASSES, Resources
+from domain.values import FIRST_CLASSES, Resources
 from domain.vm import Vm
 
 ANY_GROUP = "*"
@@ -144,7 +144,9 @@ class _Choice:
     def complete(self, refusal: NoCapacity, *, tried: list[str]) -> None:
         """With the other groups that would take it now, those with quota first; or, where no host has a class that is
         asked for, with that."""
-        if unknown := unknown_class(self._tx, self._request.resources):
+        request = self._request
+        unknown = unknown_class(self._tx, request.resources, tenant=request.tenant, groups=tried)
+        if unknown is not None and refusal.considered:
             refusal.message = unknown
             return
         index = self._tx.fleet.capacity
@@ -190,22 +192,29 @@ class _Choice:
         raise AssertionError(f"group {name} took what did not fit there")
 
 
-def unknown_class(tx: Transaction, resources: Resources) -> str | None:
-    """The sentence for a class that no host has: what is asked for is misspelt, or nobody has it yet."""
+def unknown_class(tx: Transaction, resources: Resources, *, tenant: str, groups: Iterable[str]) -> str | None:
+    """The sentence for a class that no host has: what is asked for is misspelt, or nobody has it yet.
+
+    A scoped actor knows the classes of its own groups: those that are asked for, and where `tenant` has quota.
+    """
+    known: Collection[str] = tx.fleet.hosts_of_class
+    if tx.scope is not None:
+        own = tx.fleet.quotas_by_tenant.get(tenant, set()).union(groups)
+        known = {name for group in own for name in tx.fleet.capacity.table(group).classes}
     for name in resources:
-        if name not in tx.fleet.hosts_of_class:
-            near = class_like(tx, name)
-            hint = f"; did you mean {near!r}?" if near is not None else ", so leave it out or register such hosts."
+        if name not in known:
+            near = class_like(name, known)
+            hint = (
+                f"; did you mean {near!r}?" if near is not None else ", so leave it out or have such hosts registered."
+            )
             return f"No host has the resource class {name!r}{hint}"
     return None
 
 
-def class_like(tx: Transaction, name: str, *, counts: bool = False) -> str | None:
-    """The class, of those that hosts have or that every site knows, which was probably meant; or a count of quotas."""
-    known = [*FIRST_CLASSES, *(other for other in tx.fleet.hosts_of_class if other not in FIRST_CLASSES)]
-    if counts:
-        known += COUNTS
-    return suggesting.nearest(name, known=(other for other in known if other != name), exists=known.__contains__)
+def class_like(name: str, known: Iterable[str]) -> str | None:
+    """Which of these, or of the classes that every site knows, was probably meant."""
+    names = [other for other in dict.fromkeys((*FIRST_CLASSES, *known)) if other != name]
+    return suggesting.nearest(name, known=names, exists=names.__contains__)
 
 
 def _summary(offered: Any, requested: Resources, refusals: Sequence[NoCapacity]) -> NoCapacity:

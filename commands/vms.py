@@ -320,7 +320,7 @@ def _must_have_room(tx: Transaction, found: Vm, *, to: Resources, more: Resource
         room = {name: found.resources.get(name, 0) + free.get(name, 0) for name in to}
         reasons = [{"reason": f"insufficient:{next(iter(short))}", "hosts": 1}]
         nearest = {"host": host.name, "short": short}
-        unknown = unknown_class(tx, more)
+        unknown = unknown_class(tx, more, tenant=found.tenant, groups=[host.group])
         raise NoCapacity(host.group, to, 1, reasons, nearest, scaled_down(to, room), [], message=unknown)
 
 

@@ -39,13 +39,17 @@ def of_limits(tx: Transaction, names: Iterable[str]) -> Warnings:
     return tuple(
         Warned(f"/limits/{name}", f"{name!r} is not known to any host or kind, so it limits nothing yet", near)
         for name in unknown
-        for near in (class_like(tx, name, counts=True),)
+        for near in (class_like(name, (*tx.fleet.hosts_of_class, *COUNTS)),)
     )
 
 
 def of_overcommit(tx: Transaction, names: Iterable[str]) -> Warnings:
     return tuple(
-        Warned(f"/overcommit/{name}", f"no host has the resource class {name!r} yet", class_like(tx, name))
+        Warned(
+            f"/overcommit/{name}",
+            f"no host has the resource class {name!r} yet",
+            class_like(name, tx.fleet.hosts_of_class),
+        )
         for name in names
         if not _is_known(tx, name)
     )
@@ -57,7 +61,7 @@ def of_capacity(tx: Transaction, names: Iterable[str]) -> Warnings:
         Warned(f"/capacity/{name}", f"no other host has the resource class {name!r}", near)
         for name in names
         if not _is_known(tx, name)
-        for near in (class_like(tx, name),)
+        for near in (class_like(name, tx.fleet.hosts_of_class),)
         if near is not None
     )
 

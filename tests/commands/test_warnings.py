@@ -49,6 +49,22 @@ def test_a_class_that_no_host_has_is_told_in_the_refusal() -> None:
     assert "memory_mib" in problem["detail"]
 
 
+def test_a_scoped_actor_is_told_of_the_classes_of_its_own_groups_alone() -> None:
+    site = a_site()
+    site.given("group.create", name="secret")
+    site.given("host.register", name="s1", group="secret", capacity={"quantum": 8})
+    site.given("host.register", name="h9", group="std", capacity={"fpga": 1})
+    confined = Actor("pat", "operator", "payments")
+
+    def detail(name: str) -> str:
+        asked = {**a_vm(), "resources": {"cpu": 1, name: 64}}
+        return str(site.refused("no_capacity", "vm.provision", actor=confined, **asked)["detail"])
+
+    assert "fpga" in detail("fpgas")
+    assert detail("quantum").replace("quantum", "x") == detail("nothing").replace("nothing", "x")
+    assert "did you mean" not in detail("quantums")
+
+
 def test_a_group_may_be_bound_to_a_region_before_its_first_rack_and_that_is_told() -> None:
     site = a_site()
     assert warned(site, "group.create", name="g2", region="nroth") == [("/region", "north")]
