@@ -22,7 +22,14 @@ $(INSTALLED): pyproject.toml constraints.txt | python
 up: $(INSTALLED) ## start everything on 127.0.0.1:8420 with a sample site; Ctrl-C stops it
 	@exec $(BIN)/berth up
 
-test: $(INSTALLED) ## the whole test suite
+# The packages that make and check a TypeScript client. Without a lock file: exact versions, and nothing of it is ours.
+CLIENTS := tests/api/clients
+$(CLIENTS)/node_modules/.installed: $(CLIENTS)/package.json $(INSTALLED)
+	@echo "installing the packages of $(CLIENTS)"
+	@$(BIN)/npm install --prefix $(CLIENTS) --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+test: $(INSTALLED) $(CLIENTS)/node_modules/.installed ## the whole test suite
 	@$(BIN)/python -m pytest -n 2
 
 soak: $(INSTALLED) ## kill anything at any time for MINUTES (default 30), and look at everything after each

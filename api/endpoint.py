@@ -120,12 +120,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one path.
 
     `roles` may use it (None: nobody need say who they are); a command's roles are the engine's matter. `model` is the
-    command that the body becomes, `answer` the name of the schema of what is answered when all is well. `budget` is
-    what its requests take a place of; commands and what needs no token have none.
+    command that the body becomes, `answer` the name of the schema of what is answered when all is well. `name` is what
+    generated clients call it; a command's is made from its kind. `budget` is what its requests take a place of;
+    commands and what needs no token have none.
     """
 
     method: str
     path: str
+    name: str = ""
     summary: str
     handle: Handle
     roles: frozenset[str] | None = EVERYONE

@@ -8,12 +8,12 @@ from typing import Any
 from api.body import JSON_TYPE, PATCH_TYPE
 from api.endpoint import Endpoint
 from api.parameters import KEY, REASON_CHARACTERS_MAX, Parameter
-from api.schemas import SCHEMAS, ref
+from api.problem_schemas import response_name, responses
+from api.schemas import SCHEMAS, STATES, enum, ref
 from domain.values import NAME_PATTERN
 
 Document = dict[str, Any]
 
-PROBLEM_TYPE = "application/problem+json"
 ID_PATTERN = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 HEADERS: dict[str, tuple[str, Document]] = {
@@ -46,17 +46,14 @@ def describe(endpoints: Sequence[Endpoint]) -> Document:
             "title": "Berth",
             "version": _version(),
             "description": "The resource-management layer of a private cloud: who has what, where it runs, and why.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [{"url": "/", "description": "where this description was read"}],
         "paths": paths,
         "components": {
             "schemas": schemas,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "responses": {
-                "Problem": {
-                    "description": "Refused: see `code` and `detail`",
-                    "content": {PROBLEM_TYPE: {"schema": ref("Problem")}},
-                }
-            },
+            "responses": responses(),
         },
         "security": [{"token": []}],
     }
@@ -89,10 +86,11 @@ def _operation(endpoint: Endpoint, schemas: Document) -> Document:
 
 
 def _id(endpoint: Endpoint) -> str:
-    if endpoint.model is not None:
-        return endpoint.model.kind
-    words = [part.split(":")[0] for part in endpoint.path.strip("/").replace("{", "by_").replace("}", "").split("/")]
-    return "_".join([endpoint.method.lower(), *words]).replace(".", "_")
+    """What generated clients call their function: `provision_vm`, `list_vms`."""
+    if endpoint.model is None:
+        return endpoint.name
+    kind, _, verb = endpoint.model.kind.partition(".")
+    return f"{verb}_{kind}"
 
 
 def _tag(endpoint: Endpoint) -> str:
@@ -106,7 +104,7 @@ def _path_parameter(name: str) -> Document:
         case "operation":
             schema = {"type": "string", "pattern": ID_PATTERN}
         case "kind":
-            schema = {"enum": ["tenant", "rack", "group", "quota", "host", "vm", "operation", "token"]}
+            schema = enum(*STATES)
         case "name" | "code" | "command":
             schema = {"type": "string", "minLength": 1}
         case _:
@@ -136,20 +134,23 @@ def _body(endpoint: Endpoint, schemas: Document) -> Document | None:
     if endpoint.model is None:
         return None
     schema = endpoint.model.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas.update(schema.pop("$defs", {}))
+    parts = schema.pop("$defs", {})
+    schemas.update(parts)
     in_path = endpoint.path_fields
     fields = {name: field for name, field in schema["properties"].items() if name not in in_path}
     if not fields:
         return None
     schema["properties"] = fields
     schema["required"] = [name for name in schema.get("required", ()) if name not in in_path]
+    if endpoint.method == "PATCH":
+        _without_defaults(schema, *parts.values())
     schemas[endpoint.model.__name__] = schema
     types = (JSON_TYPE, PATCH_TYPE) if endpoint.method == "PATCH" else (JSON_TYPE,)
     return {"required": True, "content": {type: {"schema": ref(endpoint.model.__name__)} for type in types}}
 
 
 def _responses(endpoint: Endpoint) -> Document:
-    responses: Document = {}
+    told: Document = {}
     for status in endpoint.statuses:
         found: Document = {"description": HTTPStatus(status).phrase}
         if endpoint.answer is not None:
@@ -165,8 +166,16 @@ def _responses(endpoint: Endpoint) -> Document:
                 name: {"schema": {"type": "string"}}
                 for name in ("Berth-Position", "ETag", "Location", "Berth-Replayed")
             }
-        responses[str(status)] = found
-    limited = (429,) if endpoint.roles is not None else ()
-    for status in (*endpoint.refusals, *limited, 405):
-        responses[str(status)] = {"$ref": "#/components/responses/Problem"}
-    return responses
+        told[str(status)] = found
+    # Whoever must say who they are may be told so, to come again, or that nobody can be looked up just now.
+    of_tokens = (401, 429, 503) if endpoint.roles is not None else ()
+    for status in sorted({*endpoint.refusals, *of_tokens, 405, 500}):
+        told[str(status)] = {"$ref": f"#/components/responses/{response_name(status)}"}
+    return told
+
+
+def _without_defaults(*schemas: Document) -> None:
+    """In a merge patch a field that is absent stays as it is: it has no default."""
+    for schema in schemas:
+        for field in schema.get("properties", {}).values():
+            field.pop("default", None)

@@ -124,6 +124,10 @@ ROWS_LIMIT = msgspec.structs.replace(
 )
 CURSOR = Parameter("cursor", "`next_cursor` of the page before", text, STRING)
 SORT = Parameter("sort", "A field to sort by, `-` before it for falling", text, STRING)
+BY_POSITION = msgspec.structs.replace(
+    SORT,
+    schema={"type": "string", "enum": ["position", "-position"], "x-enum-varnames": ["POSITION", "POSITION_FALLING"]},
+)
 COUNT = Parameter("count", "true: also count all that match", flag, BOOLEAN)
 EXCEL = Parameter(
     "excel", "true: CSV for spreadsheets, with a byte-order mark and no cell that begins like a formula", flag, BOOLEAN

@@ -26,31 +26,28 @@ from api.parameters import (
     MIN_POSITION,
     SEARCH,
     SORT,
-    STRING,
     TIME,
     Moment,
     Parameter,
     filter_by,
-    text,
+    one_of,
     time,
 )
 from api.problems import NotThereYet
 from api.reply import Answerable, Headers, Reply, encode, json_reply
-from api.schemas import SCHEMAS
+from api.schemas import SCHEMAS, enum, sorts, with_states
 from domain.errors import Conflict, NotFound, Unavailable, Validation
 from domain.values import COUNTS as COUNTED
-from projections.lists import must_sort
+from projections.lists import must_sort, sortable
 from projections.queries import decoded
 
 PLACE_FILTERS = tuple(filter_by(name) for name in ("region", "dc", "room", "rack"))
 SUBTREE = filter_by("subtree", "Only those of this tenant and all below it")
 COMMON_FILTERS = (
-    Parameter("state", "Only those in this state", text, STRING, repeatable=True),
     filter_by("owner", "Only those that belong to this tenant"),
     filter_by("external_id", "Only the one with this key of yours"),
     Parameter("updated_since", "Only those that changed at or after this time", time, TIME),
 )
-PAGING = (LIMIT, CURSOR, SORT, COUNT)
 NAMES_COMPARED_MAX = 100
 WITH_COUNTS = ("QuotaList", "CapacityList")  # whose amounts are limits: of VMs and hosts, too
 
@@ -83,7 +80,9 @@ def listing(
     within: str | None = None,
 ) -> Endpoint:
     """The list of a kind; `within` is a path parameter that is a filter, and the name of a kind that must exist."""
-    own = {parameter.name for parameter in (*filters, *COMMON_FILTERS)}
+    common = (_states_of(kind), *COMMON_FILTERS)
+    own = {parameter.name for parameter in (*filters, *common)}
+    paging = (LIMIT, CURSOR, _sort_of(kind), COUNT)
 
     async def handle(call: Call) -> Answerable:
         query = call.query()
@@ -118,14 +117,29 @@ def listing(
     return Endpoint(
         method="GET",
         path=path,
+        name=f"list_{within}_{kind}s" if within is not None else f"list_{kind}s",
         summary=f"List {kind}s",
         handle=handle,
         roles=roles,
         permission=f"{kind}.read",
-        parameters=declared(*filters, *COMMON_FILTERS, SEARCH, LABEL, *PAGING, EXCEL, MIN_POSITION, AS_OF),
+        parameters=declared(*filters, *common, SEARCH, LABEL, *paging, EXCEL, MIN_POSITION, AS_OF),
         answer=f"{SCHEMA_OF[kind]}List",
         refusals=(401, 403, 404, 422, 503),
     )
+
+
+def _states_of(kind: str) -> Parameter:
+    states = with_states(kind)
+    return Parameter("state", "Only those in this state", one_of(*states), enum(*states), repeatable=True)
+
+
+def _sort_of(kind: str) -> Parameter:
+    fields, has_sums = sortable(kind)
+    schema = sorts(*fields)
+    if has_sums:
+        amounts = {"type": "string", "pattern": "^-?[a-z][a-z0-9_]{0,62}_(available|used|capacity)$"}
+        schema = {"anyOf": [schema, amounts]}
+    return msgspec.structs.replace(SORT, schema=schema)
 
 
 def single(kind: str, path: str, *, roles: frozenset[str] = VIEWER) -> Endpoint:
@@ -142,6 +156,7 @@ def single(kind: str, path: str, *, roles: frozenset[str] = VIEWER) -> Endpoint:
     return Endpoint(
         method="GET",
         path=path,
+        name=f"get_{kind}",
         summary=f"Read a {kind}",
         handle=handle,
         roles=roles,

@@ -208,7 +208,8 @@ def _shortfalls(found: Iterable[Mapping[str, Any]], reader: Reader) -> list[Docu
     fields = ("resource", "limit", "used", "requested", "short", "tenant", "group")
     entries = [{field: entry[field] for field in fields if field in entry} for entry in found]
     for entry in entries:
-        entry["group"] = reader.groups(entry.get("group"))
+        if "group" in entry:
+            entry["group"] = reader.groups(entry["group"])
     own = [entry for entry in entries if reader.tenant(entry["tenant"]) is not None]
     above = [entry for entry in entries if reader.tenant(entry["tenant"]) is None]
     if not above:

@@ -1,31 +1,74 @@
-"""The JSON Schemas of what is answered, for the description of the API. Requests' are pydantic's own."""
+"""The JSON Schemas of what is answered, for the description of the API. Requests' are pydantic's own, problems' in
+`problem_schemas.py`. Answers are closed: a field that is not told of here is a fault, which the tests of the API find.
+"""
 
 from typing import Any
 
-from api.pages import PROBLEMS
+from api import problem_schemas
+from api.problem_schemas import (
+    AMOUNTS,
+    BOOLEAN,
+    INTEGER,
+    MAYBE,
+    STRING,
+    STRINGS,
+    Schema,
+)
+from domain.scheduling.registry import STRATEGIES
+from domain.token import ROLES
+from eventlog.codec import TOPICS, UPCASTERS
 
-Schema = dict[str, Any]
-
-STRING: Schema = {"type": "string"}
-MAYBE: Schema = {"type": ["string", "null"]}
-INTEGER: Schema = {"type": "integer"}
 NATURAL: Schema = {"type": "integer", "minimum": 0}
-BOOLEAN: Schema = {"type": "boolean"}
+MAYBE_INTEGER: Schema = {"type": ["integer", "null"]}
 TIME: Schema = {"type": "string", "format": "date-time"}
 MAYBE_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
-OBJECT: Schema = {"type": "object"}
-MAYBE_OBJECT: Schema = {"type": ["object", "null"]}
-AMOUNTS: Schema = {"type": "object", "additionalProperties": {"type": "integer"}}
-STRINGS: Schema = {"type": "array", "items": STRING}
+# A document of another time or kind: what it holds is its own schema's matter.
+OBJECT: Schema = {"type": "object", "additionalProperties": True}
+MAYBE_OBJECT: Schema = {"type": ["object", "null"], "additionalProperties": True}
 LABELS: Schema = {"type": "object", "additionalProperties": STRING}
+
+# What a kind's `state` may be. What has just ended is answered once, by the command that ended it.
+STATES: dict[str, tuple[str, ...]] = {
+    "tenant": ("active", "suspended", "deleted"),
+    "rack": ("active", "deleted"),
+    "group": ("active", "deleted"),
+    "quota": ("active", "deleted"),
+    "host": ("available", "cordoned", "deleted"),
+    "vm": ("scheduled", "creating", "active", "stopped", "updating", "failed", "deleting", "deleted"),
+    "operation": ("running", "stuck", "succeeded", "failed", "cancelled"),
+    "token": ("active", "revoked"),
+}
+ENDED = ("deleted", "revoked")
+STEP_STATES = ("pending", "started", "succeeded", "failed", "cancelled")
 
 
 def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def enum(*values: str) -> Schema:
+    return {"type": "string", "enum": list(values)}
+
+
+def sorts(*fields: str) -> Schema:
+    """Each field, rising and falling; the names are for clients' enums, in which `-name` can't be told from `name`."""
+    signed = {
+        f"{sign}{field}": f"{field.upper()}{word}" for field in fields for sign, word in (("", ""), ("-", "_FALLING"))
+    }
+    return {**enum(*signed), "x-enum-varnames": list(signed.values())}
+
+
+def maybe(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 def _object(fields: dict[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
-    return {"type": "object", "properties": fields, "required": [name for name in fields if name not in optional]}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": fields,
+        "required": [name for name in fields if name not in optional],
+    }
 
 
 def _list(items: Schema) -> Schema:
@@ -41,43 +84,84 @@ def _list(items: Schema) -> Schema:
     )
 
 
-BASE: dict[str, Schema] = {
-    "uid": STRING,
-    "name": STRING,
-    "display_name": MAYBE,
-    "external_id": MAYBE,
-    "owner": MAYBE,
-    "state": STRING,
-    "labels": LABELS,
-    "description": MAYBE,
-    "protected": BOOLEAN,
-    "version": NATURAL,
-    "created_at": TIME,
-    "updated_at": TIME,
-}
-STEP = _object(
-    {"name": STRING, "controller": STRING, "state": STRING, "attempt": INTEGER, "message": MAYBE},
+def _base(kind: str) -> dict[str, Schema]:
+    """What every resource shows."""
+    return {
+        "uid": STRING,
+        "name": STRING,
+        "display_name": MAYBE,
+        "external_id": MAYBE,
+        "owner": MAYBE,
+        "state": ref(f"{kind.capitalize()}State"),
+        "labels": LABELS,
+        "description": MAYBE,
+        "protected": BOOLEAN,
+        "version": NATURAL,
+        "created_at": TIME,
+        "updated_at": TIME,
+    }
+
+
+WHERE = _object(dict.fromkeys(("region", "dc", "room", "rack", "host"), STRING) | {"labels": LABELS})
+WHERE["required"] = []
+RULE = _object(
+    {
+        "type": enum("affinity", "anti_affinity", "spread", "partition"),
+        "set": STRING,
+        "level": enum("host", "rack", "dc"),
+        "max_skew": INTEGER,
+        "partition": INTEGER,
+    },
+    optional=("max_skew", "partition"),
 )
+BMC = _object({"address": STRING, "protocol": STRING, "credential": STRING}, optional=("protocol", "credential"))
+STEP = _object(
+    {"name": STRING, "controller": STRING, "state": enum(*STEP_STATES), "attempt": INTEGER, "message": MAYBE},
+)
+
+BROKEN_RULES: Schema = {
+    "type": "array",
+    "items": _object(
+        {
+            "type": STRING,
+            "set": STRING,
+            "level": STRING,
+            "max_skew": INTEGER,
+            "vms": STRINGS,
+            "vms_truncated": BOOLEAN,
+        },
+        optional=("set", "max_skew", "vms_truncated"),
+    ),
+}
 
 RESOURCES: dict[str, Schema] = {
     "Tenant": _object(
-        {**BASE, "parent": MAYBE, "suspended": BOOLEAN, "suspended_by": MAYBE, "path": STRINGS, "children": STRINGS}
+        {
+            **_base("tenant"),
+            "parent": MAYBE,
+            "suspended": BOOLEAN,
+            "suspended_by": MAYBE,
+            "path": STRINGS,
+            "children": STRINGS,
+            "children_truncated": BOOLEAN,
+        },
+        optional=("children_truncated",),
     ),
     "Rack": _object(
         {
-            **BASE,
+            **_base("rack"),
             "region": STRING,
             "dc": STRING,
             "room": MAYBE,
-            "units": {"type": ["integer", "null"]},
+            "units": MAYBE_INTEGER,
             "hosts": NATURAL,
         }
     ),
     "Group": _object(
         {
-            **BASE,
+            **_base("group"),
             "region": MAYBE,
-            "strategy": STRING,
+            "strategy": enum(*STRATEGIES),
             "overcommit": {"type": "object", "additionalProperties": {"type": "number"}},
             "hosts": NATURAL,
             "capacity": AMOUNTS,
@@ -89,7 +173,7 @@ RESOURCES: dict[str, Schema] = {
     ),
     "Quota": _object(
         {
-            **BASE,
+            **_base("quota"),
             "tenant": STRING,
             "group": STRING,
             "limits": AMOUNTS,
@@ -101,10 +185,10 @@ RESOURCES: dict[str, Schema] = {
     ),
     "Host": _object(
         {
-            **BASE,
+            **_base("host"),
             "group": STRING,
             "rack": MAYBE,
-            "unit": {"type": ["integer", "null"]},
+            "unit": MAYBE_INTEGER,
             "region": MAYBE,
             "dc": MAYBE,
             "room": MAYBE,
@@ -112,12 +196,14 @@ RESOURCES: dict[str, Schema] = {
             "used": AMOUNTS,
             "available": AMOUNTS,
             "vms": STRINGS,
-            "bmc": MAYBE_OBJECT,
-        }
+            "vms_truncated": BOOLEAN,
+            "bmc": maybe(ref("Bmc")),
+        },
+        optional=("vms_truncated",),
     ),
     "Vm": _object(
         {
-            **BASE,
+            **_base("vm"),
             "tenant": STRING,
             "group": STRING,
             "resources": AMOUNTS,
@@ -125,25 +211,14 @@ RESOURCES: dict[str, Schema] = {
             "rack": MAYBE,
             "dc": MAYBE,
             "region": MAYBE,
+            "room": MAYBE,
             "cluster": MAYBE,
             "pool": MAYBE,
             "image": MAYBE,
-            "rules": {"type": "array", "items": OBJECT},
+            "where": maybe(ref("Where")),
+            "rules": {"type": "array", "items": ref("Rule")},
             "rules_broken": BOOLEAN,
-            "broken_rules": {
-                "type": "array",
-                "items": _object(
-                    {
-                        "type": STRING,
-                        "set": STRING,
-                        "level": STRING,
-                        "max_skew": INTEGER,
-                        "vms": STRINGS,
-                        "vms_truncated": BOOLEAN,
-                    },
-                    optional=("set", "max_skew", "vms_truncated"),
-                ),
-            },
+            "broken_rules": BROKEN_RULES,
             "addresses": STRINGS,
             "operation": MAYBE,
             "reason": MAYBE,
@@ -151,19 +226,19 @@ RESOURCES: dict[str, Schema] = {
     ),
     "Operation": _object(
         {
-            **BASE,
+            **_base("operation"),
             "id": STRING,
             "kind": STRING,
             "target": STRING,
             "waiting_for": MAYBE,
-            "steps": {"type": "array", "items": STEP},
-            "percent": {"type": ["integer", "null"]},
+            "steps": {"type": "array", "items": ref("Step")},
+            "percent": MAYBE_INTEGER,
             "message": MAYBE,
             "started_at": TIME,
             "ended_at": MAYBE_TIME,
         }
     ),
-    "Token": _object({**BASE, "role": STRING, "tenant": MAYBE, "expires_at": MAYBE_TIME}),
+    "Token": _object({**_base("token"), "role": enum(*ROLES), "tenant": MAYBE, "expires_at": MAYBE_TIME}),
 }
 
 WARNINGS: Schema = {
@@ -177,7 +252,7 @@ EVENT = _object(
         "position": NATURAL,
         "stream": STRING,
         "version": NATURAL,
-        "topic": STRING,
+        "topic": ref("Topic"),
         "at": TIME,
         "actor": STRING,
         "command": STRING,
@@ -190,7 +265,7 @@ CHANGE = _object(
         "at": TIME,
         "actor": STRING,
         "command": STRING,
-        "topic": STRING,
+        "topic": ref("Topic"),
         "before": MAYBE_OBJECT,
         "after": MAYBE_OBJECT,
     }
@@ -207,10 +282,13 @@ AUDIT_ENTRY = _object(
         "command": STRING,
         "resource": MAYBE,
         "reason": MAYBE,
-        "request": {},
-        "outcome": {"enum": ["accepted", "rejected"]},
+        "request": MAYBE_OBJECT,
+        "outcome": ref("Outcome"),
         "problem": MAYBE_OBJECT,
         "positions": {"type": "array", "items": NATURAL},
+        "operation": MAYBE,
+        "created": BOOLEAN,
+        "batch": MAYBE,
         "warnings": WARNINGS,
     },
     optional=("warnings",),
@@ -218,6 +296,7 @@ AUDIT_ENTRY = _object(
 CAPACITY_ROW = _object(
     {
         "name": MAYBE,
+        "hosts": NATURAL,
         "capacity": AMOUNTS,
         "used": AMOUNTS,
         "available": AMOUNTS,
@@ -225,24 +304,8 @@ CAPACITY_ROW = _object(
         "promised": AMOUNTS,
         "unpromised": AMOUNTS,
     },
-    optional=("promised", "unpromised"),
+    optional=("hosts", "promised", "unpromised"),
 )
-
-PROBLEM: Schema = {
-    "type": "object",
-    "description": "RFC 9457, with the fields of its code; /problems/{code} says what it means.",
-    "properties": {
-        "type": STRING,
-        "title": STRING,
-        "status": INTEGER,
-        "detail": STRING,
-        "code": {"enum": sorted(PROBLEMS)},
-        "instance": STRING,
-        "command": MAYBE,
-        "errors": {"type": "array", "items": _object({"field": STRING, "message": STRING})},
-    },
-    "required": ["type", "title", "status", "detail", "code"],
-}
 
 
 def answer_to_command(kind: str) -> Schema:
@@ -251,7 +314,7 @@ def answer_to_command(kind: str) -> Schema:
         {
             "command": STRING,
             "position": NATURAL,
-            "resource": {"oneOf": [ref(kind), {"type": "null"}]},
+            "resource": maybe(ref(kind)),
             "operation": MAYBE,
             "replayed": BOOLEAN,
             "warnings": WARNINGS,
@@ -263,8 +326,16 @@ def answer_to_command(kind: str) -> Schema:
 
 SCHEMAS: dict[str, Schema] = {
     **RESOURCES,
+    **{f"{kind.capitalize()}State": enum(*states) for kind, states in STATES.items()},
     **{f"{name}List": _list(ref(name)) for name in RESOURCES},
     **{f"{name}Answer": answer_to_command(name) for name in RESOURCES},
+    **problem_schemas.schemas(),
+    "Where": WHERE,
+    "Rule": RULE,
+    "Bmc": BMC,
+    "Step": STEP,
+    "Topic": enum(*sorted({*TOPICS, *UPCASTERS})),
+    "Outcome": enum("accepted", "rejected"),
     "Event": EVENT,
     "EventList": _list(ref("Event")),
     "Change": CHANGE,
@@ -273,67 +344,86 @@ SCHEMAS: dict[str, Schema] = {
     "AuditList": _list(ref("AuditEntry")),
     "CapacityRow": CAPACITY_ROW,
     "CapacityList": _list(ref("CapacityRow")),
-    "Problem": PROBLEM,
-    "Receipt": _object(
+    "Receipt": {
+        **_object(
+            {
+                "command": STRING,
+                "kind": STRING,
+                "outcome": ref("Outcome"),
+                "position": NATURAL,
+                "at": TIME,
+                "actor": STRING,
+                "resource": MAYBE_OBJECT,
+                "operation": MAYBE,
+                "problem": MAYBE_OBJECT,
+                "replayed": BOOLEAN,
+                "warnings": WARNINGS,
+            },
+            optional=("warnings",),
+        ),
+        "additionalProperties": True,
+        "description": "of a refused command, the fields of its problem too",
+    },
+    "Scheduled": _object(
         {
-            "command": STRING,
-            "kind": STRING,
-            "outcome": {"enum": ["accepted", "rejected"]},
             "position": NATURAL,
             "at": TIME,
+            "command": STRING,
             "actor": STRING,
-            "resource": MAYBE_OBJECT,
-            "operation": MAYBE,
-            "problem": MAYBE_OBJECT,
-            "replayed": BOOLEAN,
-            "warnings": WARNINGS,
-        },
-        optional=("warnings",),
+            "group": STRING,
+            "host": STRING,
+            "resources": AMOUNTS,
+        }
     ),
     "Explanation": _object(
         {
             "vm": STRING,
-            "state": STRING,
+            "state": ref("VmState"),
             "host": MAYBE,
             "group": STRING,
-            "scheduled": OBJECT,
+            "scheduled": ref("Scheduled"),
+            "rules": {"type": "array", "items": ref("Rule")},
+            "broken_rules": BROKEN_RULES,
             "explanation": OBJECT,
         }
     ),
-    "Verification": {
-        "type": "object",
-        "properties": {
-            "position": NATURAL,
-            "events": NATURAL,
-            "violations": {"type": "array"},
-            "differences": {"type": "array"},
-        },
-        "required": ["position", "events", "violations", "differences"],
-    },
-    "Whoami": _object({"name": STRING, "role": STRING, "tenant": MAYBE, "token": STRING}),
-    "BatchAnswer": _object(
-        {"position": NATURAL, "results": {"type": "array", "items": _object({"status": INTEGER})}},
+    "Verification": _object(
+        {"position": NATURAL, "events": NATURAL, "violations": STRINGS, "differences": STRINGS},
     ),
+    "Whoami": _object({"name": STRING, "role": enum(*ROLES), "tenant": MAYBE, "token": STRING}),
+    "BatchResult": {
+        "type": "object",
+        "additionalProperties": True,
+        "properties": {"status": INTEGER},
+        "required": ["status"],
+        "description": "the answer of the command, or its problem",
+    },
+    "BatchAnswer": _object({"position": NATURAL, "results": {"type": "array", "items": ref("BatchResult")}}),
+    "BatchItem": {
+        "type": "object",
+        "required": ["command"],
+        "properties": {
+            "command": {"type": "string", "description": "such as vm.provision"},
+            "if_match": {
+                "anyOf": [STRING, INTEGER],
+                "description": "the version that it must have",
+            },
+        },
+        "additionalProperties": True,
+        "description": "beside these, the command's body and path fields",
+    },
     "Batch": {
         "type": "object",
         "additionalProperties": False,
         "required": ["commands"],
         "properties": {
             "atomic": {"type": "boolean", "default": False, "description": "All or none; at most 200 then"},
-            "commands": {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": 1_000,
-                "items": {
-                    "type": "object",
-                    "required": ["command"],
-                    "properties": {
-                        "command": {"type": "string", "description": "such as vm.provision"},
-                        "if_match": {"type": ["string", "integer"], "description": "the version that it must have"},
-                    },
-                    "description": "beside these, the command's body and path fields",
-                },
-            },
+            "commands": {"type": "array", "minItems": 1, "maxItems": 1_000, "items": ref("BatchItem")},
         },
     },
 }
+
+
+def with_states(kind: str) -> Any:
+    """The states that a list of the kind can be asked for."""
+    return tuple(state for state in STATES[kind] if state not in ENDED)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from commands import claims, finding, warning
 from commands.choice import choose, offered_groups, unknown_class
@@ -26,7 +26,7 @@ from domain.fleet import Transaction
 from domain.operation import Operation, OperationCancelled, OperationStarted, Step
 from domain.scheduling.explain import scaled_down
 from domain.scheduling.place import PlacementRequest
-from domain.values import Resources, available, excess, operation_stream, vm_stream
+from domain.values import NAME_PATTERN, Resources, available, excess, operation_stream, vm_stream
 from domain.vm import (
     Rule,
     Vm,
@@ -46,7 +46,24 @@ from domain.vm import (
 GROUPS_MAX = 100
 RULES_MAX = 16
 
-GroupChoice = Name | Literal["*"] | Annotated[list[Name], Field(min_length=1, max_length=GROUPS_MAX)]
+GroupChoice = Annotated[
+    Name | Literal["*"] | Annotated[list[Name], Field(min_length=1, max_length=GROUPS_MAX)],
+    # A name and * are both texts: told apart in the description, generated clients take a name for a wrong *.
+    WithJsonSchema(
+        {
+            "description": "a name, a list of names, or *: every group where the tenant has quota",
+            "anyOf": [
+                {"type": "string", "pattern": rf"^(\*|{NAME_PATTERN.removeprefix('^').removesuffix('$')})$"},
+                {
+                    "type": "array",
+                    "items": {"type": "string", "pattern": NAME_PATTERN},
+                    "minItems": 1,
+                    "maxItems": GROUPS_MAX,
+                },
+            ],
+        }
+    ),
+]
 
 
 class WhereField(BaseModel):

@@ -101,6 +101,27 @@ def one(kind: str, *, is_scoped: bool) -> Statement:
     return sessions.statement(at_a_position(_rows(kind, where, null())))
 
 
+OF_EVERY_KIND = (
+    "name",
+    "state",
+    "owner",
+    "external_id",
+    "display_name",
+    "description",
+    "uid",
+    "version",
+    "created_at",
+    "updated_at",
+)
+
+
+def sortable(kind: str) -> tuple[tuple[str, ...], bool]:
+    """The fields by which a list of the kind can be sorted, and whether by amounts (`cpu_available`) too."""
+    listing = LISTINGS[kind]
+    of_tenants = ("parent",) if kind == "tenant" else ()
+    return (*OF_EVERY_KIND, *of_tenants, *listing.sorts), listing.sum_sort is not None
+
+
 def must_sort(kind: str, sort: str) -> None:
     """
     Raises:
@@ -194,4 +215,6 @@ def _sort(kind: str, text: str, *, is_scoped: bool) -> Sort:
         case _ if field.startswith("*_") and listing.sum_sort is not None:
             return Sort(listing.sum_sort(field[2:]), is_falling)
         case _:
-            raise ValueError(f"a list of {kind}s can't be sorted by {field!r}")
+            fields, has_sums = sortable(kind)
+            known = ", ".join(fields) + (" and amounts such as cpu_available" if has_sums else "")
+            raise ValueError(f"there is no {field!r} to sort by; - before a field sorts falling: {known}")

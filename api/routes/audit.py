@@ -8,6 +8,7 @@ from api.auth import AUDITOR, EVERYONE
 from api.budget import SCANS
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import (
+    BY_POSITION,
     COUNT,
     CURSOR,
     EXCEL,
@@ -16,7 +17,6 @@ from api.parameters import (
     MIN_POSITION,
     MOMENT,
     SEARCH,
-    SORT,
     Moment,
     Parameter,
     filter_by,
@@ -139,11 +139,12 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/audit",
+        name="list_audit",
         summary="One entry a command",
         handle=_list,
         roles=AUDITOR,
         permission="audit.read",
-        parameters=declared(*FILTERS, SEARCH, LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
+        parameters=declared(*FILTERS, SEARCH, LIMIT, CURSOR, BY_POSITION, COUNT, EXCEL, MIN_POSITION),
         answer="AuditList",
         refusals=(401, 403, 409, 422, 503),
         budget=SCANS,
@@ -151,6 +152,7 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/commands/{command}",
+        name="get_command",
         summary="The receipt of a command, or its problem",
         handle=_one,
         roles=EVERYONE,

@@ -198,6 +198,7 @@ ENDPOINTS = (
     Endpoint(
         method="POST",
         path="/v1/commands",
+        name="send_commands",
         summary="Several commands at once",
         handle=_handle,
         parameters=declared(parameters.DRY_RUN),

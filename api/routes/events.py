@@ -16,6 +16,7 @@ from api.context import Context
 from api.endpoint import Call, Endpoint, declared
 from api.event_view import EventView
 from api.parameters import (
+    BY_POSITION,
     COUNT,
     CURSOR,
     EXCEL,
@@ -25,7 +26,6 @@ from api.parameters import (
     MOMENT,
     POSITION_MAX,
     SEARCH,
-    SORT,
     STRING,
     Moment,
     Parameter,
@@ -349,11 +349,14 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/events",
+        name="list_events",
         summary="The log itself",
         handle=_list,
         roles=VIEWER,
         permission="event.read",
-        parameters=declared(AFTER, UNTIL, STREAM, TOPIC, SEARCH, LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
+        parameters=declared(
+            AFTER, UNTIL, STREAM, TOPIC, SEARCH, LIMIT, CURSOR, BY_POSITION, COUNT, EXCEL, MIN_POSITION
+        ),
         answer="EventList",
         refusals=(401, 403, 409, 422, 503),
         budget=SCANS,
@@ -361,6 +364,7 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/events/stream",
+        name="stream_events",
         summary="The log, live (server-sent events)",
         handle=_stream,
         roles=VIEWER,
@@ -374,11 +378,12 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/history/{kind}/{name:path}",
+        name="get_history",
         summary="A resource's changes, each with its before and after",
         handle=_history,
         roles=VIEWER,
         permission="history.read",
-        parameters=declared(LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
+        parameters=declared(LIMIT, CURSOR, BY_POSITION, COUNT, EXCEL, MIN_POSITION),
         answer="ChangeList",
         refusals=(401, 403, 404, 409, 422, 503),
         budget=SCANS,

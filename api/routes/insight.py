@@ -116,6 +116,7 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/capacity",
+        name="get_capacity",
         summary="How much there is, is used and is free",
         handle=_capacity,
         roles=VIEWER,
@@ -127,6 +128,7 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/explain/vms/{tenant}/{vm}",
+        name="explain_vm",
         summary="Why a VM runs where it runs",
         handle=_explain,
         roles=VIEWER,
@@ -138,6 +140,7 @@ ENDPOINTS = (
     Endpoint(
         method="POST",
         path="/v1/verify",
+        name="verify",
         summary="Replay the log, check what must never break, compare the read model with the fold",
         handle=_verify,
         roles=AUDITOR,
@@ -150,6 +153,7 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/v1/whoami",
+        name="whoami",
         summary="Who the token says you are",
         handle=_whoami,
         roles=EVERYONE,

@@ -50,10 +50,11 @@ async def _problem(call: Call) -> Answerable:
     return Reply(200, page, HTML, PAGE_HEADERS)
 
 
-def _open(path: str, summary: str, handle: object, answer_type: str, *refusals: int) -> Endpoint:
+def _open(path: str, name: str, summary: str, handle: object, answer_type: str, *refusals: int) -> Endpoint:
     return Endpoint(
         method="GET",
         path=path,
+        name=name,
         summary=summary,
         handle=handle,  # type: ignore[arg-type]
         roles=None,
@@ -63,11 +64,11 @@ def _open(path: str, summary: str, handle: object, answer_type: str, *refusals: 
 
 
 ENDPOINTS = (
-    _open("/healthz", "Is the process alive?", _alive, "application/json"),
-    _open("/readyz", "Can it serve?", _ready, "application/json", 503),
-    _open("/metrics", "For Prometheus", _metrics, "text/plain", 503),
-    _open("/openapi.json", "This description", _description, "application/json"),
-    _open("/docs", "This description, to read", _docs, "text/html"),
-    _open("/docs.js", "The script of /docs", _docs_script, "text/javascript"),
-    _open("/problems/{code}", "What a problem means, and what to do", _problem, "text/html", 404),
+    _open("/healthz", "is_alive", "Is the process alive?", _alive, "application/json"),
+    _open("/readyz", "is_ready", "Can it serve?", _ready, "application/json", 503),
+    _open("/metrics", "get_metrics", "For Prometheus", _metrics, "text/plain", 503),
+    _open("/openapi.json", "get_description", "This description", _description, "application/json"),
+    _open("/docs", "get_docs", "This description, to read", _docs, "text/html"),
+    _open("/docs.js", "get_docs_script", "The script of /docs", _docs_script, "text/javascript"),
+    _open("/problems/{code}", "get_problem", "What a problem means, and what to do", _problem, "text/html", 404),
 )

@@ -21,6 +21,7 @@ from eventlog.tasks import end_tasks
 from projections import projector
 from projections.queries import ReadModel
 from projections.rows import resource
+from tests.api.described import must_be_as_described
 from workers.past import PastService
 
 ADMIN = "test-admin-secret"
@@ -58,7 +59,9 @@ class Api:
             headers["Authorization"] = f"Bearer {token}"
         if body is not None:
             more["json"] = body
-        return self.http.request(method, path, headers=headers, **more)
+        response = self.http.request(method, path, headers=headers, **more)
+        must_be_as_described(response)
+        return response
 
     def get(self, path: str, **more: Any) -> httpx.Response:
         return self.call("GET", path, **more)
