@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from domain.values import from_rfc3339
 from projections import sessions
 from projections.cursors import Cursor
-from projections.listings import LISTINGS, parent
+from projections.listings import LISTINGS, SCOPE, parent, subtree
 from projections.pages import (
     FORMS_MAX,
     Condition,
@@ -176,6 +176,8 @@ def _conditions(form: _Form) -> list[Condition]:
                 found.append(table.c.updated_at >= value)
             case _ if name in listing.filters:
                 found.append(listing.filters[name](value))
+                if name == "subtree" and form.is_scoped:  # or it would tell who is above the scope
+                    found.append(value.in_(subtree(SCOPE, name="asker")))
             case _:
                 raise ValueError(f"a list of {form.kind}s has no filter {name}")
     if form.has_words:

@@ -353,6 +353,12 @@ async def test_a_scope_hides_what_is_outside_of_it(model: ReadModel, site: Site)
         assert {operation["owner"] for operation in operations} <= below
         for kind in ("host", "rack", "token"):
             assert (await model.list_(kind, scope=scope))["items"] == []
+        for kind in ("vm", "quota"):
+            inside = (await model.list_(kind, scope=scope, filters={"subtree": scope}, limit=1000))["items"]
+            assert inside == (await model.list_(kind, scope=scope, limit=1000))["items"]
+    for kind in ("vm", "quota"):
+        above = await model.list_(kind, scope="search", filters={"subtree": "acme"}, count=True)
+        assert (above["items"], above["count"]) == ([], 0), "who is above a scope is nobody there"
     assert await model.one("host", "h1", scope="acme") is None
     assert await model.one("vm", "nobody", "x", scope="acme") is None
     with pytest.raises(Forbidden):

@@ -1,7 +1,9 @@
 """Free text is compared by NFKC and case folding: the same in events, in lists and in the audit."""
 
+import math
+import time
 from typing import Any
-from unicodedata import normalize
+from unicodedata import combining, normalize
 
 import msgspec
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from eventlog.read import LogReader
 from projections.projector import catch_up
 from projections.queries import ReadModel, decoded
-from projections.words import folded, is_in
+from projections.words import MARKS_FROM, MARKS_UNTIL, folded, is_in, is_mark
 from tests.projections.logs import a_site, write
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
@@ -57,6 +59,30 @@ def test_every_character_folds_once_and_for_all() -> None:
         if not 0xD800 <= code < 0xE000:
             once = folded(chr(code))
             assert folded(once) == once, hex(code)
+
+
+def test_marks_are_known_wherever_they_are() -> None:
+    marks = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000 and is_mark(chr(code))]
+    assert marks[0] >= MARKS_FROM
+    assert marks[-1] < MARKS_UNTIL
+
+
+@pytest.mark.parametrize("marks", ["\u0315\u0300", "\u0f73", "\u0f71\u0f74\uff9e\u0300", "\U0001e94a\u0301"])
+def test_twice_as_many_marks_take_twice_as_long(marks: str) -> None:
+    """As a stranger may send them, sorted the wrong way round: sorting them all takes four times as long, or 300 s."""
+
+    def seconds(count: int) -> float:
+        texts = [(marks * count)[:count], "".join(sorted(marks * count, key=combining, reverse=True))[:count]]
+        best = math.inf
+        for _ in range(3):
+            began = time.process_time()
+            for text in texts:
+                folded(text)
+            best = min(best, time.process_time() - began)
+        return best
+
+    folded("é")  # what is made once
+    assert seconds(80_000) < 3 * seconds(40_000)
 
 
 documents = st.recursive(
