@@ -9,7 +9,8 @@ TABLE = CSV.partition(b";")[0]
 
 def is_table(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a list is wanted as CSV."""
-    return prefers(headers, (JSON, TABLE)) == TABLE
+    given = [header for header in headers if header[0] == b"accept" and header[1] not in (b"*/*", JSON)]
+    return bool(given) and prefers(headers, (JSON, TABLE)) == TABLE
 
 
 def prefers(headers: Iterable[tuple[bytes, bytes]], offered: Sequence[bytes]) -> bytes:

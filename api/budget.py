@@ -135,6 +135,6 @@ def budget_of(declared: Budget, scope: Any) -> Budget:
         return declared
     if b"as_of=" in scope["query_string"]:
         return PAST
-    if any(name == b"accept" and b"text/" in value for name, value in scope["headers"]) and is_table(scope["headers"]):
+    if is_table(scope["headers"]):
         return SCANS
     return READS
