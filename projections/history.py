@@ -9,27 +9,33 @@ from eventlog.codec import Row, decode
 from projections.documents import own
 
 
-def history(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """One entry an event of the stream, rising. Where it begins, `before` is null; where it ends, `after` is."""
-    fleet = Fleet()
-    before: dict[str, Any] | None = None
-    changes: list[dict[str, Any]] = []
-    for row in rows:
+class Changes:
+    """What each event of one stream changed, told in their order: where it begins, `before` is null; where it ends,
+    `after` is."""
+
+    def __init__(self) -> None:
+        self._fleet = Fleet()
+        self._before: dict[str, Any] | None = None
+
+    def of(self, row: Row) -> dict[str, Any]:
         recorded = decode(row)
-        entry = fleet.fold(recorded)
+        entry = self._fleet.fold(recorded)
         # An operation that is over has left the fleet, and stays to be seen.
-        is_there = row.stream in fleet.entries or row.stream.startswith("operation/")
+        is_there = row.stream in self._fleet.entries or row.stream.startswith("operation/")
         after = own(row.stream, entry) if entry is not None and is_there else None
-        changes.append(
-            {
-                "position": row.position,
-                "at": to_rfc3339(recorded.at),
-                "actor": recorded.actor,
-                "command": recorded.command,
-                "topic": row.topic,
-                "before": before,
-                "after": after,
-            }
-        )
-        before = after
-    return changes
+        before, self._before = self._before, after
+        return {
+            "position": row.position,
+            "at": to_rfc3339(recorded.at),
+            "actor": recorded.actor,
+            "command": recorded.command,
+            "topic": row.topic,
+            "before": before,
+            "after": after,
+        }
+
+
+def history(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """One entry an event of the stream, rising."""
+    changes = Changes()
+    return [changes.of(row) for row in rows]

@@ -8,13 +8,13 @@ from typing import Any
 
 import structlog
 
-from api import scope
 from api.auth import ADMIN, VIEWER, must_be_one_of
 from api.awaited import disconnected, while_awaited
 from api.budget import LISTENERS, SCANS
 from api.context import Context
 from api.endpoint import Call, Endpoint, declared
 from api.event_view import EventView
+from api.history import page_of_changes
 from api.parameters import (
     BY_POSITION,
     COUNT,
@@ -36,13 +36,10 @@ from api.parameters import (
 )
 from api.reading import SCHEMA_OF, at_least, missing, must_be_of_this_log, page_reply
 from api.reply import Answerable, encode
-from api.sight import Sight
 from domain.errors import NotFound, Unavailable, Validation
-from domain.values import from_rfc3339, kind_of, name_of
-from eventlog.codec import Row, time_of
+from eventlog.codec import Row
 from eventlog.read import is_cut
 from eventlog.tasks import end_tasks
-from projections.history import history
 from projections.words import folded, is_in
 
 # A page ends, with a cursor to go on from, and a count with `count_truncated`, when so many positions were passed, or
@@ -306,43 +303,23 @@ async def _history(call: Call) -> Answerable:
     if "\0" in stream:
         raise NotFound(kind, name[:253].replace("\0", ""))
     end = await asyncio.to_thread(call.context.log.end)
-    rows = await asyncio.to_thread(call.context.log.stream, stream)
-    sight = await call.sight(at_least=end)
-    if sight is not None:
-        rows = await _seen(call, rows, sight)
-    if not rows:
-        raise await missing(call, kind, name)
-    changes = await asyncio.to_thread(history, rows)
-    is_falling = _is_falling(query)
     after = _cursor(query["cursor"]) if "cursor" in query else None
     must_be_of_this_log(end, after or 0)
-    rest = [
-        change
-        for change in (reversed(changes) if is_falling else changes)
-        if after is None or (change["position"] < after if is_falling else change["position"] > after)
-    ]
-    limit: int = query.get("limit", LIMIT_DEFAULT)
-    items = rest[:limit]
-    if sight is not None:
-        items = [_change(kind, change, sight) for change in items]
-    following = str(items[-1]["position"]) if len(rest) > limit else None
-    page: dict[str, Any] = {"items": items, "next_cursor": following, "position": end}
-    return await page_reply(call, {**page, "count": len(changes)} if query.get("count", False) else page, query)
-
-
-async def _seen(call: Call, rows: list[Row], sight: Sight) -> list[Row]:
-    """A stream's events since who bears its name today has borne it."""
-    if rows and (life := sight.groups.get(name_of(rows[0].stream))) is not None and kind_of(rows[0].stream) == "group":
-        starts = [n for n, row in enumerate(rows) if row.topic == "group.created" and time_of(row) == life.began_at]
-        return rows[starts[-1] :] if starts else []
-    view = EventView(call.context, call.actor, sight)
-    return [row for row in rows if await view.sees(row)]
-
-
-def _change(kind: str, change: dict[str, Any], sight: Sight) -> dict[str, Any]:
-    at = from_rfc3339(change["at"])
-    sides = {side: change[side] and scope.resource(kind, change[side], sight, at=at) for side in ("before", "after")}
-    return {**change, **sides}
+    page = await while_awaited(
+        call.receive,
+        page_of_changes(
+            call,
+            stream,
+            end=end,
+            after=after,
+            limit=query.get("limit", LIMIT_DEFAULT),
+            is_falling=_is_falling(query),
+            is_counted=query.get("count", False),
+        ),
+    )
+    if page is None:
+        raise await missing(call, kind, name)
+    return await page_reply(call, page, query)
 
 
 ENDPOINTS = (

@@ -1,5 +1,6 @@
 """Pages are bounded in bytes too: what is large comes in several, each once and in order."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -91,3 +92,25 @@ def test_a_rare_topic_is_passed_over_in_bounded_stretches(
     for sort in ("position", "-position"):
         pages = walked(api, "/v1/events", after=end - 300, until=end, topic="leader.none", sort=sort)
         assert [len(page) for page in pages] == [0, 0, 0]
+
+
+def test_a_page_of_a_history_ends_early_and_nothing_is_left_out(
+    api: Api, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = {f"key-{n:02}": "x" * 253 for n in range(64)}
+    api.done("POST", "/v1/tenants", {"name": named, "labels": labels})
+    changes = [{"command": "tenant.update", "tenant": named, "description": f"{n}"} for n in range(60)]
+    assert api.post("/v1/commands", {"commands": changes}).status_code == 200
+    path = f"/v1/history/tenant/{named}"
+    (whole,) = walked(api, path, limit=1_000)
+    assert [change["after"]["description"] for change in whole] == [None, *(f"{n}" for n in range(60))]
+    assert all(change["before"] == before["after"] for before, change in itertools.pairwise(whole))
+    monkeypatch.setattr("api.history.PAGE_BYTES_MAX", 300_000)
+    monkeypatch.setattr("api.history.PORTION_EVENTS", 7)
+    for sort, wanted in (("position", whole), ("-position", whole[::-1])):
+        pages = walked(api, path, limit=1_000, sort=sort)
+        assert 5 < max(len(page) for page in pages) < 12
+        assert [change for page in pages for change in page] == wanted
+        assert walked(api, path, limit=20, sort=sort)[0] == wanted[: len(pages[0])]
+    counted = api.get(path, params={"limit": 2, "count": "true"}).json()
+    assert (counted["count"], counted["items"]) == (61, whole[:2])
