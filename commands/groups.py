@@ -23,7 +23,7 @@ from domain.group import Group, GroupCreated, GroupDeleted, GroupUpdated
 from domain.host import Host, would_break
 from domain.quota import QuotaDeleted
 from domain.scheduling.registry import STRATEGIES
-from domain.values import Overcommit, group_stream, host_stream, quota_stream
+from domain.values import Overcommit, group_stream, host_stream, quota_stream, usable
 
 DEFAULT_STRATEGY = "least_fragmentation"  # what measures best: docs/decisions/0005-the-default-strategy.md
 
@@ -105,13 +105,14 @@ def update(command: UpdateGroup, tx: Transaction) -> Done:
     if event.region is not None and event.region != group.region:
         for host in _hosts(tx, group):
             must_stand_in_region(tx, rack=host.rack, region=event.region, host=host.name)
-    if event.overcommit != group.overcommit and not command.force:
+    before, after = group.overcommit, event.overcommit
+    is_lowered = any(after.get(name, 1000) < before.get(name, 1000) for name in before.keys() | after.keys())
+    if is_lowered and not command.force:  # only then is each host looked at
         broken: list[dict[str, Any]] = []
         for host in _hosts(tx, group):
-            now = would_break(host, capacity=host.capacity, overcommit=group.overcommit)
-            then = would_break(host, capacity=host.capacity, overcommit=event.overcommit)
-            already = {b["resource"]: b["limit"] for b in now}
-            broken += [b for b in then if b["limit"] < already.get(b["resource"], b["limit"] + 1)]
+            room = usable(host.capacity, before)
+            then = would_break(host, capacity=host.capacity, overcommit=after)
+            broken += [b for b in then if b["limit"] < room.get(b["resource"], 0)]
         if broken:
             raise BelowUse(broken[:100])
     warnings = (

@@ -4,12 +4,12 @@ from collections import defaultdict
 from itertools import islice
 from typing import ClassVar
 
-from commands import claims, finding, warning
+from commands import finding, warning
 from commands.model import Command, Done, Limits, Name, Protectable
 from domain.errors import BelowUse, InUse
 from domain.fleet import Transaction
 from domain.quota import QuotaDeleted, QuotaSet, would_break
-from domain.values import NOTHING_SAID, Resources, ordered, plus, quota_stream
+from domain.values import NOTHING_SAID, Resources, ordered, quota_stream
 from domain.vm import Vm
 
 
@@ -75,11 +75,24 @@ def _is_in(tx: Transaction, vm: str, group: str) -> bool:
 
 
 def _use_of_subtree(tx: Transaction, group: str, tenant: str) -> Resources:
-    vms = (vm for name in tx.fleet.subtree(tenant) for vm in tx.fleet.vms_of(name))
-    total: defaultdict[str, Resources] = defaultdict(dict)
-    for (where, _), used in claims.uses_of(tx, vms).items():
-        total[where] = plus(total[where], used)
-    return total[group]
+    """Where a tenant below has a quota there, that knows what it and those below it use.
+
+    Cost: the VMs of tenants that have none.
+    """
+    fleet = tx.fleet
+    total: defaultdict[str, int] = defaultdict(int)
+    pending = [tenant]
+    for name in pending:
+        if (quota := fleet.quota(group, name)) is not None:
+            taken = [quota.used]
+        else:
+            own = (stream for stream in fleet.vms_by_tenant.get(name, ()) if _is_in(tx, stream, group))
+            taken = [{**fleet.find(stream).claims, "vms": 1} for stream in own]
+            pending += fleet.children.get(name, ())
+        for used in taken:
+            for resource, amount in used.items():
+                total[resource] += amount
+    return {name: total[name] for name in ordered(dict(total))}
 
 
 HANDLERS = {SetQuota: set, DeleteQuota: delete}

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from commands.catalogue import COMMANDS
 from domain.host import Host
-from tests.deciding import Site, a_site
+from tests.deciding import Site, a_site, a_vm
 
 
 def the_host(site: Site) -> Host:
@@ -68,3 +68,35 @@ def test_a_password_in_the_address_of_a_bmc_is_refused_before_it_is_kept() -> No
     ):
         with pytest.raises(ValidationError, match="kept for ever"):
             COMMANDS[kind].model_validate({**body, "bmc": bmc})
+
+
+def test_a_lower_over_commit_is_refused_below_what_is_used_and_a_higher_one_never() -> None:
+    site = a_site(hosts=1, cpu=4)
+    site.given("group.update", group="std", overcommit={"cpu": 2})
+    site.given("vm.provision", **a_vm(cpu=6))
+    (told,) = site.refused("below_use", "group.update", group="std", overcommit={"cpu": 1.25})["would_break"]
+    assert (told["name"], told["resource"], told["limit"], told["used"]) == ("h0", "cpu", 5, 6)
+    site.given("group.update", group="std", overcommit={"cpu": 1.5, "memory_mib": 2})
+    site.given("group.update", group="std", overcommit={"cpu": 1.25}, force=True)
+    site.given(
+        "group.update", group="std", overcommit={"cpu": 1.3, "memory_mib": None}
+    )  # above, but no more than it was
+
+
+def test_a_quota_set_where_use_exists_starts_with_that_of_the_whole_subtree() -> None:
+    site = a_site()
+    site.given("tenant.create", name="team", parent="payments")
+    site.given("quota.set", group="std", tenant="team", limits={})
+    site.given("vm.provision", **a_vm("one", cpu=2))
+    site.given("vm.provision", **{**a_vm("two", cpu=1), "tenant": "team"})
+    site.given("tenant.create", name="root")
+    site.given("tenant.move", tenant="acme", parent="root")
+    site.given("quota.set", group="std", tenant="root", limits={"cpu": 9})
+    site.given("tenant.create", name="between", parent="root")
+    quota = site.fleet.quota("std", "root")
+    assert quota is not None
+    assert quota.used == {"cpu": 3, "memory_mib": 2048, "vms": 2}
+    for tenant in ("acme", "root"):
+        site.given("quota.delete", group="std", tenant=tenant)
+    site.given("quota.set", group="std", tenant="root", limits={})
+    assert site.fleet.quota("std", "root").used == quota.used  # type: ignore[union-attr]
