@@ -6,13 +6,13 @@ Microseconds of the machine on which `bench/placement.py` was measured, with som
 tenant, group or rack has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
 
 from commands.groups import DeleteGroup, UpdateGroup
-from commands.hosts import MoveHost, RegisterHost
+from commands.hosts import MoveHost, RegisterHost, UpdateHost
 from commands.model import Command
 from commands.quotas import DeleteQuota, SetQuota
 from commands.racks import UpdateRack
@@ -135,12 +135,25 @@ def _register_host(command: RegisterHost, fleet: Fleet) -> float:
     return HOST_US / 4 * len(fleet.hosts_by_rack.get(command.rack or "", ()))
 
 
+def _change_places(fleet: Fleet, hosts: Collection[str]) -> float:
+    """The VMs there, and all members of their sets, of whose rules it is seen whether they still hold."""
+    vms = [fleet.find(stream) for host in hosts for stream in fleet.vms_by_host.get(host, ())]
+    sets = {(vm.tenant, rule.set) for vm in vms for rule in vm.rules}
+    members = sum(len(fleet.members.get(key, ())) for key in sets)
+    return HOST_US * len(hosts) + VM_US * len(vms) + RULE_US * (len(sets) + members / 4)
+
+
+def _update_host(command: UpdateHost, fleet: Fleet) -> float:
+    is_placed = command.force or command.model_fields_set.isdisjoint(("rack", "labels"))
+    return 0.0 if is_placed else _change_places(fleet, [command.host])
+
+
 def _move_host(command: MoveHost, fleet: Fleet) -> float:
-    return VM_US * len(fleet.vms_by_host.get(command.host, ()))
+    return _change_places(fleet, [command.host])
 
 
 def _update_rack(command: UpdateRack, fleet: Fleet) -> float:
-    return HOST_US * len(fleet.hosts_by_rack.get(command.rack, ()))
+    return _change_places(fleet, fleet.hosts_by_rack.get(command.rack, set()))
 
 
 PRICES: dict[type[Command], Callable[[Any, Fleet], float]] = {
@@ -152,5 +165,6 @@ PRICES: dict[type[Command], Callable[[Any, Fleet], float]] = {
     DeleteGroup: _delete_group,
     RegisterHost: _register_host,
     MoveHost: _move_host,
+    UpdateHost: _update_host,
     UpdateRack: _update_rack,
 }

@@ -34,6 +34,7 @@ class Places:
         self._index = index
         self._hosts = hosts or {}
         self._racks = racks or {}
+        self._of_groups: dict[tuple[str, str], set[str]] = {}  # worked out for one set, the same for all others
 
     def group_of(self, host: str) -> str:
         return self._host(host).group
@@ -61,12 +62,16 @@ class Places:
         return rack.name if level == "rack" else f"{rack.region}/{rack.dc}"
 
     def of_group(self, group: str, level: str) -> set[str]:
-        """Those that have a host in the group. Cost: each of its hosts, if some would be elsewhere."""
+        """Those that have a host in the group. Cost, once: each of its hosts, if some would be elsewhere."""
         if not (self._hosts or self._racks):
             return self._index.places_of(group, level)
+        if (known := self._of_groups.get((group, level))) is not None:
+            return known
         names = {name for name in self._index.names(group) if name not in self._hosts}
         names |= {name for name, host in self._hosts.items() if host.group == group}
-        return {place for name in names if (place := self.of(name, level)) is not None}
+        found = {place for name in names if (place := self.of(name, level)) is not None}
+        self._of_groups[group, level] = found
+        return found
 
     def _host(self, name: str) -> Host:
         return self._hosts.get(name) or self._index.hosts[name]

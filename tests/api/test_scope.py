@@ -298,3 +298,27 @@ def test_a_suspension_above_the_scope_is_told_without_its_name(api: Api, named: 
         shown = response.json()
         assert (shown["state"], shown["suspended"], shown["suspended_by"]) == ("active", True, by)
         assert f"{named}-top" not in response.text
+
+
+def test_a_repeat_and_a_receipt_show_nothing_of_what_left_the_scope(api: Api, named: str) -> None:
+    top, below, group = f"{named}-top", f"{named}-below", f"{named}-group"
+    api.done("POST", "/v1/tenants", {"name": top})
+    api.done("POST", "/v1/tenants", {"name": below, "parent": top})
+    api.done("POST", "/v1/groups", {"name": group})
+    api.done("POST", "/v1/hosts", {"name": f"{named}-host", "group": group, "capacity": {"cpu": 8}})
+    api.done("PUT", f"/v1/groups/{group}/quotas/{below}", {"limits": {"cpu": 8}})
+    token = api.token("operator", tenant=top)
+    vm = {"tenant": below, "name": "web-1", "group": group, "resources": {"cpu": 1}}
+    asked = {"token": token, "headers": {"Idempotency-Key": named}}
+    first = api.done("POST", "/v1/vms", vm, **asked)
+    moved = api.done("POST", f"/v1/tenants/{below}/move", {"parent": None})
+    for wait in ({}, {"Prefer": "wait=5"}):
+        again = api.post("/v1/vms", vm, token=token, headers={"Idempotency-Key": named, **wait})
+        assert (again.status_code, again.headers["Berth-Replayed"]) == (200, "true")
+        assert "Location" not in again.headers and "ETag" not in again.headers
+        told = again.json()
+        assert (told["command"], told["position"]) == (first["command"], first["position"])
+        assert (told["resource"], told["operation"]) == (None, None)
+    api.shown(moved, f"/v1/tenants/{below}")  # from here on it shows so
+    receipt = api.get(f"/v1/commands/{first['command']}", token=token).json()
+    assert (receipt["position"], receipt["resource"]) == (first["position"], None)

@@ -125,6 +125,7 @@ def test_nobody_learns_from_a_cost_what_is_not_theirs(site: Site) -> None:
         ("group.delete", {"group": "std"}),
         ("tenant.delete", {"tenant": "payments"}),
         ("host.move", {"host": "h0", "group": "std"}),
+        ("host.update", {"host": "h0", "rack": "r1"}),
         ("rack.update", {"rack": "r1", "units": 40}),
         ("host.register", {"name": "h", "group": "std", "rack": "r1", "capacity": {"cpu": 1}}),
     ],
