@@ -44,7 +44,7 @@ def events(base: int, n: int, *, hosts: int = 1_000) -> list[Recorded]:
     """Those of one provisioning, as the writer records them."""
     name, host = f"vm-{n}", f"h{(n + n // hosts) % hosts:06d}"  # another shape each time round
     stream, shape, operation = f"vm/payments/{name}", SHAPES[n % len(SHAPES)], f"op-{n}"
-    steps = (Step("vm.create", deadline=10**15, compensation="vm.delete"),)
+    steps = (Step("vm.create", compensation="vm.delete"),)
     counted = {**shape, "vms": 1}
     told = {"strategy": "best_fit", "group": "std", "considered": 1000, "reasons": [], "score": 0.5, "runner_up": None}
     made = [

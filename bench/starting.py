@@ -49,7 +49,7 @@ HOST, QUOTAS = "host/h@h", ("quota/std/payments", "quota/std/acme")
 SHAPE = site.SHAPES[0]
 COUNTED = {**SHAPE, "vms": 1}
 TOLD = {"strategy": "best_fit", "group": "std", "considered": 1000, "reasons": [], "score": 0.5, "runner_up": None}
-STEPS = (Step("vm.create", deadline=10**15, compensation="vm.delete"),)
+STEPS = (Step("vm.create", compensation="vm.delete"),)
 
 CREATED: list[Command] = [
     [
@@ -58,7 +58,7 @@ CREATED: list[Command] = [
         *((quota, QuotaConsumed(NEW, COUNTED)) for quota in QUOTAS),
         (NEW_WORK, OperationStarted("vm.provision", NEW, STEPS, {"uid": "u-@n"}, 1)),
     ],
-    [(NEW_WORK, OperationStepStarted("vm.create", 1)), (NEW, VmCreating())],
+    [(NEW_WORK, OperationStepStarted("vm.create", 1, 10**15)), (NEW, VmCreating())],
     [
         (NEW_WORK, OperationStepSucceeded("vm.create", 1)),
         (NEW_WORK, OperationSucceeded()),
@@ -68,9 +68,9 @@ CREATED: list[Command] = [
 DELETED: list[Command] = [
     [
         (OLD, VmDeleting("x-@n")),
-        (OLD_WORK, OperationStarted("vm.delete", OLD, (Step("vm.delete", deadline=10**15),), {"uid": "u-@d"}, 1)),
+        (OLD_WORK, OperationStarted("vm.delete", OLD, (Step("vm.delete"),), {"uid": "u-@d"}, 1)),
     ],
-    [(OLD_WORK, OperationStepStarted("vm.delete", 1))],
+    [(OLD_WORK, OperationStepStarted("vm.delete", 1, 10**15))],
     [
         (OLD_WORK, OperationStepSucceeded("vm.delete", 1)),
         (OLD_WORK, OperationSucceeded()),

@@ -15,6 +15,7 @@ from commands.writer import ids
 from commands.writer.gateway import Actor, Envelope, Gateway, Item
 from domain.errors import Unavailable
 from domain.operation import Operation
+from domain.vm import BEING_CREATED
 from messaging import subjects
 from tests.simulation.controllers import Machines
 from tests.simulation.faults import Faults
@@ -238,7 +239,10 @@ class Customers:
         if operation.kind not in ("vm.provision", "vm.delete"):
             return self._chance.choice([stands, gone])
         uid: str = operation.input["uid"]
-        if id in self._machines.called_off or (uid in self._machines.standing and self._chance.random() < 0.5):
+        vm = self._log.fleet.find(operation.target)
+        # What was being created need not stand to be kept: as failed it holds what it may have.
+        may_be_kept = uid in self._machines.standing or vm.former in BEING_CREATED
+        if id in self._machines.called_off or (may_be_kept and self._chance.random() < 0.5):
             self._machines.called_off.add(id)
             return stands
         self._machines.remove_by_hand(uid)
