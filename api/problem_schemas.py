@@ -74,8 +74,7 @@ FIELDS: dict[str, tuple[dict[str, Schema], tuple[str, ...]]] = {
                     "short": INTEGER,
                     "tenant": MAYBE,
                     "group": MAYBE,
-                },
-                optional=("group",),
+                }
             ),
             "groups": GROUPS,
             "groups_truncated": BOOLEAN,

@@ -38,6 +38,7 @@ STATES: dict[str, tuple[str, ...]] = {
     "operation": ("running", "stuck", "succeeded", "failed", "cancelled"),
     "token": ("active", "revoked"),
 }
+ALL_TOPICS = tuple(sorted({*TOPICS, *UPCASTERS}))
 ENDED = ("deleted", "revoked")
 STEP_STATES = ("pending", "started", "succeeded", "failed", "cancelled")
 
@@ -334,7 +335,7 @@ SCHEMAS: dict[str, Schema] = {
     "Rule": RULE,
     "Bmc": BMC,
     "Step": STEP,
-    "Topic": enum(*sorted({*TOPICS, *UPCASTERS})),
+    "Topic": enum(*ALL_TOPICS),
     "Outcome": enum("accepted", "rejected"),
     "Event": EVENT,
     "EventList": _list(ref("Event")),

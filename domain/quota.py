@@ -98,6 +98,7 @@ def check(chain: Iterable[Quota], requested: Resources) -> None:
                     "requested": amount,
                     "short": used.get(name, 0) + amount - limit,
                     "tenant": quota.tenant,
+                    "group": quota.group,
                 }
             )
     if shortfalls:

@@ -36,6 +36,7 @@ from api.parameters import (
 )
 from api.reading import SCHEMA_OF, at_least, missing, must_be_of_this_log, page_reply
 from api.reply import Answerable, encode
+from api.schemas import ALL_TOPICS, enum
 from domain.errors import NotFound, Unavailable, Validation
 from eventlog.codec import Row
 from eventlog.read import is_cut
@@ -63,7 +64,7 @@ NAMED = Parameter(
     lambda value: one_of("0", "1")(value) == "1",
     {"enum": ["0", "1"], "default": "1"},
 )
-TOPIC = Parameter("topic", "Only events of this topic, such as vm.scheduled", text, STRING)
+TOPIC = Parameter("topic", "Only events of this topic, such as vm.scheduled", one_of(*ALL_TOPICS), enum(*ALL_TOPICS))
 
 
 async def _list(call: Call) -> Answerable:
