@@ -1,0 +1,63 @@
+"""`python -m tests.platform.crowd URL TOKEN WHAT`: what one viewer can ask for, again and again, in a process of its
+own.
+
+Each connection sends its next request when the last is answered, or its stream has told enough. Ends after
+`SECONDS_MAX`, if nobody ends it before.
+"""
+
+import asyncio
+import os
+import sys
+from urllib.parse import urlsplit
+
+SECONDS_MAX = 60.0
+AGAIN_S = 1.0  # after a refusal, as `Retry-After` says
+STREAM_BYTES = 200_000  # of a stream, before it is closed and opened again
+
+# The path, how many connections, whether it is a stream that is left open.
+CROWDS = {
+    "searches": ("/v1/events?q=nothing-has-this&count=true&limit=1", 8, False),
+    "streams from the beginning": ("/v1/events/stream?after=0", 60, False),
+    "metrics": ("/metrics", 16, False),
+    "listeners": ("/v1/events/stream", 1_000, True),
+    "audits": ("/v1/audit?q=nothing-has-this&count=true&limit=1", 16, False),
+    "pages": ("/v1/hosts?limit=1000", 64, False),
+    "tables": ("/v1/events?limit=1000", 16, False),
+}
+
+
+async def ask(host: str, port: int, request: bytes, *, stays_open: bool) -> None:
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            taken = 0
+            while (data := await reader.read(65_536)) and (stays_open or taken < STREAM_BYTES):
+                taken += len(data)
+            writer.close()
+            if not head.startswith(b"HTTP/1.1 200"):
+                await asyncio.sleep(AGAIN_S)
+        except (OSError, asyncio.IncompleteReadError):
+            await asyncio.sleep(AGAIN_S)
+
+
+async def main(url: str, token: str, what: str) -> None:
+    path, connections, stays_open = CROWDS[what]
+    address = urlsplit(url)
+    accept = "text/csv" if what == "tables" else "*/*"
+    request = (
+        f"GET {path} HTTP/1.1\r\nHost: berth\r\nAuthorization: Bearer {token}\r\nAccept: {accept}\r\n"
+        "Connection: close\r\n\r\n"
+    ).encode()
+    assert address.hostname is not None
+    assert address.port is not None
+    async with asyncio.timeout(SECONDS_MAX):
+        await asyncio.gather(
+            *(ask(address.hostname, address.port, request, stays_open=stays_open) for _ in range(connections))
+        )
+
+
+if __name__ == "__main__":
+    os.nice(10)  # viewers have machines of their own
+    asyncio.run(main(*sys.argv[1:]))
