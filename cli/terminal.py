@@ -77,12 +77,7 @@ def cut(text: str, cells: int) -> str:
     """`text` in at most so many cells; what was cut off is an ellipsis."""
     if width(text) <= cells:
         return text
-    left = max(0, cells - 1)
-    for index, sign in enumerate(text):
-        left -= _cells(sign)
-        if left < 0:
-            return text[:index] + "…"
-    return text
+    return text[: _fitting(text, max(0, cells - 1))] + "…"
 
 
 def fold(line: str, cells: int) -> list[str]:
@@ -90,7 +85,7 @@ def fold(line: str, cells: int) -> list[str]:
     indent = " " * min(len(line) - len(line.lstrip()) + 4, cells // 2)
     found = []
     while width(line) > cells:
-        room = len(cut(line, cells + 1)) - 1
+        room = _fitting(line, cells)
         at = line.rfind(" ", len(indent) + 1, room + 1)
         head, line = (line[:room], line[room:]) if at < 0 else (line[:at], line[at + 1 :])
         found.append(head.rstrip())
@@ -136,6 +131,15 @@ def _ended(text: str, *, code: int) -> int:
     with contextlib.suppress(Failed):  # stderr may be as full as stdout; the exit code is all that can be told then
         say(text, err=True)
     return code
+
+
+def _fitting(text: str, cells: int) -> int:
+    """How many of its characters take at most so many cells."""
+    for index, sign in enumerate(text):
+        cells -= _cells(sign)
+        if cells < 0:
+            return index
+    return len(text)
 
 
 def _write(text: str, *, err: bool) -> bool:
