@@ -8,7 +8,7 @@ from cli.tables import Table
 
 # Shown by the first two lines, or of no use to a person.
 QUIET = {"type", "title", "status", "detail", "code", "instance", "command", "did_you_mean", "name", "kind", "resource"}
-QUIET |= {"index"}  # the place of a command in a request that the CLI made
+QUIET |= {"index", "ways_out"}  # the place of a command in a request that the CLI made; said as what to type
 # code: what one can do about it with this command line, where the problem's own fields fill the blanks.
 NEXT = {
     "forbidden": "`berth whoami` shows your role and scope",
@@ -54,6 +54,8 @@ def lines(problem: dict[str, Any]) -> list[str]:
 
 
 def _next(code: str, problem: dict[str, Any]) -> list[str]:
+    if (ways := problem.get("ways_out")) and problem.get("operation"):
+        return [f"the ways out: `berth operation {'|'.join(map(_text, ways))} {_text(problem['operation'])}`"]
     wanted = NEXT.get(code)
     if wanted is None:
         return []

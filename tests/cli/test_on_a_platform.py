@@ -130,6 +130,12 @@ def test_setting_a_quota_keeps_what_people_wrote_on_it(berth: Run, client: Clien
 @pytest.mark.parametrize(
     ("arguments", "listed"),
     [
+        (("get", "hosts", "--sort", "nme"), "display_name"),
+        (("get", "hosts", "--state", "availabel"), "available"),
+        (("get", "vms", "--state", "aktive"), "active"),
+        (("get", "operations", "--state", "ended"), "succeeded"),
+        (("wait", "vm", "a/b", "--for", "aktive"), "active"),
+        (("audit", "--outcome", "refused"), "rejected"),
         (("get", "hosts", "--as-of", "yesterday"), "a position or a time"),
         (("get", "hosts", "-l", "model"), "key=value"),
     ],

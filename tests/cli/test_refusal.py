@@ -194,4 +194,6 @@ def test_what_one_types_next_is_said_with_its_names() -> None:
     assert refusal.lines({"code": "suspended", "tenant": "corp"})[-1] == "  `berth resume corp` lifts it"
     granted = refusal.lines({"code": "no_quota", "group": "g", "tenant": "a"})
     assert granted[-1] == "  `berth set quota g a --cpu N` gives it one"
+    stuck = {"code": "invalid_state", "state": "deleting", "operation": "op-1", "ways_out": ["retry", "settle"]}
+    assert refusal.lines(stuck)[-1] == "  the ways out: `berth operation retry|settle op-1`"
     assert "describe" not in "".join(refusal.lines({"code": "invalid_state", "state": "deleting"}))
