@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from api import openapi
 from api.auth import Tokens
-from api.context import Context, EngineMetrics, IsReady, LogChanges, Past, RelayLag, RoomFor
+from api.context import Context, EngineMetrics, LogChanges, Past, RelayLag, RoomFor, Standings
 from api.door import Door
 from api.endpoint import Call, Endpoint, Path
 from api.kept import Kept
@@ -44,7 +44,7 @@ from api.routes import (
 from api.source import Network
 from commands.writer.gateway import Gateway
 from domain.errors import Unavailable
-from eventlog.read import LogReader
+from eventlog.read import LogReader, OtherHistory
 from projections.queries import ReadModel, TokenRow
 
 TOKEN_WAIT_S = 1.0
@@ -104,7 +104,7 @@ def create_app(
     log_reader: LogReader,
     log_changes: LogChanges,
     past: Past,
-    is_ready: IsReady,
+    standings: Standings,
     relay_lag: RelayLag | None = None,
     room_for: RoomFor = lambda actor: sys.maxsize,
     rate_limit_per_s: float = 0.0,
@@ -113,9 +113,9 @@ def create_app(
 ) -> FastAPI:
     """The app. The caller opens and closes what it gives; the app's lifespan runs the live tail alone.
 
-    `log_changes` gives a fresh iterator that yields when something was appended; `is_ready` tells whether commands are
-    decided and reads have caught up; `relay_lag` how many events NATS still lacks; `room_for` how many commands of an
-    actor would be taken now (an engine on another machine says so when it is asked, so nobody is kept out before);
+    `log_changes` gives a fresh iterator that yields when something was appended; `standings` tells how each component
+    of the platform fares; `relay_lag` how many events NATS still lacks; `room_for` how many commands of an actor would
+    be taken now (an engine on another machine says so when it is asked, so nobody is kept out before);
     `engine_metrics` what an engine in a process of its own counts.
     `rate_limit_per_s` is how many requests a token may send; 0: as many as it likes. `trusted_proxies` say where their
     requests came from.
@@ -132,12 +132,21 @@ def create_app(
                 is_behind = True
         is_current = read_model.position >= tail.began_at
         found = await read_model.token_by_hash(hash)
+        if found is not None or at_end:
+            try:  # the read model may still be that of a log that was replaced
+                await asyncio.to_thread(log_reader.follow, read_model.position, read_model.at, 0)
+            except OtherHistory:
+                raise Unavailable() from None
         if found is None and is_behind:
             raise Unavailable()  # nobody can say that there is no such token
         return found, is_current
 
+    def replaced() -> None:
+        known.forget_all()
+        context.own_writes.forget_all()
+
     known = Tokens(look_up)
-    tail = Tail(log_reader, log_changes, on_event=known.note)
+    tail = Tail(log_reader, log_changes, on_event=known.note, on_replaced=replaced)
     door = Door(known, room_for, not_commands=_writes_that_are_no_commands())
     limit = RateLimit(rate_limit_per_s)
     context = Context(
@@ -147,7 +156,7 @@ def create_app(
         past,
         known,
         tail,
-        is_ready,
+        standings,
         relay_lag,
         room_for,
         limit,

@@ -2,7 +2,8 @@
 
 Authorization ─► SHA-256 ─► table ── hit ──────────────────────────────► Actor      (no I/O)
                              └ miss ─► read model, at the log's end ─► kept, or 401
-live tail: token.created adds, token.revoked removes: at once where it was answered, elsewhere within a moment
+live tail: token.created adds, token.revoked removes: at once where it was answered, elsewhere within a moment;
+           a log that is another one empties the table
 """
 
 import time
@@ -13,7 +14,7 @@ from hashlib import sha256
 import msgspec
 
 from commands.writer.gateway import Actor
-from domain.errors import Forbidden, Unauthenticated
+from domain.errors import Forbidden, Unauthenticated, Unavailable
 from domain.recorded import Recorded
 from domain.token import TokenCreated, TokenReset, TokenRevoked
 from domain.values import name_of
@@ -51,6 +52,7 @@ class Tokens:
         self._hashes: dict[str, str] = {}
         self._revoked: set[str] = set()
         self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._generation = 0  # of the log that all this is from
 
     async def authenticate(self, authorization: bytes | None) -> tuple[Known, str]:
         """Who it is, and the hash by which to ask `still_good`.
@@ -103,13 +105,24 @@ class Tokens:
         if hash := self._hashes.pop(name, None):
             self._known.pop(hash, None)
 
+    def forget_all(self) -> None:
+        """The log is another one: none of its tokens is known, and what is being looked up may be of the old one's."""
+        self._known.clear()
+        self._hashes.clear()
+        self._revoked.clear()
+        self._unknown.clear()
+        self._generation += 1
+
     async def _find(self, hash: str) -> Known | None:
         now = time.monotonic()
         if now - self._unknown.get(hash, -UNKNOWN_KEPT_S) < UNKNOWN_KEPT_S:
             return None
+        generation = self._generation
         found, is_current = await self._look_up(hash, False)
         if found is None:
             found, is_current = await self._look_up(hash, True)
+        if generation != self._generation:
+            raise Unavailable()
         if found is None or found.state != "active" or found.name in self._revoked:
             self._unknown[hash] = now
             while len(self._unknown) > UNKNOWN_MAX:

@@ -18,8 +18,8 @@ from psycopg import Error as DatabaseError
 
 from api.turns import Turns
 from domain.recorded import Recorded
-from eventlog.codec import Row, decode
-from eventlog.read import LogReader
+from eventlog.codec import Row, decode, time_of
+from eventlog.read import LogReader, OtherHistory
 from eventlog.tasks import end_tasks
 
 QUEUE_EVENTS_MAX = 4_096
@@ -52,9 +52,13 @@ class Subscription:
         self._events.append(event)
         self._bytes += len(event[0].state)
         if len(self._events) > QUEUE_EVENTS_MAX or self._bytes > QUEUE_BYTES_MAX:
-            # Whoever listens may be held up in writing for long, and can't let go by itself meanwhile.
-            self._events.clear()
-            self.dropped.set()
+            self.drop()
+        self._came.set()
+
+    def drop(self) -> None:
+        # Whoever listens may be held up in writing for long, and can't let go by itself meanwhile.
+        self._events.clear()
+        self.dropped.set()
         self._came.set()
 
     async def next(self) -> list[Row]:
@@ -70,25 +74,36 @@ class Subscription:
 
 
 class Tail:
-    """Owns the task. `began_at` is the position after which everything is seen."""
+    """Owns the task. `began_at` is the position after which everything is seen. `on_replaced` is told when the log
+    does not hold any more what was read from it: all that was learned from it is worth nothing, and whoever listened
+    is dropped."""
 
     def __init__(
-        self, reader: LogReader, changes: Callable[[], AsyncIterator[None]], *, on_event: Callable[[Recorded], None]
+        self,
+        reader: LogReader,
+        changes: Callable[[], AsyncIterator[None]],
+        *,
+        on_event: Callable[[Recorded], None],
+        on_replaced: Callable[[], None],
     ) -> None:
         self._reader = reader
         self._changes = changes
         self._on_event = on_event
+        self._on_replaced = on_replaced
         self._subscriptions: set[Subscription] = set()
         self._listeners = 0
         self._task: asyncio.Task[None] | None = None
         self.turns = Turns()
         self.began_at = 0
         self.position = 0
+        self._at = 0  # the time of the event there
+        self._history = 0  # rises when the log is found to be another one
+        self.ended_by = "The live tail of the log has not begun."
 
     async def start(self) -> None:
-        self.began_at = self.position = await asyncio.to_thread(self._reader.end)
+        await self._begin_at_end()
         self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(_tell_end)
+        self._task.add_done_callback(self._tell_end)
 
     @property
     def is_running(self) -> bool:
@@ -118,8 +133,12 @@ class Tail:
             self._listeners -= 1
 
     async def _read(self, after: int, dropped: asyncio.Event) -> AsyncGenerator[list[Row], None]:
+        history = self._history
         while after < self.position:
             rows = await asyncio.to_thread(partial(self._reader.portion, after, self.position, limit=BACKLOG_EVENTS))
+            if history != self._history:
+                dropped.set()
+                return
             if rows:
                 after = rows[-1].position
                 yield rows
@@ -145,7 +164,11 @@ class Tail:
         async with contextlib.aclosing(self._changes()) as changes:  # type: ignore[type-var]
             async for _ in changes:
                 try:
-                    await self._hand_out()
+                    try:
+                        await self._hand_out()
+                    except OtherHistory as error:
+                        log.error("log replaced", reason=str(error))
+                        await self._forget()
                     await asyncio.sleep(PAUSE_S_LISTENED if self._subscriptions else PAUSE_S_ALONE)
                 except (DatabaseError, PersistenceError, OSError) as error:
                     log.warning("live tail interrupted", position=self.position, error=str(error).strip())
@@ -160,27 +183,46 @@ class Tail:
                     continue
                 for row in tokens:
                     self._on_event(decode(row))
-                self.position = max(self.position, end)
+                if end is not None:
+                    self.position, self._at = end.position, time_of(end)
                 return
-            rows = await asyncio.to_thread(self._reader.page, self.position, PAGE_EVENTS)
+            rows = await asyncio.to_thread(self._reader.follow, self.position, self._at, PAGE_EVENTS)
             for row in rows:
                 event = row, decode(row)
                 if row.topic.startswith(TOKEN_TOPICS):
                     self._on_event(event[1])
-                self.position = row.position
+                self.position, self._at = row.position, event[1].at
                 for subscription in self._subscriptions:
                     subscription.offer(event)
             self._subscriptions = {one for one in self._subscriptions if not one.dropped.is_set()}
             if len(rows) < PAGE_EVENTS:
                 return
 
-    def _tokens(self) -> tuple[int, list[Row]]:
-        """The log's end, and the tokens' events up to there that were not seen."""
-        end = self._reader.end()
-        return end, self._reader.of_topics(TOKEN_TOPICS, after=self.position, until=end)
+    def _tokens(self) -> tuple[Row | None, list[Row]]:
+        """The log's last event, and the tokens' events up to there that were not seen."""
+        self._reader.follow(self.position, self._at, 0)
+        end = self._reader.last()
+        if end is None:
+            return None, []
+        return end, self._reader.of_topics(TOKEN_TOPICS, after=self.position, until=end.position)
 
+    async def _begin_at_end(self) -> None:
+        end = await asyncio.to_thread(self._reader.last)
+        self.began_at = self.position = end.position if end is not None else 0
+        self._at = time_of(end) if end is not None else 0
 
-def _tell_end(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (failure := task.exception()) is not None:
-        # An event of a newer version: nothing that was not understood may be skipped, so it stays where it is.
-        log.error("live tail stopped", error=str(failure))
+    async def _forget(self) -> None:
+        """Begin with the log that is there now. At first the tokens: no request may wait for the database meanwhile."""
+        self._history += 1
+        self._on_replaced()
+        for subscription in self._subscriptions:
+            subscription.drop()
+        self._subscriptions.clear()
+        await self._begin_at_end()
+        self._on_replaced()  # what was looked up while it was not known yet where to begin
+
+    def _tell_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            # An event of a newer version: nothing that was not understood may be skipped, so it stays where it is.
+            self.ended_by = f"The live tail of the log stopped: {failure}"
+            log.error("live tail stopped", error=str(failure))

@@ -50,11 +50,14 @@ REGISTRY.register(_Requests())
 async def exposition(context: "Context") -> bytes:
     """The text format. Asks the log and the read model where they are. Costs some 10 ms, in a thread."""
     own = CollectorRegistry()
+    ready = Gauge("berth_component_ready", "1: as it should be, as /readyz has it", ["component"], registry=own)
+    for one in await context.standings():
+        ready.labels(one.name).set(one.is_ready)
     try:
+        shown = context.read_model.position  # first: below 0 it shows what the log does not hold
         end = await asyncio.to_thread(context.log.end)
-        shown = context.read_model.position
-        behind, since_s = max(0, end - shown), 0.0
-        if behind and (row := await asyncio.to_thread(context.log.row, shown + 1)) is not None:
+        behind, since_s = end - shown, 0.0
+        if behind > 0 and (row := await asyncio.to_thread(context.log.row, shown + 1)) is not None:
             since_s = max(0.0, time.time() - time_of(row) / 1e6)
         _gauge(own, "berth_projector_lag_events", "Events of the log that the read model does not show yet", behind)
         _gauge(own, "berth_projector_lag_seconds", "Age of the oldest event that is not shown yet", since_s)

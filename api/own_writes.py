@@ -36,6 +36,10 @@ class OwnWrites:
         while len(self._newest) > TOKENS_MAX:
             self._newest.popitem(last=False)
 
+    def forget_all(self) -> None:
+        """The log is another one: these positions mean nothing in it."""
+        self._newest.clear()
+
     async def wait_until_shown(self, token: str, read_model: ReadModel) -> None:
         """At most WAIT_S_MAX; what is not shown by then is read as it is."""
         if token not in self._newest:

@@ -34,6 +34,15 @@ def _list_of(fields: dict[str, Schema], *, optional: tuple[str, ...] = ()) -> Sc
     return {"type": "array", "items": _closed(fields, optional=optional)}
 
 
+# How each component of the platform fares, when some is not ready, and when all are.
+COMPONENTS = _list_of(
+    {
+        "name": STRING,
+        "state": {"enum": ["ok", "troubled", "stopped", "silent"]},
+        "reason": STRING,
+        "ready": {"type": "boolean"},
+    }
+)
 ERRORS = _list_of({"field": STRING, "message": STRING})
 
 # code → its own fields; the names of those that may be absent
@@ -113,7 +122,7 @@ FIELDS: dict[str, tuple[dict[str, Schema], tuple[str, ...]]] = {
         {"limit_per_s": {"type": "number"}, "after_s": {"type": "number"}, "what": STRING, "at_once": INTEGER},
         ("limit_per_s", "after_s", "what", "at_once"),  # too often, or too much at once
     ),
-    "unavailable": ({}, ()),
+    "unavailable": ({"components": COMPONENTS}, ("components",)),  # of /readyz
     "internal": ({}, ()),
 }
 

@@ -127,6 +127,22 @@ class TooMuchAtOnce(DomainError):
         )
 
 
+@dataclass(eq=False)
+class NotReady(DomainError):
+    """Some component needs a person, or is away for longer than a restart takes."""
+
+    code = "unavailable"
+    status = 503
+    title = "Not ready"
+    components: list[dict[str, Any]]
+
+    @property
+    def detail(self) -> str:
+        return " ".join(
+            f"{one['name']}: {one['state']}. {one['reason']}" for one in self.components if not one["ready"]
+        )
+
+
 def reply(problem: dict[str, Any], headers: Headers = ()) -> Reply:
     return Reply(problem["status"], encode(problem), PROBLEM, headers)
 
@@ -141,7 +157,7 @@ def refusal(error: DomainError) -> Reply:
             return reply(problem, ((b"allow", ", ".join(error.allowed).encode()),))
         case RateLimited():
             return reply(problem, ((b"retry-after", b"%d" % math.ceil(error.after_s)),))
-        case TooMuchAtOnce():
+        case TooMuchAtOnce() | NotReady():
             return reply(problem, ((b"retry-after", b"%d" % RETRY_S),))
         case Unavailable():
             if problem["command"] is None:

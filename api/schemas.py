@@ -391,6 +391,7 @@ SCHEMAS: dict[str, Schema] = {
     "Verification": _object(
         {"position": NATURAL, "events": NATURAL, "violations": STRINGS, "differences": STRINGS},
     ),
+    "Readiness": _object({"status": {"const": "ready"}, "components": problem_schemas.COMPONENTS}),
     "Whoami": _object({"name": STRING, "role": enum(*ROLES), "tenant": MAYBE, "token": STRING}),
     "BatchResult": {
         "type": "object",

@@ -27,6 +27,7 @@ _PAGE = _SELECT + SQL("WHERE notification_id > %s ORDER BY notification_id LIMIT
 _OF_TOPICS = _SELECT + SQL(
     "WHERE notification_id > %s AND notification_id <= %s AND starts_with(topic, %s) ORDER BY notification_id"
 )
+_END = _SELECT + SQL("ORDER BY notification_id DESC LIMIT 1")
 _STREAM = _SELECT + SQL("WHERE originator_id = %s AND originator_version > %s ORDER BY originator_version LIMIT %s")
 # What is passed over costs no more than a look at its length: large states stand elsewhere in the table.
 _PORTION = """
@@ -41,6 +42,14 @@ _FIRST_OF_EACH = SQL(
     "SELECT first.* FROM unnest(%s::text[]) AS asked (stream) CROSS JOIN LATERAL"
     " ({select} WHERE originator_id = stream ORDER BY originator_version LIMIT 1) AS first"
 ).format(select=_SELECT)
+
+
+class OtherHistory(Exception):
+    """The log no longer holds an event that was read from it: it lost its end, was restored, or is another log."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"the log does not hold the event that was read at its position {position}")
+        self.position = position
 
 
 class LogReader:
@@ -83,6 +92,22 @@ class LogReader:
         rows: list[Row] = self._rows(query, values)
         return rows
 
+    def follow(self, position: int, at: int, limit: int) -> list[Row]:
+        """At most `limit` rows after the event at `position` whose time is `at`, rising; from the beginning: 0, 0.
+
+        The event itself is read once more, in the same query: a log that lost its last command and was written on has
+        another one at that position. A command's time is its own, so that it tells.
+
+        Raises:
+            OtherHistory: the log does not hold that event.
+        """
+        if position == 0:
+            return self.page(0, limit)
+        rows = self.page(position - 1, limit + 1)
+        if not rows or rows[0].position != position or time_of(rows[0]) != at:
+            raise OtherHistory(position)
+        return rows[1:]
+
     def of_topics(self, prefix: str, *, after: int, until: int) -> list[Row]:
         """The rows after a position, up to another, whose topics begin so; passes over all between, in the server."""
         rows: list[Row] = self._rows(_OF_TOPICS, (after, until, prefix))
@@ -92,6 +117,11 @@ class LogReader:
         """The last position, 0 of an empty log."""
         end: int | None = self.recorder.max_notification_id()
         return end or 0
+
+    def last(self) -> Row | None:
+        """The last event; None of an empty log."""
+        rows = self._rows(_END, ())
+        return rows[0] if rows else None
 
     def row(self, position: int) -> Row | None:
         rows = self._rows(_ONE, (position,))

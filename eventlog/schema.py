@@ -4,7 +4,15 @@ import psycopg
 from eventsourcing.postgres import PostgresDatastore
 from psycopg.sql import SQL, Identifier, Literal
 
-from eventlog.table import CHECKPOINTS_TABLE, EVENTS_TABLE, HEARTBEAT_TABLE, SCHEMA, Datastore, EventRecorder
+from eventlog.table import (
+    CHECKPOINTS_TABLE,
+    COMPONENTS_TABLE,
+    EVENTS_TABLE,
+    HEARTBEAT_TABLE,
+    SCHEMA,
+    Datastore,
+    EventRecorder,
+)
 
 _PREPARE_LOCK = 0x62657274685F64  # "berth_d", beside the leader's
 _PROGRESS_TABLE = Identifier(SCHEMA, "progress")
@@ -43,6 +51,19 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {heartbeat} (
 )
 """
 
+# Unlogged too: each tells again within seconds.
+_COMPONENTS = """
+CREATE UNLOGGED TABLE IF NOT EXISTS {components} (
+    component text NOT NULL,
+    instance text NOT NULL,
+    state text NOT NULL,
+    reason text NOT NULL,
+    at timestamptz NOT NULL,
+    ok_at timestamptz,
+    PRIMARY KEY (component, instance)
+)
+"""
+
 # A cache, but one that a crash of the server should not cost: starts are slow without. Parts are compressed already.
 _CHECKPOINTS = """
 CREATE TABLE IF NOT EXISTS {checkpoints} (
@@ -69,6 +90,7 @@ GRANT USAGE ON SCHEMA {schema} TO {service};
 GRANT SELECT, INSERT ON {events} TO {service};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {progress} TO {service};
 GRANT SELECT, INSERT, UPDATE ON {heartbeat} TO {service};
+GRANT SELECT, INSERT, UPDATE, DELETE ON {components} TO {service};
 GRANT SELECT, INSERT, DELETE ON {checkpoints} TO {service};
 """
 
@@ -92,6 +114,7 @@ def prepare(owner: str, *, service_role: str, service_password: str) -> None:
         _make_events(connection, Datastore(owner))
         connection.execute(SQL(_PROGRESS).format(progress=_PROGRESS_TABLE))
         connection.execute(SQL(_HEARTBEAT).format(heartbeat=HEARTBEAT_TABLE))
+        connection.execute(SQL(_COMPONENTS).format(components=COMPONENTS_TABLE))
         connection.execute(SQL(_CHECKPOINTS).format(checkpoints=CHECKPOINTS_TABLE))
         connection.execute(
             SQL(_GRANTS).format(
@@ -101,6 +124,7 @@ def prepare(owner: str, *, service_role: str, service_password: str) -> None:
                 events=EVENTS_TABLE,
                 progress=_PROGRESS_TABLE,
                 heartbeat=HEARTBEAT_TABLE,
+                components=COMPONENTS_TABLE,
                 checkpoints=CHECKPOINTS_TABLE,
             )
         )

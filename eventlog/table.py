@@ -14,6 +14,7 @@ LOG_CHANNEL = EVENTS  # the library's own, so that its subscriptions wake too
 EVENTS_TABLE = Identifier(SCHEMA, EVENTS)
 HEARTBEAT_TABLE = Identifier(SCHEMA, "heartbeat")
 CHECKPOINTS_TABLE = Identifier(SCHEMA, "checkpoints")
+COMPONENTS_TABLE = Identifier(SCHEMA, "components")
 
 POOL_WAIT_S = 1  # the library tries ten times, so ten times this passes before a read gives up
 CONNECT_TIMEOUT_S = 2  # libpq's least

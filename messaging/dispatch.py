@@ -22,8 +22,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType,
 from domain.fleet import Fleet
 from domain.operation import Operation, Step
 from eventlog import checkpoints
-from eventlog.codec import decode
-from eventlog.read import LogReader, log_changes
+from eventlog.codec import UnknownTopic, decode, time_of
+from eventlog.components import Health, reason_of
+from eventlog.read import LogReader, OtherHistory, log_changes
 from messaging import subjects
 
 PAGE_EVENTS = 5_000
@@ -59,8 +60,13 @@ class Dispatcher:
         self._controllers = controllers
         self._again_s = again_s
         # Operations alone are folded: they depend on nothing else, and are a third of all events.
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what was folded: the log is not the one of before."""
         self._fleet = Fleet()
         self.position = 0
+        self._at = 0  # the time of the event there
         self.sent: dict[str, Sent] = {}
         self.due: dict[str, None] = {}
 
@@ -68,7 +74,7 @@ class Dispatcher:
         """Begin with the operations of the newest checkpoint, if there is one. Until then nothing may be followed."""
         assert not self.position, "it has followed already"
         if await asyncio.to_thread(checkpoints.restore, conninfo, self._fleet, only=Operation):
-            self.position = self._fleet.position
+            self.position, self._at = self._fleet.position, self._fleet.at
             self.due = dict.fromkeys(self._fleet.outstanding)
 
     async def open(self) -> None:
@@ -92,14 +98,20 @@ class Dispatcher:
                 await self._stream.add_consumer(subjects.WORK, consumer_of(name))
 
     async def follow(self) -> None:
-        """Fold what the log holds now, and publish what is outstanding and is not on the stream."""
+        """Fold what the log holds now, and publish what is outstanding and is not on the stream.
+
+        Raises:
+            OtherHistory: the log does not hold what was folded. Begin anew.
+        """
         while True:
-            rows = await asyncio.to_thread(self._reader.page, self.position, PAGE_EVENTS)
+            rows = await asyncio.to_thread(self._reader.follow, self.position, self._at, PAGE_EVENTS)
             for row in rows:
                 if row.stream.startswith("operation/"):
                     self._fleet.fold(decode(row))
                     self._note(row.stream[10:])
                 self.position = row.position
+            if rows:
+                self._at = time_of(rows[-1])
             if len(rows) < PAGE_EVENTS:
                 break
         now = time.time_ns() // 1000
@@ -178,8 +190,14 @@ def _message_id(id: str, step: Step) -> str:
     return f"{id}:{step.name}:{step.attempt}"
 
 
-async def run(client: Client, reader: LogReader, conninfo: str, *, controllers: tuple[str, ...]) -> None:
-    """Dispatch for ever; the stream is made again if it is gone."""
+async def run(
+    client: Client, reader: LogReader, conninfo: str, *, controllers: tuple[str, ...], health: Health
+) -> None:
+    """Dispatch for ever; the stream is made again if it is gone.
+
+    Raises:
+        UnknownTopic: the log holds an event of a newer version.
+    """
     dispatcher = Dispatcher(client, reader, controllers=controllers)
     looked_at, told = -LOOK_S, ""
     async with contextlib.aclosing(log_changes(conninfo)) as changes:
@@ -191,10 +209,18 @@ async def run(client: Client, reader: LogReader, conninfo: str, *, controllers: 
                     await dispatcher.open()
                     looked_at = time.monotonic()
                 await dispatcher.follow()
+                health.ok()
                 told = ""
+            except OtherHistory as error:
+                log.error("dispatching begins anew", reason=str(error))
+                dispatcher.begin_anew()
             except (nats.errors.Error, psycopg.Error, PersistenceError, OSError) as error:
                 looked_at = -LOOK_S
+                health.troubled(reason_of(error))
                 if (said := str(error)) != told:  # tried again and again, told once
                     told = said
                     log.warning("dispatching interrupted", position=dispatcher.position, error=said)
                 await asyncio.sleep(RETRY_S)
+            except UnknownTopic as error:
+                health.stopped(str(error))
+                raise

@@ -19,8 +19,10 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig, StreamInfo, StreamSource, SubjectTransform
 
-from eventlog.codec import Row, decode
-from eventlog.read import LogReader, log_changes
+from domain.values import to_rfc3339
+from eventlog.codec import Row, decode, time_of
+from eventlog.components import Health, reason_of
+from eventlog.read import LogReader, OtherHistory, log_changes
 from messaging import subjects
 from messaging.document import message, message_id
 
@@ -48,8 +50,16 @@ class NotOurStream(Exception):
         )
 
 
+class AuditStandsStill(Exception):
+    """BERTH_AUDIT takes nothing more, though there is something; the server tries again by itself."""
+
+    def __init__(self, lag: int) -> None:
+        super().__init__(f"{subjects.AUDIT} lacks {lag} messages of {subjects.EVENTS}, and takes none.")
+
+
 class _OfCommand(msgspec.Struct, frozen=True):
     command: str
+    at: str
 
 
 _decode_command = msgspec.json.Decoder(_OfCommand).decode
@@ -64,6 +74,8 @@ class Relay:
         self._reader = reader
         self._log = ""
         self.position = 0
+        self._at = 0  # the time of the event there
+        self._copied: int | None = None  # how far BERTH_AUDIT was when it was last looked at
 
     async def open(self) -> None:
         """Make missing streams, and find out where to go on. To be called again after any error.
@@ -74,29 +86,41 @@ class Relay:
         first = await asyncio.to_thread(self._reader.row, 1)
         self._log = decode(first).event.log if first is not None else ""
         info = await make_streams(self._stream)
-        self.position = info.state.last_seq
+        self.position, self._at = info.state.last_seq, 0
         if self.position:
-            await self._must_be_ours(info)
+            self._at = await self._must_be_ours(info)
 
     async def catch_up(self) -> int:
-        """Publish all that the log holds now; answers how many events that was."""
+        """Publish all that the log holds now; answers how many events that was.
+
+        Raises:
+            OtherHistory: the log does not hold the event that was relayed last. Open it again.
+        """
         before = self.position
-        rows = await self._page(before)
+        rows = await self._page(before, self._at)
         while len(rows) == PAGE_EVENTS:
             # While one page is on its way, the next is read.
-            _, rows = await asyncio.gather(self._publish(rows), self._page(rows[-1].position))
+            _, rows = await asyncio.gather(self._publish(rows), self._page(rows[-1].position, time_of(rows[-1])))
         if rows:
             await self._publish(rows)
         return self.position - before
 
     async def still_stands(self) -> bool:
-        """Whether NATS holds what it held: its data may have been wiped while the log was quiet."""
+        """Whether NATS holds what it held: its data may have been wiped while the log was quiet.
+
+        Raises:
+            AuditStandsStill: there is more to copy into BERTH_AUDIT than the last time, and nothing was.
+        """
         events = await self._stream.stream_info(subjects.EVENTS)
-        await self._stream.stream_info(subjects.AUDIT)
+        audit = await self._stream.stream_info(subjects.AUDIT)
+        before, self._copied = self._copied, audit.state.last_seq
+        source = audit.sources[0] if audit.sources else None
+        if source is not None and source.lag and before == self._copied:
+            raise AuditStandsStill(source.lag)
         return bool(events.state.last_seq == self.position)
 
-    async def _page(self, after: int) -> list[Row]:
-        return await asyncio.to_thread(self._reader.page, after, PAGE_EVENTS)
+    async def _page(self, after: int, at: int) -> list[Row]:
+        return await asyncio.to_thread(self._reader.follow, after, at, PAGE_EVENTS)
 
     async def _publish(self, rows: list[Row]) -> None:
         if not self._log:  # it was empty when we opened
@@ -109,7 +133,7 @@ class Relay:
         ack = await self._stream.publish(subjects.of_event(last), body, headers=headers, timeout=ACK_TIMEOUT_S)
         if ack.seq != last.position:
             raise NotOurStream(f"took the event of position {last.position} as its message {ack.seq}.")
-        self.position = last.position
+        self.position, self._at = last.position, time_of(last)
 
     def _wire_form(self, row: Row) -> bytes:
         body, headers = self._message(row)
@@ -120,18 +144,21 @@ class Relay:
         headers[EXPECTED] = str(row.position - 1)
         return body, headers
 
-    async def _must_be_ours(self, info: StreamInfo) -> None:
+    async def _must_be_ours(self, info: StreamInfo) -> int:
+        """The time of the event that the stream ends with."""
         row = await asyncio.to_thread(self._reader.row, self.position)
         if row is None:
             raise NotOurStream(f"holds {self.position} events, more than the log does.")
         if info.state.messages == 0:  # made anew to begin after this position
-            return
+            return time_of(row)
         held = await self._stream.get_msg(subjects.EVENTS, seq=self.position)
         id = (held.headers or {}).get("Nats-Msg-Id")
         # A log that was restored and written on gives the same positions to other commands.
         is_ours = id == message_id(self.position, log=self._log)
-        if not is_ours or _decode_command(held.data or b"").command != decode(row).command:
+        recorded = decode(row)
+        if not is_ours or _decode_command(held.data or b"") != _OfCommand(recorded.command, to_rfc3339(recorded.at)):
             raise NotOurStream(f"holds another event at {self.position} than the log does.")
+        return time_of(row)
 
 
 def hpub(subject: str, body: bytes, headers: dict[str, str]) -> bytes:
@@ -185,7 +212,7 @@ async def rebuild(client: Client, *, first: int = 1) -> None:
     await make_streams(stream, first=first)
 
 
-async def run(client: Client, reader: LogReader, conninfo: str) -> None:
+async def run(client: Client, reader: LogReader, conninfo: str, *, health: Health) -> None:
     """Relay for ever. With a stream that is not the log's, say so and publish nothing until it was made anew."""
     relay = Relay(client, reader)
     is_open, looked_at, told = False, 0.0, ""
@@ -194,21 +221,32 @@ async def run(client: Client, reader: LogReader, conninfo: str) -> None:
             try:
                 if not is_open:
                     await relay.open()
-                    is_open, told = True, ""
-                    log.info("relaying", position=relay.position)
-                sent = await relay.catch_up()
-                if not sent and looked_at < time.monotonic() - LOOK_S:
-                    is_open = await relay.still_stands()
+                    is_open = True
+                    if not told:
+                        health.troubled(f"{subjects.EVENTS} is being filled from the log, after {relay.position}.")
+                        log.info("relaying", position=relay.position)
+                await relay.catch_up()
+                if looked_at < time.monotonic() - LOOK_S:
                     looked_at = time.monotonic()
-            except (nats.errors.Error, psycopg.Error, PersistenceError, OSError) as error:
-                is_open = False
-                if (said := str(error)) != told:  # tried again and again, told once
-                    told = said
-                    log.warning("relaying interrupted", position=relay.position, error=said)
-                await asyncio.sleep(RETRY_S)
+                    is_open = await relay.still_stands()
             except NotOurStream as error:
-                is_open = False
-                if (said := str(error)) != told:
-                    told = said
-                    log.error("relaying stopped", reason=said)
-                await asyncio.sleep(NOT_OURS_RETRY_S)
+                is_open, reason, pause_s = False, str(error), NOT_OURS_RETRY_S
+                health.stopped(reason)
+            except OtherHistory as error:  # opening it again tells whether the stream has it, too
+                is_open, reason, pause_s = False, str(error), 0.0
+            except AuditStandsStill as error:
+                reason, pause_s = str(error), RETRY_S
+                health.troubled(reason)
+            except (nats.errors.Error, psycopg.Error, PersistenceError, OSError) as error:
+                is_open, reason, pause_s = False, reason_of(error), RETRY_S
+                health.troubled(reason)
+            else:
+                health.ok()
+                if told:
+                    told = ""
+                    log.info("relaying again", position=relay.position)
+                continue
+            if reason != told:  # tried again and again, told once
+                told = reason
+                log.error("relaying interrupted", position=relay.position, reason=reason)
+            await asyncio.sleep(pause_s)

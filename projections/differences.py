@@ -32,6 +32,15 @@ Row = Mapping[str, Any]
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
+class Apart(LookupError):
+    """The read model stands at another position than the fleet: catch up, or fold on, and ask again. None: there is
+    no read model."""
+
+    def __init__(self, position: int | None, *, fleet: int) -> None:
+        super().__init__(f"The read model stands at {position}, not at {fleet}.")
+        self.position = position
+
+
 class Ledger:
     """What the ledgers must hold: a digest a row, noted while the log is folded, so that no second copy is kept."""
 
@@ -54,18 +63,22 @@ def differences(conninfo: str, fleet: Fleet, *, ledger: Ledger | None = None, in
     Without a `ledger` what lives alone is compared.
 
     Raises:
-        LookupError: the read model stands at another position than the fleet: catch up, or fold on, and ask again.
+        Apart: the read model stands at another position than the fleet.
     """
     found: list[str] = []
     with psycopg.connect(conninfo, connect_timeout=2) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         connection.execute(schema.USE, (in_schema,))
         try:
-            stands = connection.execute("SELECT position FROM progress").fetchall()
+            stands = connection.execute("SELECT position, log, at FROM progress").fetchone()
         except errors.UndefinedTable:
-            stands = []
-        if stands != [(fleet.position,)]:
-            raise LookupError(f"The read model stands at {stands}, not at {fleet.position}.")
+            stands = None
+        if stands is None or stands[0] != fleet.position:
+            raise Apart(stands[0] if stands is not None else None, fleet=fleet.position)
+        if stands[1:] != (fleet.log, fleet.at):
+            found.append(
+                f"The read model shows another history than the log's, which has the same position {stands[0]}."
+            )
         for sentence in _all(connection, fleet, ledger):
             if len(found) == DIFFERENCES_MAX:
                 break

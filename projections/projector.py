@@ -24,8 +24,9 @@ from domain.fleet import Fleet
 from domain.recorded import Recorded
 from eventlog import arrays, checkpoints
 from eventlog.checkpoints import EVENTS_BETWEEN_MIN, Checkpointer
-from eventlog.codec import Row, decode
-from eventlog.read import LogReader, log_changes
+from eventlog.codec import Row, UnknownTopic, decode
+from eventlog.components import Health, reason_of
+from eventlog.read import LogReader, OtherHistory, log_changes
 from projections import changes, schema
 from projections.broken import Broken
 from projections.changes import Changes
@@ -66,7 +67,8 @@ class Projector:
         self._checkpointer = checkpointer
         self._connection: psycopg.Connection[Any] | None = None
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="projector-reads")
-        self._ahead: tuple[int, Future[list[Row]]] | None = None  # the page after a position, read while one is written
+        # The page after the event at a position and its time, read while one is written.
+        self._ahead: tuple[tuple[int, int], Future[list[Row]]] | None = None
         self._rest: list[Recorded] = []  # read and decoded, but their command may go on in the next page
         self._unwritten: Changes | None = None  # folded, but not known to be committed
         self._is_complete = False
@@ -99,6 +101,7 @@ class Projector:
 
         Raises:
             UnknownTopic: the log holds an event that is not known here; nothing behind it is projected.
+            OtherHistory: the log does not hold what the tables show.
             Displaced: somebody else changed the tables.
         """
         total, pages = 0, 0
@@ -139,39 +142,52 @@ class Projector:
 
     def _settle(self) -> None:
         """Fleet and tables to one position; a page whose outcome was unknown is written if it does not stand."""
-        log_id, position, self._is_complete = self._standing()
+        stands, self._is_complete = self._standing()
+        log_id, position, at = stands
         if self._unwritten is not None:
             if (log_id, position) == (self.fleet.log, self._unwritten.position):
                 self._unwritten = None
             elif position == self._unwritten.base:
                 self._write()
                 return
-        stands_there = (self.fleet.log, self.fleet.position) == (log_id, position)
-        if self._unwritten is None and stands_there and position:
-            return
-        self.fleet, self._rest, self._unwritten = Fleet(), [], None
-        if position:
-            checkpoints.restore(self._conninfo, self.fleet, until=position)
-        while self.fleet.position < position:
-            limit = min(REFOLD_PAGE_EVENTS, position - self.fleet.position)
-            page = self._reader.page(self.fleet.position, limit)
-            for row in page:
-                self.fleet.fold(decode(row))
-            if not page:
-                break
-        if (self.fleet.log, self.fleet.position) != (log_id, position):
-            # Of another log, or of one that was longer: a restored backup. It is a cache.
-            log.warning("read model of another log dropped", schema=self.schema, position=position)
+        try:
+            self._reader.follow(position, at, 1)  # or what stands there is not the log's
+            if self._unwritten is None and self._fleet_stands() == stands and position:
+                return
+            self._begin_anew()
+            if position:
+                checkpoints.restore(self._conninfo, self.fleet, until=position)
+            while self.fleet.position < position:
+                limit = min(REFOLD_PAGE_EVENTS, position - self.fleet.position)
+                page = self._reader.follow(self.fleet.position, self.fleet.at, limit)
+                for row in page:
+                    self.fleet.fold(decode(row))
+                if not page:
+                    break
+        except OtherHistory:
+            self._begin_anew()
+        if self._fleet_stands() != stands:
+            # Of another log, or of one that went on otherwise: a restored backup, a fail-over. It is a cache.
+            log.warning("read model of another history dropped", schema=self.schema, position=position)
             schema.make(self._opened(), self.schema)
-            self.fleet, self._is_complete = Fleet(), False
+            self._begin_anew()
+            self._is_complete = False
         self._sums, self._broken = Sums.of(self.fleet), Broken.of(self.fleet)
 
-    def _standing(self) -> tuple[str, int, bool]:
-        found = self._opened().execute("SELECT log, position, is_complete FROM progress").fetchall()
+    def _fleet_stands(self) -> tuple[str, int, int]:
+        return self.fleet.log, self.fleet.position, self.fleet.at
+
+    def _begin_anew(self) -> None:
+        """Nothing that was read or folded counts any more: not the page that was read ahead either."""
+        self.fleet, self._rest, self._unwritten, self._ahead = Fleet(), [], None, None
+
+    def _standing(self) -> tuple[tuple[str, int, int], bool]:
+        found = self._opened().execute("SELECT log, position, at, is_complete FROM progress").fetchall()
         if len(found) != 1:
             schema.make(self._opened(), self.schema)
-            return "", 0, False
-        return str(found[0][0]), int(found[0][1]), bool(found[0][2])
+            return ("", 0, 0), False
+        log_id, position, at, is_complete = found[0]
+        return (str(log_id), int(position), int(at)), bool(is_complete)
 
     def _must_stand(self) -> None:
         found = self._opened().execute("SELECT position FROM progress").fetchall()
@@ -186,16 +202,16 @@ class Projector:
         """
         events = self._rest
         while True:
-            after = events[-1].position if events else self.fleet.position
-            limit = PAGE_EVENTS if until is None else min(PAGE_EVENTS, until - after)
+            after = (events[-1].position, events[-1].at) if events else (self.fleet.position, self.fleet.at)
+            limit = PAGE_EVENTS if until is None else min(PAGE_EVENTS, until - after[0])
             page = self._page(after, limit) if limit > 0 else []
             events = events + [decode(row) for row in page]
             if len(page) < PAGE_EVENTS:
                 self._rest = []
                 return events, True
             if until is None:
-                after = page[-1].position
-                self._ahead = (after, self._readers.submit(self._reader.page, after, PAGE_EVENTS))
+                after = (events[-1].position, events[-1].at)
+                self._ahead = (after, self._readers.submit(self._reader.follow, *after, PAGE_EVENTS))
             end = len(events)
             while end > 0 and events[end - 1].at == events[-1].at:
                 end -= 1
@@ -203,11 +219,11 @@ class Projector:
                 self._rest = events[end:]
                 return events[:end], False
 
-    def _page(self, after: int, limit: int) -> list[Row]:
+    def _page(self, after: tuple[int, int], limit: int) -> list[Row]:
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == after and limit == PAGE_EVENTS:
             return ahead[1].result()
-        return self._reader.page(after, limit)
+        return self._reader.follow(*after, limit)
 
     def _write(self) -> None:
         written = self._unwritten
@@ -238,7 +254,7 @@ def catch_up(conninfo: str, reader: LogReader, *, in_schema: str = SCHEMA, until
         projector.close()
 
 
-async def run(conninfo: str, reader: LogReader, *, checkpoint_events: int = EVENTS_BETWEEN_MIN) -> None:
+async def run(conninfo: str, reader: LogReader, *, health: Health, checkpoint_events: int = EVENTS_BETWEEN_MIN) -> None:
     """Project for ever: woken by appends, and again after any fault of the database. To stop it, cancel it.
 
     It has the fleet at ends of commands, and nobody waits for it at once: so it writes the checkpoints, too.
@@ -259,8 +275,13 @@ async def run(conninfo: str, reader: LogReader, *, checkpoint_events: int = EVEN
                 await asyncio.to_thread(projector.catch_up)
                 for dropped in await asyncio.to_thread(projector.complete):
                     log.info("unused read model dropped", schema=dropped)
-            except (psycopg.Error, PersistenceError, Displaced) as error:
+                health.ok()
+            except UnknownTopic as error:
+                health.stopped(str(error))
+                raise
+            except (psycopg.Error, PersistenceError, Displaced, OtherHistory) as error:
                 is_open = False
+                health.troubled(str(error) if isinstance(error, Displaced | OtherHistory) else reason_of(error))
                 log.warning("projecting interrupted", position=projector.position, error=str(error).strip())
                 await asyncio.sleep(RETRY_S)
 

@@ -22,8 +22,8 @@ from domain.values import kind_of
 from eventlog import checkpoints
 from eventlog.checkpoints import Head
 from eventlog.codec import Row, UnknownTopic, decode
-from eventlog.read import LogReader
-from projections.differences import Ledger, differences
+from eventlog.read import LogReader, OtherHistory
+from projections.differences import Apart, Ledger, differences
 from projections.history import history
 from projections.rows import resource
 
@@ -86,7 +86,12 @@ class PastService:
         if kind == "operation":
             changes = history(row for row in self._reader.stream(stream) if row.position <= position)
             return changes[-1]["after"] if changes else None
-        found = resource(self._folded_to(position, ends_at=ends_at), stream)
+        try:
+            fleet = self._folded_to(position, ends_at=ends_at)
+        except OtherHistory:  # the folds that were kept are of a log that was replaced
+            self._free(self._fleets)
+            fleet = self._folded_to(position, ends_at=ends_at)
+        found = resource(fleet, stream)
         return None if found is not None and kind == "token" and found["state"] == "revoked" else found
 
     def _folded_to(self, position: int, *, ends_at: float) -> Fleet:
@@ -120,24 +125,27 @@ class PastService:
         checkpoint is compared with the replay on its way."""
         heads = await asyncio.to_thread(checkpoints.kept, self._conninfo) if full else []
         replay = Replay(self._reader, heads, differences=partial(checkpoints.differences, self._conninfo))
+        seen: set[int | None] = set()
         for _ in range(COMPARISONS_MAX):
             await asyncio.to_thread(replay.go_on)
             fleet = replay.fleet
+            differing: list[str] = []
             try:
-                differing: list[str] = []
                 if not replay.is_stopped:
                     differing = await asyncio.to_thread(differences, self._conninfo, fleet, ledger=replay.ledger)
-            except LookupError:
-                # One of the two is ahead: fold on, or let it catch up.
-                await asyncio.sleep(WAIT_S)
-                continue
-            return {
-                "position": fleet.position,
-                "events": fleet.position,
-                "violations": replay.found[:FOUND_MAX],
-                "differences": [*replay.differing, *differing][:FOUND_MAX],
-            }
-        raise Unavailable(None)
+            except Apart as apart:
+                if apart.position is not None and apart.position > await asyncio.to_thread(self._reader.end):
+                    so = f"the log ends at {fleet.position}: it lost what came after, or was replaced."
+                    differing = [f"The read model stands at {apart.position}, but {so}"]
+                else:
+                    # One of the two is ahead: fold on, or let it catch up.
+                    seen.add(apart.position)
+                    await asyncio.sleep(WAIT_S)
+                    continue
+            return replay.told(differing)
+        if len(seen) > 1:
+            raise Unavailable(None)
+        return replay.told([f"The read model stands still at {seen.pop()}: does the projector run?"])
 
 
 class Replay:
@@ -168,14 +176,30 @@ class Replay:
 
     def go_on(self) -> None:
         """To the log's present end, which is looked at too."""
-        while not self.is_stopped and (rows := self._reader.page(self.fleet.position, PAGE_EVENTS)):
-            for row in rows:
-                if not self._fold(row):
-                    self.is_stopped = True
-                    break
-                if row.position in self._heads:
-                    self.differing += self._differences(self._heads[row.position], self.fleet)
+        try:
+            while not self.is_stopped and (rows := self._page()):
+                for row in rows:
+                    if not self._fold(row):
+                        self.is_stopped = True
+                        break
+                    if row.position in self._heads:
+                        self.differing += self._differences(self._heads[row.position], self.fleet)
+        except OtherHistory as error:
+            self.found.append(f"while it was verified, {error}: it lost its end, or was replaced")
+            self.is_stopped = True
         self._look()
+
+    def told(self, differing: Sequence[str]) -> dict[str, Any]:
+        """The answer of a verification, with what differs in the read model."""
+        return {
+            "position": self.fleet.position,
+            "events": self.fleet.position,
+            "violations": self.found[:FOUND_MAX],
+            "differences": [*self.differing, *differing][:FOUND_MAX],
+        }
+
+    def _page(self) -> list[Row]:
+        return self._reader.follow(self.fleet.position, self.fleet.at, PAGE_EVENTS)
 
     def _look(self) -> None:
         fleet = self.fleet
@@ -206,11 +230,15 @@ def _must_be_awaited(ends_at: float) -> None:
 
 
 def _fold(reader: LogReader, fleet: Fleet, until: int, *, ends_at: float) -> None:
-    """Fold on to `until`. A position inside of a command is lifted by whoever asks."""
-    while fleet.position < until:
+    """Fold on to `until`. A position inside of a command is lifted by whoever asks.
+
+    Raises:
+        OtherHistory: the log does not hold what the fleet was folded from.
+    """
+    while True:
         _must_be_awaited(ends_at)
-        rows = reader.page(fleet.position, min(PAGE_EVENTS, until - fleet.position))
+        rows = reader.follow(fleet.position, fleet.at, min(PAGE_EVENTS, until - fleet.position))
         for row in rows:
             fleet.fold(decode(row))
-        if not rows:
+        if not rows or fleet.position == until:
             return

@@ -4,13 +4,10 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import nats
-import nats.errors
 import structlog
 import uvicorn
 import uvloop
@@ -22,9 +19,11 @@ from api.connection import configuration, listening
 from api.source import networks
 from commands.tokens import hash_of
 from commands.writer.engine import Engine
+from eventlog.components import Health, telling
 from eventlog.read import LogReader, log_changes
 from eventlog.tasks import end_tasks
 from messaging import dispatch, gateway, past, relay, subjects, unix
+from messaging.connect import connected
 from messaging.wire import Served
 from projections import projector
 from projections.queries import ReadModel
@@ -32,13 +31,13 @@ from projections.rows import resource
 from workers.controllers.simulator import Simulator
 from workers.past import PastService
 from workers.progress import ProgressTable
+from workers.readiness import Readiness
 from workers.settings import Settings
 
 CONNECT_S = 2
-RECONNECT_S = 0.2
 GRACEFUL_STOP_S = 2
 BACKLOG = 2048
-READY_LAG_EVENTS_MAX = 10_000
+LOOK_S = 1.0
 LOOK_AT_SECRET_S = 1.0
 
 log = structlog.get_logger()
@@ -79,15 +78,17 @@ async def api(settings: Settings) -> None:
         else:
             way = gateway.RemoteGateway(client, settings.cell)
 
-        async def is_ready() -> bool:
-            if not way.is_leading:
-                return False
-            behind = await asyncio.to_thread(reader.end) - model.position
-            return model.position > 0 and behind < READY_LAG_EVENTS_MAX
+        readiness = Readiness(
+            conninfo,
+            reader=reader,
+            model=model,
+            leads=lambda: way.is_leading,
+            is_connected=lambda: client.is_connected,
+        )
 
         async def relay_lag() -> int:
             stream = await client.jetstream(timeout=CONNECT_S).stream_info(subjects.EVENTS)
-            return max(0, await asyncio.to_thread(reader.end) - stream.state.last_seq)
+            return await asyncio.to_thread(reader.end) - stream.state.last_seq
 
         app = create_app(
             gateway=way,
@@ -95,7 +96,7 @@ async def api(settings: Settings) -> None:
             log_reader=reader,
             log_changes=partial(log_changes, conninfo),
             past=past.RemotePast(client, settings.cell),
-            is_ready=is_ready,
+            standings=readiness.standings,
             relay_lag=relay_lag,
             room_for=way.room_for,
             rate_limit_per_s=settings.rate_limit,
@@ -151,15 +152,16 @@ async def _serve_over_nats(settings: Settings, writer: Engine) -> None:
 
 async def project(settings: Settings) -> None:
     conninfo = settings.conninfo()
-    with _reader(conninfo) as reader:
-        await projector.run(conninfo, reader, checkpoint_events=settings.checkpoint_events)
+    async with telling(conninfo, Health("projector")) as health:
+        with _reader(conninfo) as reader:
+            await projector.run(conninfo, reader, health=health, checkpoint_events=settings.checkpoint_events)
 
 
 async def relay_events(settings: Settings) -> None:
     conninfo = settings.conninfo()
-    async with _nats(settings) as client:
+    async with telling(conninfo, Health("relay")) as health, _nats(settings, health) as client:
         with _reader(conninfo) as reader:
-            await relay.run(client, reader, conninfo)
+            await relay.run(client, reader, conninfo, health=health)
 
 
 async def relay_rebuild(settings: Settings) -> None:
@@ -170,9 +172,9 @@ async def relay_rebuild(settings: Settings) -> None:
 
 async def dispatcher(settings: Settings) -> None:
     conninfo = settings.conninfo()
-    async with _nats(settings) as client:
+    async with telling(conninfo, Health("dispatcher")) as health, _nats(settings, health) as client:
         with _reader(conninfo) as reader:
-            await dispatch.run(client, reader, conninfo, controllers=settings.controllers)
+            await dispatch.run(client, reader, conninfo, controllers=settings.controllers, health=health)
 
 
 async def controller(settings: Settings) -> None:
@@ -192,10 +194,13 @@ async def controller(settings: Settings) -> None:
 
 async def past_service(settings: Settings) -> None:
     conninfo = settings.conninfo()
-    async with _nats(settings) as client:
+    async with telling(conninfo, Health("past")) as health, _nats(settings, health) as client:
         with _reader(conninfo) as reader:
             await past.serve_past(client, settings.cell, PastService(conninfo, reader).answer)
-            await asyncio.Event().wait()
+            while True:
+                if client.is_connected:
+                    health.ok()
+                await asyncio.sleep(LOOK_S)
 
 
 @asynccontextmanager
@@ -241,27 +246,8 @@ def _secret_in(file: Path) -> str | None:
         return None
 
 
-@asynccontextmanager
-async def _nats(settings: Settings) -> AsyncIterator[Client]:
-    """A connection that is made again for ever, also when it can't be made at first."""
-    options: dict[str, Any] = {
-        **settings.nats_options(),
-        "max_reconnect_attempts": -1,
-        "reconnect_time_wait": RECONNECT_S,
-        "connect_timeout": CONNECT_S,
-        "error_cb": _note_error,
-    }
-    while True:
-        try:
-            client = await nats.connect(**options)
-            break
-        except (nats.errors.Error, OSError) as error:
-            log.warning("NATS not reached", error=str(error))
-            await asyncio.sleep(RECONNECT_S)
-    try:
-        yield client
-    finally:
-        await client.close()
+def _nats(settings: Settings, health: Health | None = None) -> AbstractAsyncContextManager[Client]:
+    return connected(health, **settings.nats_options())
 
 
 @contextlib.contextmanager
@@ -271,10 +257,6 @@ def _reader(conninfo: str) -> Iterator[LogReader]:
         yield reader
     finally:
         reader.close()
-
-
-async def _note_error(error: Exception) -> None:
-    log.warning("NATS connection", error=str(error) or type(error).__name__)
 
 
 async def _until_told_to_stop(work: Awaitable[None]) -> None:

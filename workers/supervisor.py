@@ -34,6 +34,7 @@ from workers.settings import Settings, variable_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "examples" / "site.yaml"
+ALL_READY_S_MAX = 20.0
 READY_S_MAX = 60.0
 STOP_S_MAX = 4.0
 POSTGRES_STOP_S_MAX = 10.0
@@ -303,14 +304,27 @@ class Platform:
         return self.data / "log" / f"{name}.log"
 
     def _await_ready(self) -> None:
-        deadline = time.monotonic() + READY_S_MAX
-        while not self.wakeups.is_stopping and not _answers(self.settings.host, self.settings.port, "/readyz"):
-            if time.monotonic() > deadline:
-                api = self.kept["api"].log_file
-                reason = f"Berth was not ready within {READY_S_MAX:.0f} s. The end of {api}:"
-                raise CannotStart(f"{reason}\n{embedded.last_lines(api)}")
+        """Until the API decides and reads. All others come up meanwhile; one that needs a person (`berth relay
+        rebuild`) gets the person only when all else runs, so it is waited for a moment, not for good."""
+        self._await("/readyz/api", within_s=READY_S_MAX)
+        if self.wakeups.is_stopping:
+            return
+        if not self._is_so("/readyz/api"):
+            api = self.kept["api"].log_file
+            reason = f"Berth was not ready within {READY_S_MAX:.0f} s. The end of {api}:"
+            raise CannotStart(f"{reason}\n{embedded.last_lines(api)}")
+        self._await("/readyz", within_s=ALL_READY_S_MAX)
+        if not self.wakeups.is_stopping and not self._is_so("/readyz"):
+            print(f"Some part is not as it should be: {self.url}/readyz says which, and why.", flush=True)
+
+    def _await(self, path: str, *, within_s: float) -> None:
+        deadline = time.monotonic() + within_s
+        while not self.wakeups.is_stopping and time.monotonic() < deadline and not self._is_so(path):
             self._revive()
             self.wakeups.wait(0.05)
+
+    def _is_so(self, path: str) -> bool:
+        return _answers(self.settings.host, self.settings.port, path)
 
     def _revive(self) -> None:
         revived = [kept for kept in self.kept.values() if kept.revive()]

@@ -1,10 +1,13 @@
 """What needs no token: is it alive, is it ready, its metrics, its description, what each problem means."""
 
+from typing import Any
+
 from api import pages
 from api.endpoint import Call, Endpoint
 from api.metrics import CONTENT_TYPE
+from api.problems import NotReady
 from api.reply import HTML, Answerable, Reply, json_reply
-from domain.errors import NotFound, Unavailable
+from domain.errors import NotFound
 
 PAGE_HEADERS = (
     (b"cache-control", b"public, max-age=300"),
@@ -21,10 +24,33 @@ async def _alive(call: Call) -> Answerable:
 
 
 async def _ready(call: Call) -> Answerable:
-    """Does the gateway decide, and do reads show nearly what stands?"""
-    if not call.context.tail.is_running or not await call.context.is_ready():
-        raise Unavailable
-    return json_reply({"status": "ready"})
+    """Is everything as it should be? A component may be in trouble for as long as a restart takes."""
+    return _answered(await _components(call))
+
+
+async def _component_ready(call: Call) -> Answerable:
+    """One component alone: a load balancer asks for `api`, which decides and reads while NATS' parts stand still."""
+    asked = call.path["component"]
+    found = await _components(call)
+    if all(one["name"] != asked for one in found):
+        raise NotFound("component", asked)
+    return _answered([one for one in found if one["name"] == asked])
+
+
+def _answered(components: list[dict[str, Any]]) -> Reply:
+    if not all(one["ready"] for one in components):
+        raise NotReady(components)
+    return json_reply({"status": "ready", "components": components})
+
+
+async def _components(call: Call) -> list[dict[str, Any]]:
+    tail = call.context.tail
+    return [
+        {"name": one.name, "state": one.state, "reason": one.reason, "ready": one.is_ready}
+        if one.name != "api" or tail.is_running
+        else {"name": one.name, "state": "stopped", "reason": tail.ended_by, "ready": False}
+        for one in await call.context.standings()
+    ]
 
 
 async def _metrics(call: Call) -> Answerable:
@@ -50,7 +76,9 @@ async def _problem(call: Call) -> Answerable:
     return Reply(200, page, HTML, PAGE_HEADERS)
 
 
-def _open(path: str, name: str, summary: str, handle: object, answer_type: str, *refusals: int) -> Endpoint:
+def _open(
+    path: str, name: str, summary: str, handle: object, answer_type: str, *refusals: int, answer: str | None = None
+) -> Endpoint:
     return Endpoint(
         method="GET",
         path=path,
@@ -58,6 +86,7 @@ def _open(path: str, name: str, summary: str, handle: object, answer_type: str, 
         summary=summary,
         handle=handle,  # type: ignore[arg-type]
         roles=None,
+        answer=answer,
         answer_type=answer_type,
         refusals=refusals,
     )
@@ -65,7 +94,17 @@ def _open(path: str, name: str, summary: str, handle: object, answer_type: str, 
 
 ENDPOINTS = (
     _open("/healthz", "is_alive", "Is the process alive?", _alive, "application/json"),
-    _open("/readyz", "is_ready", "Can it serve?", _ready, "application/json", 503),
+    _open("/readyz", "is_ready", "Is everything as it should be?", _ready, "application/json", 503, answer="Readiness"),
+    _open(
+        "/readyz/{component}",
+        "is_component_ready",
+        "Is one component as it should be?",
+        _component_ready,
+        "application/json",
+        404,
+        503,
+        answer="Readiness",
+    ),
     _open("/metrics", "get_metrics", "For Prometheus", _metrics, "text/plain", 503),
     _open("/openapi.json", "get_description", "This description", _description, "application/json"),
     _open("/docs", "get_docs", "This description, to read", _docs, "text/html"),

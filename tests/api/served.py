@@ -16,6 +16,7 @@ from api.source import networks
 from commands.tokens import hash_of
 from commands.writer.engine import Engine
 from commands.writer.ids import uuid7
+from eventlog.components import Health, Standing
 from eventlog.read import LogReader, log_changes
 from eventlog.tasks import end_tasks
 from projections import projector
@@ -100,13 +101,13 @@ def served(
     async def run() -> None:
         reader = LogReader(conninfo)
         engine = Engine(conninfo, resource=resource, admin_token_hash=hash_of(ADMIN))
-        projecting = asyncio.create_task(projector.run(conninfo, reader))
+        projecting = asyncio.create_task(projector.run(conninfo, reader, health=Health("projector")))
         await engine.start()
         await engine.ready()
         async with ReadModel(conninfo) as model:
 
-            async def is_ready() -> bool:
-                return engine.is_leading
+            async def standings() -> list[Standing]:
+                return [Standing("api", "ok" if engine.is_leading else "troubled", is_ready=engine.is_leading)]
 
             app = create_app(
                 gateway=engine,
@@ -114,7 +115,7 @@ def served(
                 log_reader=reader,
                 log_changes=lambda: log_changes(conninfo),
                 past=Past(conninfo, reader),
-                is_ready=is_ready,
+                standings=standings,
                 room_for=engine.room_for,
                 rate_limit_per_s=rate_limit_per_s,
                 trusted_proxies=networks(trusted_proxies),

@@ -32,6 +32,7 @@ UNKNOWN = {
     "command": "01a20e9d-a7a9-7ccb-bd6f-d7517dda50bc",
     "kind": "tenant",
     "code": "no_quota",
+    "component": "api",
 }
 EXAMPLES = ("nobody", "nobodys.work")  # texts: one of them matches a field's pattern
 

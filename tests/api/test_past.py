@@ -9,11 +9,15 @@ import pytest
 
 from domain.errors import Unavailable
 from domain.fleet import Fleet
+from domain.recorded import Recorded
+from domain.tenant import TenantCreated
 from eventlog import checkpoints
-from eventlog.codec import Row, decode
+from eventlog.codec import Row, decode, encode
 from eventlog.read import LogReader
+from projections.projector import catch_up
 from projections.rows import resource
 from tests.checkpointing import MARK, marked
+from tests.losing import lose
 from tests.projections.logs import a_site, live, write
 from workers.past import FOLDS_KEPT, PastService
 
@@ -23,8 +27,8 @@ class Counting(LogReader):
 
     read = 0
 
-    def page(self, after: int, limit: int) -> list[Row]:
-        rows = super().page(after, limit)
+    def follow(self, position: int, at: int, limit: int) -> list[Row]:
+        rows = super().follow(position, at, limit)
         self.read += len(rows)
         return rows
 
@@ -150,4 +154,44 @@ async def test_nothing_is_folded_for_those_who_stopped_waiting(database: Any, mo
     monkeypatch.undo()
     answer = await past.answer({**question, "ends_at": time.time() + 60})
     assert answer["resource"] == resource(site.fleet, "host/h1")
+    reader.close()
+
+
+async def test_a_log_that_lost_its_end_is_folded_anew(database: Any) -> None:
+    """The folds that are kept hold what never was, at the very positions that others have now."""
+    site = a_site()
+    live(site, seed=2, commands=60)
+    write(database.service, site.rows)
+    reader = LogReader(database.service)
+    past = PastService(database.service, reader)
+    ends = [row.position for row in site.rows if row.topic.startswith("command.")]
+    await past.answer({"do": "resource", "stream": "host/h1", "as_of": ends[-1]})
+    lose(database.owner, after=ends[-9])
+    fleet = Fleet()
+    for row in site.rows[: ends[-9]]:
+        fleet.fold(decode(row))
+    for n in range(ends[-9] + 1, ends[-1] + 1):
+        row = encode(
+            Recorded(f"tenant/new-{n}", n, n, fleet.at + n, "ann", f"c-{n}", TenantCreated(f"u-{n}", f"new-{n}"))
+        )
+        write(database.service, [row])
+    answer = await past.answer({"do": "resource", "stream": f"tenant/new-{ends[-1]}", "as_of": ends[-1]})
+    assert answer["resource"] is not None
+    reader.close()
+
+
+async def test_a_read_model_beyond_the_logs_end_is_a_difference_and_no_503(database: Any) -> None:
+    site = a_site()
+    live(site, seed=2, commands=20)
+    write(database.service, site.rows)
+    reader = LogReader(database.service)
+    catch_up(database.service, reader)
+    ends = [row.position for row in site.rows if row.topic.startswith("command.")]
+    lose(database.owner, after=ends[-2])
+    found = await PastService(database.service, reader).answer({"do": "verify"})
+    (difference,) = found["differences"]
+    assert f"stands at {ends[-1]}, but the log ends at {ends[-2]}" in difference
+    await asyncio.to_thread(catch_up, database.service, reader)
+    found = await PastService(database.service, reader).answer({"do": "verify"})
+    assert (found["violations"], found["differences"]) == ([], [])
     reader.close()

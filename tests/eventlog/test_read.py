@@ -8,10 +8,11 @@ import pytest
 from eventsourcing.application import LocalNotificationLog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from eventlog.codec import Row
-from eventlog.read import LogReader, is_cut, log_changes
+from eventlog.codec import Row, time_of
+from eventlog.read import LogReader, OtherHistory, is_cut, log_changes
 from tests.conftest import Database
 from tests.eventlog.rows import a_command_row, a_row, an_open_log, rows_after, the_first_row
+from tests.losing import lose
 from tests.proxy import Proxy
 
 
@@ -166,3 +167,18 @@ async def test_a_portion_has_the_rows_of_a_stream_or_topic_alone(database: Datab
     assert reader.portion(0, 100, limit=2, topic=mixed[0].topic) == mixed[:2]
     assert reader.portion(0, 100, limit=2, topic="none") == []
     await leader.close()
+
+
+async def test_whoever_follows_a_log_learns_that_it_lost_what_was_read(database: Database, reader: LogReader) -> None:
+    await (await an_open_log(database.service, rows_after(1, 4))).close()
+    read = reader.page(0, 10)
+    assert reader.follow(0, 0, 10) == read
+    assert reader.follow(3, time_of(read[2]), 10) == read[3:]
+    assert reader.follow(3, time_of(read[2]), 1) == read[3:4]
+    assert reader.follow(5, time_of(read[4]), 10) == []
+    lose(database.owner, after=4)
+    with pytest.raises(OtherHistory):  # not one is more than there is
+        reader.follow(5, time_of(read[4]), 10)
+    with pytest.raises(OtherHistory):  # as many as before, but another
+        reader.follow(4, time_of(read[3]) + 1, 10)
+    assert reader.follow(4, time_of(read[3]), 10) == []

@@ -1,6 +1,7 @@
 """What tests over NATS stand on: a server that can be killed and wiped, users, and an engine with a small site."""
 
 import asyncio
+import json
 import shutil
 import subprocess
 import time
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from nats.aio.client import Client
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
@@ -20,7 +22,7 @@ from commands.writer.gateway import Actor, Answer, Envelope, Gateway, Item
 from messaging.connect import connected
 from projections.rows import resource
 from tests.deciding import make_token
-from workers import embedded
+from workers import embedded, nats_config
 from workers.settings import Settings
 
 ADMIN = Actor("ann", "admin")
@@ -38,6 +40,21 @@ class NatsProcess:
     def start(self) -> None:
         with open(self._log, "ab") as log:
             self._process = embedded.bring_up(self._server, log)
+
+    def give_room(self, bytes_max: int | None) -> None:
+        """Start it with so much room for streams; None: as much as the disk has."""
+        write = nats_config.write
+
+        def written(directory: Path, **more: Any) -> Path:
+            file = write(directory, **more)
+            configuration = json.loads(file.read_text())
+            configuration["jetstream"]["max_file_store"] = bytes_max
+            return nats_config.write_secret(file, json.dumps(configuration))
+
+        with pytest.MonkeyPatch.context() as patched:
+            if bytes_max is not None:
+                patched.setattr(nats_config, "write", written)
+            self.start()
 
     def kill(self) -> None:
         if self._process is not None:

@@ -13,12 +13,14 @@ from nats.aio.client import Client
 from commands.writer.engine import Engine
 from commands.writer.gateway import Answer
 from eventlog import checkpoints
+from eventlog.components import Health
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 from messaging import dispatch, subjects
 from messaging.dispatch import Dispatcher
 from tests.checkpointing import marked
 from tests.conftest import Database
+from tests.losing import lose
 from tests.messaging.stage import VM, NatsProcess, a_site, a_vm, an_engine, messages, send, until
 
 
@@ -26,7 +28,9 @@ from tests.messaging.stage import VM, NatsProcess, a_site, a_vm, an_engine, mess
 async def dispatching(nats_process: NatsProcess, reader: LogReader, conninfo: str) -> AsyncIterator[None]:
     """The whole process, in a task."""
     async with nats_process.user("dispatcher") as client:
-        task = asyncio.create_task(dispatch.run(client, reader, conninfo, controllers=("vm",)))
+        task = asyncio.create_task(
+            dispatch.run(client, reader, conninfo, controllers=("vm",), health=Health("dispatcher"))
+        )
         try:
             yield
         finally:
@@ -231,3 +235,31 @@ async def _holds(client: Client, count: int) -> bool:
     with suppress(nats.errors.Error):
         return bool((await client.jetstream().stream_info(subjects.WORK)).state.messages >= count)
     return False
+
+
+async def test_work_of_a_log_that_lost_its_end_is_folded_anew(
+    database: Database, reader: LogReader, nats_process: NatsProcess
+) -> None:
+    async with an_engine(database.service) as engine:
+        await a_site(engine)
+        await a_vm(engine, "web-1")
+        kept = await asyncio.to_thread(reader.end)
+        await a_vm(engine, "web-2")
+        ended = await asyncio.to_thread(reader.end)
+    async with dispatching(nats_process, reader, database.service), nats_process.user("dispatcher") as client:
+
+        async def has_both() -> bool:
+            with suppress(nats.errors.Error):
+                return len(await queued(client)) == 2
+            return False
+
+        await until(has_both)
+        lose(database.owner, after=kept)
+        async with an_engine(database.service) as engine:
+            while await asyncio.to_thread(reader.end) <= ended:
+                last = await a_vm(engine, f"new-{await asyncio.to_thread(reader.end)}")
+
+        async def has_the_new() -> bool:
+            return last.operation in [work["operation"] for work in await queued(client)]
+
+        await until(has_the_new)

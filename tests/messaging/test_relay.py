@@ -14,6 +14,7 @@ from domain.recorded import LogOpened, Recorded
 from eventlog import codec
 from eventlog.append import LogConnection
 from eventlog.codec import Row
+from eventlog.components import Health
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 from messaging import relay, subjects
@@ -21,7 +22,9 @@ from messaging.document import body, document, message
 from messaging.relay import NotOurStream, Relay
 from tests.conftest import Database
 from tests.eventlog.rows import a_leader, a_row, an_open_log, rows_after
+from tests.losing import lose
 from tests.messaging.stage import NatsProcess, messages, until
+from tests.projections.logs import write
 
 
 def a_command(position: int, command: str) -> Row:
@@ -39,7 +42,7 @@ async def a_relay(nats_process: NatsProcess, reader: LogReader) -> AsyncIterator
 async def relaying(nats_process: NatsProcess, reader: LogReader, conninfo: str) -> AsyncIterator["asyncio.Task[None]"]:
     """The whole process, in a task."""
     async with nats_process.user("relay") as client:
-        task = asyncio.create_task(relay.run(client, reader, conninfo))
+        task = asyncio.create_task(relay.run(client, reader, conninfo, health=Health("relay")))
         try:
             yield task
         finally:
@@ -320,3 +323,48 @@ async def test_an_empty_log_is_waited_for(database: Database, reader: LogReader,
 
 async def _open(leader: LogConnection) -> None:
     await leader.append(0, [codec.encode(Recorded("log", 1, 1, 1, "berth", "c-1", LogOpened("5f0c")))])
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["lost its end", "written on"])
+async def test_a_log_that_lost_its_end_while_it_is_relayed_stops_the_relay(
+    database: Database, reader: LogReader, nats_process: NatsProcess, goes_on: bool
+) -> None:
+    await (await an_open_log(database.service, rows_after(1, 4))).close()
+    async with nats_process.user("relay") as client:
+        health = Health("relay")
+        task = asyncio.create_task(relay.run(client, reader, database.service, health=health))
+        await reaches(nats_process, subjects.EVENTS, 5)
+        await until(lambda: health.state == "ok")
+        before = await held(nats_process)
+        lose(database.owner, after=4)
+        if goes_on:  # the same positions, other commands
+            write(database.service, [a_row(n, at=n + 100) for n in range(5, 9)])
+        await until(lambda: health.state == "stopped")
+        assert "relay rebuild" in health.reason
+        assert await held(nats_process) == before
+        await relay.rebuild(client)
+        await until(lambda: health.state == "ok")
+        await end_tasks(task)
+    assert await held(nats_process) == [body(row) for row in reader.page(0, 100)]
+
+
+async def test_a_nats_without_room_is_told_and_filled_when_there_is_room_again(
+    database: Database, reader: LogReader, nats_process: NatsProcess
+) -> None:
+    leader = await an_open_log(database.service)
+    nats_process.kill()
+    nats_process.give_room(128 * 1024)
+    async with nats_process.user("relay") as client:
+        health = Health("relay")
+        task = asyncio.create_task(relay.run(client, reader, database.service, health=health))
+        await until(lambda: health.state == "ok")
+        await leader.append(1, [a_command(n, "host.cordon") for n in range(2, 2002)])
+        await until(lambda: health.state == "troubled" and "NATS" in health.reason)
+        nats_process.kill()
+        nats_process.give_room(None)
+        await reaches(nats_process, subjects.EVENTS, 2001)
+        await reaches(nats_process, subjects.AUDIT, 2000)
+        await until(lambda: health.state == "ok")
+        await end_tasks(task)
+    await leader.close()
+    assert await held(nats_process) == [body(row) for row in reader.page(0, 3000)]

@@ -64,7 +64,7 @@ def start(database: Database, nats_server: NatsServer, tmp_path: Path) -> Iterat
 
 def is_ready(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+        return httpx.get(f"http://127.0.0.1:{port}/readyz/api").status_code == 200
     except httpx.TransportError:
         return False
 

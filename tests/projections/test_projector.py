@@ -18,6 +18,7 @@ from domain.tenant import TenantCreated
 from eventlog import checkpoints
 from eventlog.checkpoints import Checkpointer
 from eventlog.codec import Row, UnknownTopic, decode, encode
+from eventlog.components import Health
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 from projections import projector as projecting
@@ -28,6 +29,7 @@ from projections.queries import ReadModel
 from projections.tables import CHANGING, SCHEMA, audit
 from tests.checkpointing import MARK, marked
 from tests.deciding import Site
+from tests.losing import lose
 from tests.projections.logs import a_site, live, write
 
 OTHER = "read_0123456789abcdef"
@@ -416,7 +418,7 @@ async def test_one_that_is_being_built_is_not_read(database: Any, reader: LogRea
 async def test_a_read_waits_for_what_was_just_written(database: Any, reader: LogReader) -> None:
     site = a_site()
     write(database.service, site.rows)
-    running = asyncio.create_task(run(database.service, reader))
+    running = asyncio.create_task(run(database.service, reader, health=Health("projector")))
     try:
         async with ReadModel(database.service) as model:
             await model.wait_for(site.fleet.position, timeout_s=20)
@@ -441,3 +443,40 @@ async def test_a_read_waits_for_what_was_just_written(database: Any, reader: Log
                     await asyncio.to_thread(threading.Event().wait, 0.02)
     finally:
         await end_tasks(running)
+
+
+@pytest.mark.parametrize("new", [0, 1, 5], ids=["lost its end", "the same end again", "went on"])
+async def test_a_log_that_lost_its_end_is_shown_as_it_is_now(
+    database: Any, reader: LogReader, site: Site, new: int
+) -> None:
+    """Whoever projects was at the end: what it shows there is not the log's any more, and nobody tells it."""
+    write(database.service, site.rows)
+    health = Health("projector")
+    running = asyncio.create_task(run(database.service, reader, health=health))
+    async with ReadModel(database.service) as model:
+        await model.wait_for(site.fleet.position, timeout_s=60)
+        ends = [row.position for row in site.rows if row.topic.startswith("command.")]
+        kept = site.rows[: ends[-2]]
+        fleet = Fleet()
+        for row in kept:
+            fleet.fold(decode(row))
+        lose(database.owner, after=ends[-2])
+        for n in range(1, new * (ends[-1] - ends[-2]) + 1):  # one event a command, up to the same end or beyond it
+            event = Recorded(
+                f"tenant/new-{n}",
+                ends[-2] + n,
+                ends[-2] + n,
+                site.fleet.at + n,
+                "ann",
+                f"c-{n}",
+                TenantCreated(f"u-{n}", f"new-{n}"),
+            )
+            fleet.fold(event)
+            kept = [*kept, encode(event)]
+        write(database.service, kept[ends[-2] :])
+        while (*standing(database.service), health.state) != (fleet.position, fleet.at, "ok"):
+            assert not running.done()
+            await asyncio.sleep(0.05)
+        assert differences(database.service, fleet) == []
+        await model.wait_for(fleet.position)
+    await end_tasks(running)

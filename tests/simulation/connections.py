@@ -279,9 +279,9 @@ class BlockingConnection:
             self._schema = values[0]
         elif text.startswith("SELECT to_regclass"):
             return [(values[0] in models,)]
-        elif text.startswith("SELECT log, position, is_complete FROM progress"):
+        elif text.startswith("SELECT log, position, at, is_complete FROM progress"):
             model = models.get(self._schema)
-            return [(*model.progress[:2], model.is_complete)] if model is not None else []
+            return [(*model.progress, model.is_complete)] if model is not None else []
         elif text.startswith("SELECT position FROM progress"):
             model = models.get(self._schema)
             return [(model.progress[1],)] if model is not None else []

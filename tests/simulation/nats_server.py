@@ -278,7 +278,7 @@ class JetStream:
         state = SimpleNamespace(
             last_seq=stream.last_seq, messages=len(stream.messages), consumer_count=len(stream.consumers)
         )
-        return SimpleNamespace(state=state)
+        return SimpleNamespace(state=state, sources=[])
 
     async def add_stream(self, config: StreamConfig) -> Any:
         await self._ask()

@@ -15,6 +15,7 @@ import msgspec
 
 from commands.writer.engine import Engine
 from eventlog.codec import Row
+from eventlog.components import Health
 from messaging import dispatch, gateway, relay, subjects
 from projections import projector
 from projections.rows import resource
@@ -206,15 +207,16 @@ class World:
 
     async def _relay(self, name: str) -> None:
         client: Any = nats_server.Client(self.nats)
-        await relay.run(client, connections.SimulatedReader(self.postgres), name)
+        await relay.run(client, connections.SimulatedReader(self.postgres), name, health=Health("relay"))
 
     async def _dispatcher(self, name: str) -> None:
         client: Any = nats_server.Client(self.nats)
-        await dispatch.run(client, connections.SimulatedReader(self.postgres), name, controllers=("vm",))
+        reader = connections.SimulatedReader(self.postgres)
+        await dispatch.run(client, reader, name, controllers=("vm",), health=Health("dispatcher"))
 
     async def _projector(self, name: str) -> None:
         reader = connections.SimulatedReader(self.postgres)
-        await projector.run(name, reader, checkpoint_events=self._checkpoint_events)
+        await projector.run(name, reader, health=Health("projector"), checkpoint_events=self._checkpoint_events)
 
     async def _controller(self, name: str) -> None:
         controller = Controller(

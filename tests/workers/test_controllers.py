@@ -15,6 +15,7 @@ from commands.writer.engine import Engine
 from commands.writer.gateway import Answer
 from domain.invariants import violations
 from domain.values import vm_stream
+from eventlog.components import Health
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 from messaging import dispatch, subjects
@@ -66,7 +67,9 @@ async def a_platform(
     ):
         await a_site(engine)
         await serve_reports(reports, engine)
-        dispatching = asyncio.create_task(dispatch.run(work, reader, conninfo, controllers=("vm",)))
+        dispatching = asyncio.create_task(
+            dispatch.run(work, reader, conninfo, controllers=("vm",), health=Health("dispatcher"))
+        )
         async with simulated(controller, delay_ms=delay_ms, fail_rate=fail_rate):
             try:
                 yield engine

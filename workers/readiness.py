@@ -1,0 +1,112 @@
+"""Is the platform ready? Each component by itself, as this process can see it, looked at once a second at most.
+
+The component `api` is this process: it reaches an engine that leads, and its reads show what the log holds. `engine` is
+that some engine leads, by its heartbeat; `nats` the connection of this process. The others tell of themselves
+(`eventlog.components`).
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psycopg
+from eventsourcing.persistence import PersistenceError
+
+from eventlog import components, heartbeat
+from eventlog.components import GRACE_S, Standing
+from eventlog.read import LogReader, OtherHistory
+from eventlog.table import CONNECT_TIMEOUT_S
+from projections.queries import ReadModel
+
+LOOK_S = 1.0
+PATIENCE_S = 5.0
+LAG_EVENTS_MAX = 10_000
+TELLING = ("projector", "relay", "dispatcher", "past")
+NOT_REACHED = "PostgreSQL is not reached."
+
+
+class Readiness:
+    """`leads` tells whether a command of this process would reach an engine that leads, as far as it knows."""
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        reader: LogReader,
+        model: ReadModel,
+        leads: Callable[[], bool],
+        is_connected: Callable[[], bool],
+    ) -> None:
+        self._conninfo = conninfo
+        self._reader = reader
+        self._model = model
+        self._leads = leads
+        self._is_connected = is_connected
+        self._turn = asyncio.Lock()
+        self._looked_at = -LOOK_S
+        self._found: list[Standing] = []
+        self._beat: heartbeat.Beat | None = None
+        self._was_ok_at: dict[str, float] = {}
+
+    async def standings(self) -> list[Standing]:
+        """Those of all components. Strangers may ask: whoever comes within a second gets the same."""
+        async with self._turn:
+            if self._looked_at <= time.monotonic() - LOOK_S:
+                self._found = await self._look()
+                self._looked_at = time.monotonic()
+            return self._found
+
+    async def _look(self) -> list[Standing]:
+        found = [await self._asked("api", self._api)]
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                async with await psycopg.AsyncConnection.connect(
+                    self._conninfo, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
+                ) as connection:
+                    told = await components.read(connection)
+                    found.append(self._with_grace("engine", await self._engine(connection)))
+        except (psycopg.Error, OSError):
+            found += (Standing(name, "troubled", NOT_REACHED, False) for name in ("engine", *TELLING))
+        else:
+            found += (components.standing(name, told) for name in TELLING)
+        reason = "" if self._is_connected() else "NATS is not reached."
+        return [*found, self._with_grace("nats", reason)]
+
+    async def _asked(self, name: str, ask: Callable[[], Awaitable[str]]) -> Standing:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                reason = await ask()
+        except (psycopg.Error, PersistenceError, OSError):
+            reason = NOT_REACHED
+        return Standing(name, "troubled", reason, False) if reason else Standing(name, "ok")
+
+    async def _api(self) -> str:
+        """Why this process can't decide and show what was decided; empty if it can."""
+        if not self._leads():
+            return "No engine that leads is reached."
+        position, at = self._model.position, self._model.at
+        if position == 0:
+            return "The read model is not built yet."
+        try:
+            await asyncio.to_thread(self._reader.follow, position, at, 0)
+        except OtherHistory:
+            return f"The read model shows another history than the log's at position {position}."
+        behind = await asyncio.to_thread(self._reader.end) - position
+        return f"The read model is {behind} events behind." if behind > LAG_EVENTS_MAX else ""
+
+    async def _engine(self, connection: psycopg.AsyncConnection[Any]) -> str:
+        """A leader changes its row each 0.3 s."""
+        if self._beat is None:
+            self._beat = await heartbeat.read(connection)
+            await asyncio.sleep(2 * heartbeat.INTERVAL_S)
+        before, self._beat = self._beat, await heartbeat.read(connection)
+        return "" if self._beat is not None and self._beat != before else "No engine leads."
+
+    def _with_grace(self, name: str, reason: str) -> Standing:
+        now = time.monotonic()
+        if not reason:
+            self._was_ok_at[name] = now
+            return Standing(name, "ok")
+        is_ready = name in self._was_ok_at and now - self._was_ok_at[name] <= GRACE_S
+        return Standing(name, "troubled", reason, is_ready)
