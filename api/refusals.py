@@ -120,7 +120,7 @@ def _invalid_state(problem: Mapping[str, Any], reader: Reader) -> Shown:
 def _protected(problem: Mapping[str, Any], reader: Reader) -> Shown:
     if not reader.is_own:
         return {}, None
-    return {"name": problem["name"]}, problem["detail"]
+    return {"kind": problem["kind"], "name": problem["name"]}, problem["detail"]
 
 
 def _quota_exceeded(problem: Mapping[str, Any], reader: Reader) -> Shown:
@@ -143,6 +143,9 @@ def _no_capacity(problem: Mapping[str, Any], reader: Reader) -> Shown:
     fields["group"] = group = reader.groups(problem["group"])
     near = [one for one in problem["alternatives"] if reader.sight.has_group(one["group"], reader.at)]
     fields["alternatives"] = [{name: one[name] for name in ("group", "hosts", "quota_ok")} for one in near]
+    if reader.is_own:  # decided with what it sees, so its sentence is, too
+        truncated = {"alternatives_truncated": True} if "alternatives_truncated" in problem else {}
+        return fields | truncated | _of_each(problem, reader), problem["detail"]
     found = errors.NoCapacity(
         group, fields["requested"], fields["considered"], fields["reasons"], None, fields["largest_fit"], near
     )
@@ -200,7 +203,7 @@ def _of_each(problem: Mapping[str, Any], reader: Reader) -> Document:
     groups = [
         {"group": one["group"], **in_scope(one, reader.sight, at=reader.at, is_own=reader.is_own)} for one in seen
     ]
-    return {"groups": groups}
+    return {"groups": groups, **({"groups_truncated": True} if "groups_truncated" in problem else {})}
 
 
 def _shortfalls(found: Iterable[Mapping[str, Any]], reader: Reader) -> list[Document]:

@@ -66,6 +66,13 @@ def install(command: InstallToken, tx: Transaction) -> Done:
 
 
 def create(command: CreateToken, tx: Transaction) -> Done:
+    if command.tenant is not None and command.role in ("admin", "controller"):
+        raise Validation([{"field": "/tenant", "message": f"the role {command.role} can't be confined to a tenant"}])
+    expires_at = from_rfc3339(command.expires_at) if command.expires_at is not None else None
+    if expires_at is not None and expires_at <= tx.at:
+        raise Validation([{"field": "/expires_at", "message": "must lie in the future"}])
+    if command.tenant is not None:
+        finding.tenant(tx, command.tenant)
     if command.role != "controller" and (command.name in CONTROLLERS or command.name in tx.controllers):
         raise Conflict(
             f"{command.name!r} is the name of a controller, whose reports nobody else may give; choose another name, or"
@@ -80,15 +87,6 @@ def create(command: CreateToken, tx: Transaction) -> Done:
         )
     if found is not None or command.name == "berth":
         raise AlreadyExists("token", command.name)
-    if command.tenant is not None:
-        finding.tenant(tx, command.tenant)
-        if command.role in ("admin", "controller"):
-            raise Validation(
-                [{"field": "/tenant", "message": f"the role {command.role} can't be confined to a tenant"}]
-            )
-    expires_at = from_rfc3339(command.expires_at) if command.expires_at is not None else None
-    if expires_at is not None and expires_at <= tx.at:
-        raise Validation([{"field": "/expires_at", "message": "must lie in the future"}])
     secret, about = tx.new_secret(), command.about()
     warnings = warning.of_external_id(tx, command.on(), about)
     tx.record(

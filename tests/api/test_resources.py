@@ -101,3 +101,20 @@ def test_a_rule_that_a_forced_move_broke_is_shown_listed_and_explained(api: Api,
     assert (explained["rules"], explained["broken_rules"]) == ([rule], broken)
     mended = api.done("PATCH", path, {"rack": f"{site}-2"})
     assert api.shown(mended, "/v1/vms", params=filters).json()["items"] == []
+
+
+def test_who_is_confined_to_a_tenant_is_told_of_a_misspelt_class_too(api: Api, site: str) -> None:
+    token = api.token("operator", tenant=site)
+    asked = {**a_vm(site, "a"), "resources": {"cpu": 1, "memory_mb": 1}}
+    refused = api.call("POST", "/v1/vms", asked, token=token)
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_capacity")
+    assert "did you mean 'memory_mib'?" in refused.json()["detail"]
+    assert "nearest" not in refused.json()
+    where = {**a_vm(site, "a"), "where": {"rack": "nowhere"}}
+    missing = api.call("POST", "/v1/vms", where, token=token).json()
+    assert (missing["code"], missing["kind"], missing["name"], missing["did_you_mean"]) == (
+        "not_found",
+        "rack",
+        "nowhere",
+        None,
+    )

@@ -41,6 +41,8 @@ def provision(**more: Any) -> tuple[str, dict[str, Any]]:
         ("not_found", "quota.set", {"group": "std", "tenant": "nope", "limits": {"cpu": 0}}),
         ("validation", "host.update", {"host": "h0", "capacity": {"cpu": 0, "memory_mib": 0}, "rack": "nope"}),
         ("not_found", "host.update", {"host": "h0", "capacity": {"cpu": 1}, "rack": "nope"}),
+        ("validation", "token.create", {"name": "berth", "role": "admin", "tenant": "nope"}),
+        ("not_found", "token.create", {"name": "berth", "role": "viewer", "tenant": "nope"}),
     ],
 )
 def test_what_is_missing_comes_before_the_state_and_that_before_what_is_spent(
