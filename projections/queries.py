@@ -50,6 +50,17 @@ Made = TypeVar("Made")
 log = structlog.get_logger()
 
 
+class TooSlow(Unavailable):
+    """The question has an answer, but it takes too long to find."""
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"To find this takes more than {sessions.STATEMENT_S_MAX} s; ask for less, such as a stretch of time with"
+            " since and until."
+        )
+
+
 class TokenRow(msgspec.Struct, frozen=True):
     """What authentication needs to know of a token. `expires_at` is microseconds since 1970."""
 
@@ -270,7 +281,7 @@ class ReadModel:
         is so."""
         position, rows = await self._read(_IN_SIGHT, {"scope": scope})
         found: dict[str, dict[str, Life]] = {"tenant": {}, "group": {}}
-        for _, _, kind, key, uid, began_at in rows:
+        for _, _, kind, key, uid, began_at in await self._in_turns(rows, lambda row: row):
             if kind is not None:
                 life = Life(int(began_at or b""), uid.decode() if uid is not None else None)
                 found[kind.decode()][(key or b"").decode()] = life
@@ -334,6 +345,8 @@ class ReadModel:
         """The position, and the rows, of which there is one at least (`pages.at_a_position`)."""
         try:
             rows = await self._sessions.fetch(asked, values)
+        except errors.QueryCanceled:
+            raise TooSlow() from None
         except (psycopg.OperationalError, psycopg.InternalError, errors.UndefinedTable, TimeoutError, OSError) as error:
             log.warning("read model not reached", error=str(error).partition("\n")[0])
             raise Unavailable() from error

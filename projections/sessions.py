@@ -20,6 +20,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 CONNECTIONS_MAX = 16
 WAIT_S_MAX = 5.0
+# What takes longer is given up by the server: it would go on though nobody waits for it any more.
+STATEMENT_S_MAX = 10
 PREPARED_MAX = 200
 
 _dialect = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
@@ -76,6 +78,7 @@ class Sessions:
 
         Raises:
             TimeoutError: no connection was free in time.
+            QueryCanceled: it took more than STATEMENT_S_MAX.
             psycopg.Error: as psycopg has it.
         """
         given = {**asked.constants, **(values or {})}
@@ -86,6 +89,8 @@ class Sessions:
         try:
             session = self._idle.pop() if self._idle else await self._connect()
             return await session.fetch(asked.sql, texts)
+        except errors.QueryCanceled:
+            raise
         except psycopg.OperationalError:
             await self.close()  # those that wait here were lost with this one, most likely
             raise
@@ -103,6 +108,7 @@ class Sessions:
     async def _connect(self) -> "_Session":
         options: dict[str, Any] = dict(conninfo_to_dict(self._conninfo))
         settings = f"-c search_path={self._schema} -c default_transaction_read_only=on"
+        settings += f" -c statement_timeout={STATEMENT_S_MAX}s"
         options["options"] = f"{options.get('options') or ''} {settings}".strip()
         return _Session(await psycopg.AsyncConnection.connect(autocommit=True, **{"connect_timeout": 2, **options}))
 

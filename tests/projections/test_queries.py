@@ -6,12 +6,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from domain.errors import Forbidden
+from domain.errors import Forbidden, Unavailable
 from domain.fleet import Fleet
 from domain.invariants import violations
 from eventlog.codec import decode
 from eventlog.read import LogReader
-from projections import schema
+from projections import schema, sessions
 from projections.capacity import Line, page
 from projections.pages import COUNT_MAX
 from projections.projector import catch_up
@@ -316,6 +316,18 @@ async def test_who_is_below_a_suspended_tenant_says_so_and_by_whom(database: Any
         assert told(below) == {"payments": ("active", True, None)}, "who is above a scope has no name there"
         below = (await model.list_("tenant", scope="search"))["items"]
         assert told(below) == {"search": ("suspended", True, "search"), "ads": ("active", True, "search")}
+
+
+async def test_who_asks_too_much_is_told_to_ask_for_less(
+    database: Any, model: ReadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "STATEMENT_S_MAX", 1)
+    with psycopg.connect(database.service) as held:
+        held.execute(schema.USE, (SCHEMA,))
+        held.execute("LOCK TABLE audit IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(Unavailable, match="since and until"):
+            await model.audit(q="rare")
+    assert (await model.audit(q="rare"))["items"] == []
 
 
 async def test_a_count_goes_so_far_and_no_further(database: Any, model: ReadModel) -> None:

@@ -69,6 +69,18 @@ async def test_a_connection_that_was_left_in_the_middle_is_not_used_again(reader
         assert await fetched(readers, SUM, {"a": 1, "b": 2, "c": None}) == [(b"3", b"2", None)]
 
 
+async def test_what_takes_too_long_is_given_up_and_its_connection_kept(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "STATEMENT_S_MAX", 1)
+    readers = Sessions(database.service, in_schema="read_none")
+    first = await pid(readers)
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        await readers.fetch(SLOW)
+    assert await pid(readers) == first
+    await readers.close()
+
+
 async def seen(readers: Sessions, backend: int) -> bytes | None:
     query = statement(text("SELECT state FROM pg_stat_activity WHERE pid = CAST(:pid AS int)"))
     ((state,),) = await readers.fetch(query, {"pid": backend})
