@@ -13,7 +13,7 @@ from commands.model import Command, Described, Done
 from commands.operations import ReportOperation
 from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Item
-from commands.writer.keys import BatchKey, Keys
+from commands.writer.keys import BatchKey, Keys, remembers_refusals
 from commands.writer.receipts import Known, Receipt, Receipts
 from commands.writer.refusals import REFUSAL_BYTES_MAX, Refusals
 from domain.command import CommandAccepted, CommandRejected
@@ -240,9 +240,8 @@ class Decider:
         actor = context.actor
         # What the handler had no part in is recorded without what was asked, which nobody has understood.
         is_authorised = problem["code"] != Forbidden.code and self.may(item.command, on, actor)
-        # A key that was made up from what is asked remembers acceptances alone: what was refused may come true.
-        is_own_key = item.key == item.id or bool(item.fingerprint)
-        if not (is_authorised and is_own_key) and not self._refusals.may_record(actor.name, at):
+        takes_key = remembers_refusals(item)
+        if not (is_authorised and takes_key) and not self._refusals.may_record(actor.name, at):
             return unrecorded
         tx.at, tx.command, tx.actor = at, item.id, actor.name
         event = CommandRejected(
@@ -252,7 +251,7 @@ class Decider:
             item.request if is_authorised else {},
             problem,
             on,
-            item.key if is_own_key else item.id,
+            item.key if takes_key else item.id,
             item.fingerprint,
             actor.name,
             actor.source,

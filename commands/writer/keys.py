@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from commands.operations import ReportOperation
 from commands.writer.gateway import Item
 from commands.writer.receipts import Known, Receipt, Receipts, receipt_of
 from domain.errors import IdempotencyMismatch
@@ -36,6 +37,12 @@ def streams_of_batch(actor: str, batch: str) -> tuple[str, str]:
     return command_stream(actor, batch), command_stream(actor, f"{batch}.0")
 
 
+def remembers_refusals(item: Item) -> bool:
+    """Whether a refusal takes the key. A report's does not, as what came too early may come true; nor does that of a
+    key which was made up of what is asked. Such a refusal is recorded under its command's own id."""
+    return item.key == item.id or (bool(item.fingerprint) and not isinstance(item.command, ReportOperation))
+
+
 class Keys:
     """Keys that were used, by their receipts, and keys of batches that are being decided."""
 
@@ -46,7 +53,7 @@ class Keys:
     def receipt(self, item: Item, actor: str, known: Known) -> Receipt | None:
         """What came of the command when it was sent before."""
         found = self._at(command_stream(actor, item.key), known)
-        if found is None and known and item.key != item.id and not item.fingerprint:
+        if found is None and known and not remembers_refusals(item):
             return self._at(command_stream(actor, item.id), known)  # refused, and this very envelope was sent again
         return found
 
@@ -63,7 +70,7 @@ class Keys:
         if holder is not None and item.fingerprint != holder.fingerprint:
             return IdempotencyMismatch(holder.id)
         if item.fingerprint and used is None:
-            first = self._at(stream + ".0", known)
+            first = self._receipts.of_batch(stream) or self._at(stream + ".0", known)
             if first is not None and first.batch == item.key:
                 return IdempotencyMismatch(first.command)
         return None
@@ -80,7 +87,7 @@ class Keys:
             return
         batch.is_settled, batch.mismatch = True, None
         for stream in batch.streams:
-            used, holder = self._at(stream, known), self._held.get(stream)
+            used, holder = self._at(stream, known) or self._receipts.of_batch(stream), self._held.get(stream)
             if used is not None and used.fingerprint != batch.fingerprint:
                 batch.mismatch = used.command
             elif holder is not None and holder.fingerprint != batch.fingerprint:

@@ -10,7 +10,7 @@ from eventsourcing.persistence import PersistenceError
 
 from commands.operations import ReportOperation
 from commands.writer.gateway import Actor, Envelope, Item
-from commands.writer.keys import streams_of_batch
+from commands.writer.keys import remembers_refusals, streams_of_batch
 from commands.writer.receipts import Known, Receipts
 from domain.errors import Unavailable
 from domain.fleet import Fleet
@@ -51,7 +51,7 @@ class LookUps:
                 streams.append(command_stream(actor, item.key))
                 if item.fingerprint and envelope.batch is None:
                     streams.append(streams_of_batch(actor, item.key)[1])
-            if may_stand and envelope.resent and not item.fingerprint and item.key != item.id:
+            if may_stand and envelope.resent and not remembers_refusals(item):
                 streams.append(command_stream(actor, item.id))  # where a refusal of it would stand
             if item.command.kind.startswith("operation."):
                 on = item.command.on()

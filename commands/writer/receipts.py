@@ -71,15 +71,22 @@ class Receipts:
 
     def __init__(self) -> None:
         self._by_stream: OrderedDict[str, Receipt] = OrderedDict()
+        self._of_batches: dict[str, Receipt] = {}  # of some item, by the stream that the batch's key would have
         self.horizon = 0
 
     def get(self, stream: str) -> Receipt | None:
         return self._by_stream.get(stream)
 
+    def of_batch(self, stream: str) -> Receipt | None:
+        """The receipt of an item of the batch whose key is that of this stream."""
+        return self._of_batches.get(stream)
+
     def remember(self, recorded: Recorded) -> None:
         """Keep the receipt, if its key was given by a client; one that was made up never comes again."""
         if recorded.event.key != recorded.event.id:
-            self._by_stream[recorded.stream] = receipt_of(recorded)
+            receipt = self._by_stream[recorded.stream] = receipt_of(recorded)
+            if receipt.batch is not None and receipt.fingerprint:
+                self._of_batches[_stream_of_batch(recorded.stream)] = receipt
             self._forget_old(recorded.at)
 
     def begin_after(self, at: int) -> None:
@@ -88,11 +95,22 @@ class Receipts:
 
     def forget(self, stream: str) -> None:
         """Its command was undone."""
-        self._by_stream.pop(stream, None)
+        if (gone := self._by_stream.pop(stream, None)) is not None:
+            self._drop(stream, gone)
 
     def _forget_old(self, now: int) -> None:
         oldest = next(iter(self._by_stream.values()))
         while len(self._by_stream) > RECEIPTS_MAX or oldest.at < now - RECEIPT_AGE_US_MAX:
-            _, gone = self._by_stream.popitem(last=False)
+            stream, gone = self._by_stream.popitem(last=False)
+            self._drop(stream, gone)
             self.horizon = max(self.horizon, gone.at)
             oldest = next(iter(self._by_stream.values()))
+
+    def _drop(self, stream: str, gone: Receipt) -> None:
+        if gone.batch is not None and self._of_batches.get(of_batch := _stream_of_batch(stream)) is gone:
+            del self._of_batches[of_batch]
+
+
+def _stream_of_batch(stream: str) -> str:
+    """An item's key is its batch's, a dot, and its index."""
+    return stream.rpartition(".")[0]

@@ -176,20 +176,21 @@ def test_the_engines_name_is_nobodys() -> None:
     a_site().refused("already_exists", "token.create", name="berth", role="controller")
 
 
-def test_a_report_that_came_too_early_is_taken_when_it_comes_again() -> None:
+@pytest.mark.parametrize("own", [None, "its-own"], ids=["made up", "given"])
+def test_a_report_that_came_too_early_is_taken_when_it_comes_again(own: str | None) -> None:
     site, operation = a_site_with_work()
     site.report(operation, "started")
     early = {"operation": operation, "step": "vm.delete", "attempt": 1, "outcome": "started"}
-    key = f"{operation}:vm.delete:1:started"
-    refused = site.when("operation.report", actor=VM_CONTROLLER, key=key, **early)
+    key = own or f"{operation}:vm.delete:1:started"
+    sent = {"actor": VM_CONTROLLER, "key": key, "fingerprint": "f00" if own else "", **early}
+    refused = site.when("operation.report", **sent)
     assert refused.problem is not None
     assert refused.problem["code"] == "conflict"
     (event,) = (decode(row).event for row in site.rows if row.position == refused.position)
     assert event.key == refused.command
     site.report(operation, "failed")
-    assert site.given("operation.report", actor=VM_CONTROLLER, key=key, **early).replayed is False
-    again = site.given("operation.report", actor=VM_CONTROLLER, key=key, **early)
-    assert again.replayed
+    assert site.given("operation.report", **sent).replayed is False
+    assert site.given("operation.report", **sent).replayed
 
 
 def test_a_token_of_old_that_bears_a_controllers_name_takes_nothing_from_it() -> None:
@@ -463,6 +464,17 @@ async def test_the_key_of_a_batch_is_no_commands_and_that_of_an_item_no_batchs(d
         below = await send_batch(client.engine, keyed(client, "b.1", "four"), "b.1")
         assert codes([alone, *below]) == ["idempotency_mismatch"] * 2
         assert client.engine.fleet.tenant("three") is client.engine.fleet.tenant("four") is None
+
+
+async def test_a_batch_whose_first_item_was_no_command_has_its_key_all_the_same(database: Database) -> None:
+    """The items of a batch are those that could be meant so, by their index."""
+    async with an_engine(database.service) as client:
+        second = keyed(client, "b", "bad", "one")[1:]
+        assert codes(await send_batch(client.engine, second, "b")) == [None]
+        other = await send_batch(client.engine, keyed(client, "b", "two"), "b")
+        alone = await client.send("tenant.create", name="three", key="b", fingerprint="alone")
+        assert codes([*other, alone]) == ["idempotency_mismatch"] * 2
+        assert (await send_batch(client.engine, second, "b"))[0].replayed
 
 
 async def test_a_dry_run_between_settles_nothing(database: Database) -> None:
