@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cli import kinds, tables, units
+from cli import kinds, tables, terminal, units
 from cli.kinds import Kind
 from cli.tables import Table
 
@@ -48,10 +48,16 @@ def changes(entry: dict[str, Any]) -> list[str]:
     old, new = dict(_leaves(before)), dict(_leaves(after))
     quiet = {"version", "updated_at"}
     return [
-        f"{field}: {tables.cell(old.get(field), human=True)} → {tables.cell(new.get(field), human=True)}"
+        f"{terminal.printable(field)}: {_leaf(field, old.get(field))} → {_leaf(field, new.get(field))}"
         for field in dict.fromkeys([*old, *new])
         if old.get(field) != new.get(field) and field not in quiet
     ]
+
+
+def _leaf(path: str, value: Any) -> str:
+    """With the unit of its class, if the path ends with one: `limits.memory_mib`."""
+    is_amount = isinstance(value, int) and not isinstance(value, bool)
+    return units.human(value, path.rpartition(".")[2]) if is_amount else tables.cell(value, human=True)
 
 
 def _leaves(value: dict[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -96,7 +96,7 @@ VM = Kind(
     named_by=("tenant", "vm"),
     filters=("tenant", "subtree", "group", "host", *PLACE, "cluster", "pool", "set", "rules_broken"),
     columns=("name", "display_name", "state", "group", "host"),
-    wide=("rack", "dc", "region", "image", "addresses", "operation", "reason", "labels", "version"),
+    wide=("rack", "dc", "region", "image", "addresses", "operation", "reason", "rules_broken", "labels", "version"),
     amounts=("resources",),
     yields=("display_name", "group"),
 )
@@ -107,7 +107,7 @@ OPERATION = Kind(
     named_by=("operation",),
     filters=("target", "kind"),
     columns=("name", "kind", "target", "state", "percent", "started_at"),
-    wide=("ended_at", "message", "version"),
+    wide=("waiting_for", "ended_at", "message", "version"),
     yields=("percent", "started_at"),
     failed_states=("failed", "cancelled", "stuck"),
 )

@@ -15,7 +15,7 @@ NEXT = {
     "suspended": "`berth resume {tenant}` lifts it",
     "no_quota": "`berth set quota {group} {tenant} --cpu N` gives it one",
     "below_use": "with --force, where the verb has it, what runs stays and is over the limit",
-    "protected": "protection is lifted with `berth set KIND NAME --no-protected`, or in the file that you apply",
+    "protected": "`berth set {kind} {name} --no-protected` lifts it",
     "operation_failed": "`berth describe operation {operation}` shows its steps",
     "invalid_state": "`berth describe operation {operation}` shows what is under way",
     "version_mismatch": "repeat it: what is there now is read first",

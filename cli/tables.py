@@ -247,7 +247,12 @@ def _list(value: list[Any]) -> str:
 
 
 def _for_people(kind: Kind, item: dict[str, Any]) -> dict[str, Any]:
-    """What is said twice, once: an operation of kind vm.provision on vm/acme/web-1 is one on acme/web-1."""
+    """What is said twice, once: an operation of kind vm.provision on vm/acme/web-1 is one on acme/web-1.
+
+    And what is to be noticed, beside the state: the tenant above by which a tenant is suspended.
+    """
+    if kind is kinds.TENANT and (above := item.get("suspended_by")) not in (None, item.get("name")):
+        return {**item, "state": f"suspended by {above}"}
     if kind is not kinds.OPERATION:
         return item
     about = str(item.get("kind")).partition(".")[0] + "/"

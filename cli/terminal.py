@@ -47,9 +47,9 @@ def escaped(text: str, *, code: Callable[[str], str] = code) -> str:
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Print lines for people, to stdout or stderr, where long ones are folded at a terminal's width."""
-    shown = escaped(text)
-    if err and sys.stderr is not None and sys.stderr.isatty():
+    """Print lines for people, to stdout or stderr; long ones are folded at a terminal's width."""
+    shown, stream = escaped(text), sys.stderr if err else sys.stdout
+    if stream is not None and stream.isatty():
         shown = "\n".join(part for line in shown.split("\n") for part in fold(line, columns()))
     _write(shown + "\n", err=err)
 

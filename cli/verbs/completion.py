@@ -21,4 +21,4 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     made = get_completion_class(shell)
     assert made is not None
-    terminal.say(made(ctx.find_root().command, {}, "berth", VARIABLE).source())
+    terminal.data(made(ctx.find_root().command, {}, "berth", VARIABLE).source() + "\n")

@@ -1,5 +1,6 @@
 """`berth login`, `berth context`, `berth whoami`: which server, and as whom. A token is never printed."""
 
+import os
 import sys
 from urllib.parse import urlsplit
 
@@ -21,10 +22,10 @@ from cli.session import Session
 def login(url: str | None, name: str | None, token_file: str | None) -> None:
     """Save a server and a token as the context in use, once the server knows the token.
 
-    Without URL: the server that runs in this directory, else http://127.0.0.1:8420.
+    Without URL: that of BERTH_URL, else the server that runs in this directory, else http://127.0.0.1:8420.
     """
     local = contexts.running_here()
-    address = url or (local.url if local else contexts.DEFAULT_URL)
+    address = url or os.environ.get("BERTH_URL") or (local.url if local else contexts.DEFAULT_URL)
     if token_file is not None:
         token = contexts.read_token(token_file)
     elif local is not None and local.token and address.rstrip("/") == local.url:

@@ -209,7 +209,7 @@ def token(session: Session, /, name: str, secret_file: str | None, **given: Any)
             file.write(secret + "\n")
         return terminal.say(f"token {name} made, its secret is in {secret_file}")
     terminal.say(f"token {name} made. Keep its secret, it is not shown again:", err=True)
-    terminal.say(secret)
+    terminal.data(f"{secret}\n")  # never folded: it is to be copied
 
 
 def _create(

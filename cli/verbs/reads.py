@@ -128,18 +128,12 @@ def describe(session: Session, kind: str, name: str) -> None:
     resource = session.read(of, name).json()
     if session.is_structured:
         return output.data(resource, form=session.form, headers=session.headers)
-    _say(description.lines(of, resource))
+    terminal.say("\n".join(description.lines(of, resource)))
     operation = resource.get("operation")
     if isinstance(operation, str) and operation:
         running = session.read(kinds.OPERATION, operation).json()
-        _say(["", f"Operation {operation}", *(f"  {line}" for line in description.lines(kinds.OPERATION, running))])
-
-
-def _say(lines: list[str]) -> None:
-    """A person's lines fit the terminal, without a word broken."""
-    if terminal.for_a_person():
-        lines = [part for line in lines for part in terminal.fold(line, terminal.columns())]
-    terminal.say("\n".join(lines))
+        terminal.say(f"\nOperation {operation}")
+        terminal.say("\n".join(f"  {line}" for line in description.lines(kinds.OPERATION, running)))
 
 
 @click.command()
@@ -178,7 +172,7 @@ def explain(session: Session, kind: str, name: str) -> None:
     found = session.get(kinds.explanation_path(name)).json()
     if session.is_structured:
         return output.data(found, form=session.form, headers=session.headers)
-    _say(description.value_lines(found))
+    terminal.say("\n".join(description.value_lines(found)))
 
 
 @click.command()

@@ -195,7 +195,7 @@ def test_a_new_vm_with_protection_is_made_and_protected(berth: Run, client: Clie
     assert client.get(f"/v1/vms/{name}").json()["protected"] is True
     refused = berth("delete", "vm", name)
     assert refused.returncode == 1
-    assert "berth set KIND NAME --no-protected" in refused.stderr
+    assert f"`berth set vm {name} --no-protected` lifts it" in refused.stderr
     assert berth("set", "vm", name, "--no-protected").returncode == 0
     assert berth("delete", "vm", name, "--wait").returncode == 0
 

@@ -145,7 +145,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
         "wanted": 3,
         "placed": 1,
     },
-    "protected": {"name": "t/a"},
+    "protected": {"kind": "vm", "name": "t/a"},
     "incompatible": {"conflicts": [{"subject": "cni", "needs": "1.30", "has": "1.28"}], "path": ["1.29", "1.30"]},
     "no_address": {
         "network": "n",

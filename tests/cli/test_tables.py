@@ -125,6 +125,17 @@ def test_an_operation_says_nothing_twice_and_fits() -> None:
     assert piped.rows[0][1:5] == ["vm.provision", "vm/payments/web-1", "running", "40"]
 
 
+def test_a_tenant_shows_by_whom_it_is_suspended() -> None:
+    items = [
+        {"name": "corp", "state": "suspended", "suspended": True, "suspended_by": "corp"},
+        {"name": "team", "state": "active", "suspended": True, "suspended_by": "corp"},
+        {"name": "free", "state": "active", "suspended": False, "suspended_by": None},
+    ]
+    table = tables.of_kind(kinds.TENANT, items, human=True)
+    states = [row[table.titles.index("state")] for row in table.rows]
+    assert states == ["suspended", "suspended by corp", "active"]
+
+
 def test_times_are_short() -> None:
     today = date(2026, 12, 1)
     given = ("2026-12-01T07:36:58.292272Z", "2026-11-30T23:59:59Z", "2025-12-01T07:36:58Z", "soon\x1b")
