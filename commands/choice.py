@@ -4,6 +4,7 @@ names ─► offered() ─► quota? room? of each, cheaply ─┬─► the lea
                                                      └─► none: what the first few say, and alternatives
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import nsmallest
@@ -199,6 +200,8 @@ def unknown_class(tx: Transaction, resources: Resources, *, tenant: str, groups:
     """
     known: Collection[str] = tx.fleet.hosts_of_class
     if tx.scope is not None:
+        if all(name in FIRST_CLASSES for name in resources):
+            return None
         own = tx.fleet.quotas_by_tenant.get(tenant, set()).union(groups)
         known = {name for group in own for name in tx.fleet.capacity.table(group).classes}
     for name in resources:
@@ -211,10 +214,12 @@ def unknown_class(tx: Transaction, resources: Resources, *, tenant: str, groups:
     return None
 
 
-def class_like(name: str, known: Iterable[str]) -> str | None:
-    """Which of these, or of the classes that every site knows, was probably meant."""
-    names = [other for other in dict.fromkeys((*FIRST_CLASSES, *known)) if other != name]
-    return suggesting.nearest(name, known=names, exists=names.__contains__)
+def class_like(name: str, known: Collection[str], *, also: tuple[str, ...] = ()) -> str | None:
+    """Which of these, or of the classes that every site knows, was probably meant. `known` is quick to look into."""
+    first = FIRST_CLASSES + also
+    return suggesting.nearest(
+        name, known=itertools.chain(first, known), exists=lambda slip: slip in first or slip in known
+    )
 
 
 def _summary(offered: Any, requested: Resources, refusals: Sequence[NoCapacity]) -> NoCapacity:

@@ -12,6 +12,7 @@ Warnings = tuple[Warned, ...]
 
 # Keys of limits that no host has: sizes of volumes, and counts of the kinds of operators' own.
 OTHER_LIMITS = ("volume_gib", "objects_")
+SUGGESTED_MAX = 3  # classes; some 0.2 ms each
 NAMED_MAX = 100  # of more that have the same id only the number is told
 
 
@@ -35,23 +36,17 @@ def of_external_id(tx: Transaction, stream: str, about: About, *, before: About 
 
 def of_limits(tx: Transaction, names: Iterable[str]) -> Warnings:
     """A misspelt limit limits nothing."""
-    unknown = [name for name in names if not (_is_known(tx, name) or name in COUNTS or name.startswith(OTHER_LIMITS))]
+    others = (name for name in names if name not in COUNTS and not name.startswith(OTHER_LIMITS))
     return tuple(
         Warned(f"/limits/{name}", f"{name!r} is not known to any host or kind, so it limits nothing yet", near)
-        for name in unknown
-        for near in (class_like(name, (*tx.fleet.hosts_of_class, *COUNTS)),)
+        for name, near in _unknown(tx, others, also=COUNTS)
     )
 
 
 def of_overcommit(tx: Transaction, names: Iterable[str]) -> Warnings:
     return tuple(
-        Warned(
-            f"/overcommit/{name}",
-            f"no host has the resource class {name!r} yet",
-            class_like(name, tx.fleet.hosts_of_class),
-        )
-        for name in names
-        if not _is_known(tx, name)
+        Warned(f"/overcommit/{name}", f"no host has the resource class {name!r} yet", near)
+        for name, near in _unknown(tx, names)
     )
 
 
@@ -59,9 +54,7 @@ def of_capacity(tx: Transaction, names: Iterable[str]) -> Warnings:
     """The first host of a new class is no surprise, unless the class is nearly called as another."""
     return tuple(
         Warned(f"/capacity/{name}", f"no other host has the resource class {name!r}", near)
-        for name in names
-        if not _is_known(tx, name)
-        for near in (class_like(name, tx.fleet.hosts_of_class),)
+        for name, near in _unknown(tx, names)
         if near is not None
     )
 
@@ -73,8 +66,11 @@ def of_region(tx: Transaction, name: str | None, *, before: str | None = None) -
     return (Warned("/region", f"no rack stands in a region {name!r} yet", finding.nearest(tx, "region", name)),)
 
 
-def _is_known(tx: Transaction, name: str) -> bool:
-    return name in FIRST_CLASSES or name in tx.fleet.hosts_of_class
+def _unknown(tx: Transaction, names: Iterable[str], *, also: tuple[str, ...] = ()) -> list[tuple[str, str | None]]:
+    """The classes that no host has and no site knows, with what was probably meant by the first few."""
+    known = tx.fleet.hosts_of_class
+    unknown = [name for name in names if name not in FIRST_CLASSES and name not in known]
+    return [(name, class_like(name, known, also=also) if n < SUGGESTED_MAX else None) for n, name in enumerate(unknown)]
 
 
 def _is_seen(tx: Transaction, stream: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from commands.catalogue import COMMANDS
+from commands.choice import class_like
 from commands.suggesting import nearest
 from commands.writer import ids
 from commands.writer.deciding import Context
@@ -95,6 +96,13 @@ def test_so_does_the_search_for_what_was_meant(name: str) -> None:
     few, many = ({f"tpe1-r{n:06d}" for n in range(count)} for count in (SMALL, LARGE))
     in_few = cost(lambda: nearest(name, known=few, exists=few.__contains__))
     assert cost(lambda: nearest(name, known=many, exists=many.__contains__)) < RATIO_MAX * in_few
+
+
+@pytest.mark.parametrize("misspelt", ["memory_mb", "c00x"])
+def test_so_does_the_search_for_a_class_among_many(misspelt: str) -> None:
+    few, many = (dict.fromkeys(f"c{n:05d}" for n in range(count)) for count in (SMALL, LARGE))
+    assert class_like("memory_mb", many) == "memory_mib"
+    assert cost(lambda: class_like(misspelt, many)) < RATIO_MAX * cost(lambda: class_like(misspelt, few))
 
 
 def groups_of(count: int) -> Site:
