@@ -40,7 +40,7 @@ def value_lines(value: dict[str, Any]) -> list[str]:
     return found
 
 
-def changes(entry: dict[str, Any]) -> list[str]:
+def changes(entry: dict[str, Any], *, human: bool = True) -> list[str]:
     """What differs between an entry's `before` and `after`, as `field: old → new`; nested fields by their path."""
     before, after = entry.get("before"), entry.get("after")
     if before is None or after is None:
@@ -48,16 +48,23 @@ def changes(entry: dict[str, Any]) -> list[str]:
     old, new = dict(_leaves(before)), dict(_leaves(after))
     quiet = {"version", "updated_at"}
     return [
-        f"{terminal.printable(field)}: {_leaf(field, old.get(field))} → {_leaf(field, new.get(field))}"
+        f"{terminal.printable(field)}: {_change(field, old.get(field), new.get(field), human=human)}"
         for field in dict.fromkeys([*old, *new])
         if old.get(field) != new.get(field) and field not in quiet
     ]
 
 
-def _leaf(path: str, value: Any) -> str:
-    """With the unit of its class, if the path ends with one: `limits.memory_mib`."""
-    is_amount = isinstance(value, int) and not isinstance(value, bool)
-    return units.human(value, path.rpartition(".")[2]) if is_amount else tables.cell(value, human=True)
+def _change(path: str, old: Any, new: Any, *, human: bool) -> str:
+    """With the unit of the class if the path ends with one (`limits.memory_mib`) and the difference shows in it."""
+    name = path.rpartition(".")[2]
+    told = [units.human(value, name) if _is_amount(value) else tables.cell(value, human=True) for value in (old, new)]
+    if not human or told[0] == told[1]:
+        told = [tables.cell(value, human=human) for value in (old, new)]
+    return " → ".join(told)
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _leaves(value: dict[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -190,7 +190,7 @@ def history(session: Session, kind: str, name: str, limit: int | None) -> None:
     found = list(session.items(path, [], limit=limit))
     if session.is_structured:
         return output.data(found, form=session.form, headers=session.headers)
-    shown = [{**entry, "changes": "; ".join(description.changes(entry))} for entry in found]
+    shown = [{**entry, "changes": "; ".join(description.changes(entry, human=False))} for entry in found]
     if not terminal.for_a_person():
         fields = ("position", "at", "actor", "topic", "changes")
         return output.entries(shown, fields, form=session.form, headers=session.headers)

@@ -186,3 +186,12 @@ def _answer(server: socket.socket) -> None:
             line.recv(65536)
             head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
             line.sendall(b"INFO {}\x1b[2J\r\n" if body is None else head + body)
+
+
+def test_a_change_of_an_amount_has_its_unit_unless_it_would_not_show() -> None:
+    def told(old: int, new: int, **more: bool) -> list[str]:
+        return changes({"before": {"limits": {"memory_mib": old}}, "after": {"limits": {"memory_mib": new}}}, **more)
+
+    assert told(4096, 8192) == ["limits.memory_mib: 4 GiB → 8 GiB"]
+    assert told(2097152, 2093056) == ["limits.memory_mib: 2097152 → 2093056"]
+    assert told(4096, 8192, human=False) == ["limits.memory_mib: 4096 → 8192"]
