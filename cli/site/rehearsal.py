@@ -28,19 +28,21 @@ class Rehearsal(NamedTuple):
     refused: tuple[Step, Refused] | None = None
 
 
-def rehearse(session: Session, steps: list[Step]) -> Rehearsal:
-    """Let the server decide the plan; nothing is written.
+def rehearse(session: Session, steps: list[Step], *, commands_max: int = COMMANDS_MAX) -> Rehearsal:
+    """Let the server decide the plan; nothing is written. What it finds too dear as one is asked in smaller parts.
 
     Raises:
         Refused: the request itself was refused, say since the token may not write.
     """
     number = 0
-    for number, part in enumerate(parts(steps), start=1):
+    for number, part in enumerate(parts(steps, commands_max=commands_max), start=1):
         owners = [step for step in part for _ in step.requests]
         commands = [request.item() for step in part for request in step.requests]
         try:
             session.rehearse(commands)
         except Refused as refused:
+            if commands_max > 1 and _is_of_them_all(refused):
+                return rehearse(session, steps, commands_max=commands_max // 2)
             index = refused.problem.get("index")
             if not isinstance(index, int) or not 0 <= index < len(owners):
                 raise
@@ -71,6 +73,11 @@ def parts(steps: list[Step], *, commands_max: int = COMMANDS_MAX) -> Iterator[li
         part |= needed
     if part:
         yield [by_key[key] for key in sorted(part, key=order.__getitem__)]
+
+
+def _is_of_them_all(refused: Refused) -> bool:
+    errors = refused.problem.get("errors") or [{}]
+    return refused.code == "validation" and errors[0].get("field") == "/commands"
 
 
 def _key(step: Step) -> Key:

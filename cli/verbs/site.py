@@ -101,8 +101,8 @@ def _rehearse(session: Session, steps: list[Step]) -> tuple[Step, Refused] | Non
         terminal.say(f"berth: {asked.refused[0].document.place} would be refused; nothing was written", err=True)
     elif asked.parts > 1:
         terminal.say(
-            f"berth: over {rehearsal.COMMANDS_MAX} changes, decided in {asked.parts} parts: each by itself, so what "
-            "they use of quotas and hosts together was not added up",
+            f"berth: too many changes to be decided as one: in {asked.parts} parts, each by itself, so that what they "
+            "use of quotas and hosts together was not added up",
             err=True,
         )
     return asked.refused

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from cli.errors import Refused
+from cli.session import Session
 from cli.site import document, plan, rehearsal
 from cli.site.plan import Step
 
@@ -58,3 +60,23 @@ def test_a_part_of_a_large_plan_holds_all_that_its_steps_refer_to() -> None:
                 assert {body["rack"], "std"} <= set(there)
             if step.document.kind.name == "vm":
                 assert {"org", "team", "std", "std/team", "std/org", "h0000"} <= set(there)
+
+
+def test_what_is_too_dear_as_one_is_asked_in_smaller_parts() -> None:
+    """The server's bound on what one unit costs to decide says nothing of the commands themselves."""
+
+    class Dear(Session):
+        def __init__(self, *, at_once: int) -> None:
+            super().__init__()
+            self.at_once = at_once
+            self.asked: list[int] = []
+
+        def rehearse(self, commands: list[dict[str, Any]]) -> None:
+            self.asked.append(len(commands))
+            if len(commands) > self.at_once:
+                errors = [{"field": "/commands", "message": "deciding this would keep all others waiting"}]
+                raise Refused({"code": "validation", "index": 1, "errors": errors})
+
+    session = Dear(at_once=60)
+    assert rehearsal.rehearse(session, steps_of(*map(rack, range(150)))) == rehearsal.Rehearsal(3)
+    assert session.asked == [150, 100, 50, 50, 50]
