@@ -21,6 +21,8 @@ from tests.survival.faults import FAULTS, QUICK
 from tests.survival.place import Place
 from tests.survival.trial import Outcome, endure
 
+# Two engines, one, and one in the API's process, by turns: there a kill of the API is a kill of the engine.
+SHAPES: tuple[dict[str, str], ...] = ({"BERTH_STANDBY": "1"}, {}, {"BERTH_ENGINE": "local"})
 TRIALS_A_PLACE = 25  # a log that grows without end would make looking at all of it the longest part
 
 
@@ -40,9 +42,8 @@ def main() -> int:
     faults = [asked.fault] if asked.fault else [*QUICK] if asked.quick else [*FAULTS]
     rounds = 0
     while True:
-        # Engines apart and the embedded one by turns: a kill of the API is a kill of the engine in the other.
-        standby = asked.fault is not None or len(outcomes) // TRIALS_A_PLACE % 2 == 0
-        with Place(BERTH_STANDBY=str(int(standby))) as place:
+        shape = SHAPES[0 if asked.fault is not None else len(outcomes) // TRIALS_A_PLACE % len(SHAPES)]
+        with Place(**shape) as place:
             for _ in range(TRIALS_A_PLACE):
                 if not waiting:
                     if rounds >= asked.rounds and time.monotonic() > ends_at:
@@ -51,7 +52,7 @@ def main() -> int:
                     waiting = chance.sample(faults, len(faults))
                     rounds += 1
                 fault = waiting.pop()
-                if "standby" in fault and place.variables["BERTH_STANDBY"] == "0":
+                if "standby" in fault and "BERTH_STANDBY" not in shape:
                     continue
                 seed = asked.seed if asked.fault and rounds == 1 else chance.randrange(2**32)
                 try:
