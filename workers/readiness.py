@@ -19,7 +19,7 @@ from eventlog.read import LogReader, OtherHistory
 from eventlog.table import CONNECT_TIMEOUT_S
 from projections.queries import ReadModel
 
-LOOK_S = 1.0
+LOOK_S, LOOK_AGAIN_S = 1.0, 0.1
 PATIENCE_S = 5.0
 LAG_EVENTS_MAX = 10_000
 TELLING = ("projector", "relay", "dispatcher", "past")
@@ -52,7 +52,9 @@ class Readiness:
     async def standings(self) -> list[Standing]:
         """Those of all components. Strangers may ask: whoever comes within a second gets the same."""
         async with self._turn:
-            if self._looked_at <= time.monotonic() - LOOK_S:
+            # While something is missing, sooner: `berth up` waits for it.
+            kept_s = LOOK_S if all(one.is_ready for one in self._found) else LOOK_AGAIN_S
+            if self._looked_at <= time.monotonic() - kept_s:
                 self._found = await self._look()
                 self._looked_at = time.monotonic()
             return self._found
