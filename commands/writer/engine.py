@@ -309,6 +309,10 @@ class Engine:
         try:
             for ticket in tickets:
                 answers += await ticket.future
+        except BaseException:
+            for ticket in tickets:  # what the others are told, nobody reads
+                ticket.future.add_done_callback(lambda future: future.cancelled() or future.exception())
+            raise
         finally:
             too_late.cancel()
             if (batch := tickets[0].batch) is not None:

@@ -68,6 +68,9 @@ def test_the_key_of_an_item_is_the_batchs_and_its_index(api: Api, named: str) ->
     assert events[0]["command"] == first.json()["results"][1]["command"]
     other = api.call("POST", "/v1/commands", {"commands": tenants(named, 3)}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+    body = {"commands": tenants(named, 2), "atomic": True}
+    otherwise = api.call("POST", "/v1/commands", body, headers=headers)
+    assert (otherwise.status_code, otherwise.json()["code"]) == (422, "idempotency_mismatch")
     assert api.call("GET", f"/v1/tenants/{tenants(named, 3)[2]['name']}").status_code == 404
 
 

@@ -44,6 +44,23 @@ async def test_what_is_in_flight_when_the_engine_stops_is_unavailable_by_its_id(
     assert [answer.command for answer in answers if isinstance(answer, Unavailable)] == [item.id for item in items]
 
 
+async def test_of_a_batch_that_the_engine_leaves_behind_nothing_is_said_but_once(database: Database) -> None:
+    """Each item is given up; the caller hears of the first, and the event loop complains of none."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    async with an_engine(database.service) as client:
+        items = tuple(client.item("tenant.create", {"name": f"t{n}"}) for n in range(300))
+        batch = asyncio.create_task(client.engine.submit(Envelope(ADMIN, items, time.time() + PATIENCE_S)))
+        await asyncio.sleep(0)
+        await client.engine.stop()
+        with pytest.raises(Unavailable):
+            await batch
+    del batch
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+
+
 async def test_who_waits_for_a_look_up_when_the_engine_stops_is_told_at_once(database: Database) -> None:
     server = conninfo_to_dict(database.service)
     with Proxy(str(server["host"]), int(str(server["port"]))) as proxy:
