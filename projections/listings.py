@@ -167,6 +167,8 @@ def _hosts_of(where: Condition, of: FromClause) -> Expression:
     return cast(_summed(cast(sums.c.document["hosts"].as_string(), BigInteger), where, of), BigInteger)
 
 
+_IS_BROKEN = vms.c.key.in_(select(broken_rules.c.key))
+
 _over_rack = hosts.outerjoin(racks, racks.c.key == hosts.c.rack)
 
 _is_over = and_(operations.c.state != "running", operations.c.state != "stuck")
@@ -256,7 +258,7 @@ LISTINGS: dict[str, Listing] = {
             "set": lambda name: name == any_(vms.c.sets),
             "cluster": _nothing,
             "pool": _nothing,
-            "rules_broken": lambda value: vms.c.key.in_(select(broken_rules.c.key)) == value,
+            "rules_broken": _equals(_IS_BROKEN),
             # While it has a host, a VM's group is the host's.
             **_place_filters(
                 lambda group: or_(hosts.c.group == group, and_(vms.c.host.is_(None), vms.c.group == group))
@@ -272,6 +274,7 @@ LISTINGS: dict[str, Listing] = {
             "region": racks.c.region,
             "dc": racks.c.dc,
             "room": racks.c.room,
+            "rules_broken": _IS_BROKEN,
             **{name: vms.c.document[name].as_string() for name in ("image", "operation", "reason")},
         },
         in_scope=vms.c.tenant.in_(in_scope()),

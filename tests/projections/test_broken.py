@@ -123,6 +123,10 @@ async def test_broken_vms_are_listed_and_shown_as_the_fleet_shows_them(database:
         others = decoded(await model.list_("vm", filters={"rules_broken": False}, limit=1000))["items"]
         assert len(others) + len(listed) == len(list(site.fleet.names("vm")))
         assert not any(vm["rules_broken"] for vm in others)
+        page = decoded(await model.list_("vm", sort="-rules_broken", limit=len(listed)))
+        assert {f"{vm['tenant']}/{vm['name']}" for vm in page["items"]} == expected.keys()
+        following = decoded(await model.list_("vm", sort="-rules_broken", limit=1000, cursor=page["next_cursor"]))
+        assert following["items"] == others
         for vm in [*listed, *others]:
             assert vm == resource(site.fleet, f"vm/{vm['tenant']}/{vm['name']}")
     assert differences(database.service, site.fleet) == []
