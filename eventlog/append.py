@@ -20,6 +20,7 @@ from psycopg.sql import SQL
 from eventlog import heartbeat
 from eventlog.arrays import dump_bigints, dump_bytes, dump_texts
 from eventlog.codec import Row
+from eventlog.read import rows_after
 from eventlog.table import EVENTS_TABLE, LOG_CHANNEL
 
 LEADER_LOCK = 0x6265727468  # "berth"
@@ -208,6 +209,16 @@ class LogConnection:
         async with self._connection.cursor(binary=True) as cursor:
             await cursor.execute(_READ_AFTER, (base, limit))
             return [Row(*row) for row in await cursor.fetchall()]
+
+    async def follow(self, position: int, at: int, limit: int) -> list[Row]:
+        """The same, after the event that was folded last, whose time is `at`; 0 and 0 at the beginning.
+
+        Raises:
+            OtherHistory: the log does not hold that event.
+        """
+        if position == 0:
+            return await self.read_after(0, limit)
+        return rows_after(position, at, await self.read_after(position - 1, limit + 1))
 
     async def close(self) -> None:
         await self._connection.close()

@@ -52,6 +52,17 @@ class OtherHistory(Exception):
         self.position = position
 
 
+def rows_after(position: int, at: int, rows: list[Row]) -> list[Row]:
+    """What comes after the event at `position` whose time is `at`, with which the rows must begin.
+
+    Raises:
+        OtherHistory: they do not.
+    """
+    if not rows or rows[0].position != position or time_of(rows[0]) != at:
+        raise OtherHistory(position)
+    return rows[1:]
+
+
 class LogReader:
     """Reads through the library's recorder, with a small pool of its own. Call it in a thread: it blocks.
 
@@ -103,10 +114,7 @@ class LogReader:
         """
         if position == 0:
             return self.page(0, limit)
-        rows = self.page(position - 1, limit + 1)
-        if not rows or rows[0].position != position or time_of(rows[0]) != at:
-            raise OtherHistory(position)
-        return rows[1:]
+        return rows_after(position, at, self.page(position - 1, limit + 1))
 
     def of_topics(self, prefix: str, *, after: int, until: int) -> list[Row]:
         """The rows after a position, up to another, whose topics begin so; passes over all between, in the server."""

@@ -38,7 +38,7 @@ from domain.recorded import LeaderTookOver, LogOpened, Recorded
 from eventlog import checkpoints
 from eventlog.append import Collision, DataRefused, OutcomeUnknown
 from eventlog.codec import Row, decode, encode
-from eventlog.read import LogReader
+from eventlog.read import LogReader, OtherHistory
 from eventlog.tasks import end_tasks
 
 FOLD_PAGE_EVENTS = 5_000
@@ -154,10 +154,12 @@ class Engine:
         try:
             await self._restore()
             while True:
-                await self._leader.stand_by(self._fold, self.fleet.position)
                 try:
+                    await self._leader.stand_by(self._fold, self.fleet.position, self.fleet.at)
                     await self._take_over()
                     await self._lead()
+                except OtherHistory as other:
+                    raise LogLost(other.position) from other
                 except Deposed as deposed:
                     log.warning("deposed", position=self.fleet.position, reason=str(deposed))
                 finally:
@@ -222,7 +224,7 @@ class Engine:
         """
         while True:
             try:
-                while rows := await self._leader.read_after(self.fleet.position, FOLD_PAGE_EVENTS):
+                while rows := await self._leader.follow(self.fleet.position, self.fleet.at, FOLD_PAGE_EVENTS):
                     self._fold(rows)
                     await asyncio.sleep(0)
                 fleet = self.fleet

@@ -16,7 +16,7 @@ import structlog
 
 from eventlog import heartbeat
 from eventlog.append import Collision, LogConnection, terminate_backend
-from eventlog.codec import Row
+from eventlog.codec import Row, time_of
 from eventlog.tasks import end_tasks
 
 POLL_S = 0.1
@@ -42,17 +42,19 @@ class Leader:
         self._lost_backend: int | None = None
         self._beating: asyncio.Task[None] | None = None
 
-    async def stand_by(self, follow: Follow, position: int) -> None:
-        """Follow the log from `position` until the lock is ours: it was free, or its holder gave no sign of life.
+    async def stand_by(self, follow: Follow, position: int, at: int) -> None:
+        """Follow the log after the event at `position`, whose time is `at`, until the lock is ours: it was free, or
+        its holder gave no sign of life. `follow` is given what was appended, and tells how far it has come.
 
-        `follow` is given what was appended, and tells the position that it has come to.
+        Raises:
+            OtherHistory: the log does not hold what was followed.
         """
         watch, told = heartbeat.Watch(), False
         while True:
             try:
                 connection = await self._connected()
-                while rows := await connection.read_after(position, PAGE_EVENTS):
-                    position = follow(rows)
+                while rows := await connection.follow(position, at, PAGE_EVENTS):
+                    position, at = follow(rows), time_of(rows[-1])
                     await asyncio.sleep(0)
                 if await connection.try_lock():
                     await self._begin(connection)
@@ -95,6 +97,10 @@ class Leader:
         """Raises Collision, DataRefused or OutcomeUnknown; see `eventlog.append`."""
         assert self._connection is not None, "only a leader appends"
         await self._connection.append(base, rows)
+
+    async def follow(self, position: int, at: int, limit: int) -> list[Row]:
+        """What stands after the event at a position, whose time is `at`. Raises OtherHistory if it is not there."""
+        return await (await self._connected()).follow(position, at, limit)
 
     async def read_after(self, position: int, limit: int) -> list[Row]:
         """What stands after a position; with nothing there, that is final only for one who leads."""

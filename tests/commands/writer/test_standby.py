@@ -8,13 +8,16 @@ from contextlib import asynccontextmanager
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from commands.writer.engine import Engine
+from commands.writer.engine import Engine, LogLost
 from commands.writer.gateway import Envelope
 from domain.errors import Unavailable
 from domain.invariants import violations
 from projections.rows import resource
 from tests.commands.writer.test_engine import ADMIN, Client, a_stocked_engine, a_vm, an_engine, folded, rows_of
 from tests.conftest import Database
+from tests.eventlog.rows import a_command_row
+from tests.losing import lose
+from tests.projections.logs import write
 from tests.proxy import Proxy
 
 
@@ -120,3 +123,19 @@ async def test_a_leader_with_a_sound_connection_is_not_displaced(database: Datab
             assert (await leader.send("tenant.create", name=f"t{n}")).status == 201
         assert not standby.engine.is_leading
     assert "leader.took_over" not in [row.topic for row in rows_of(database)]
+
+
+async def test_a_standby_does_not_lead_with_what_the_log_has_lost(database: Database) -> None:
+    """Others stand there now, at the same positions: the fleet that it has folded never was."""
+    async with an_engine(database.service) as leader:
+        await a_stocked_engine(leader)
+        async with a_standby(database.service) as standby:
+            await leader.send("tenant.create", name="lost")
+            end = leader.engine.fleet.position
+            await until(lambda: standby.engine.fleet.position == end)
+            lose(database.owner, after=end - 1)
+            write(database.service, [a_command_row(end, "k-1", at=leader.engine.fleet.at + 1)])
+            async with asyncio.timeout(10):
+                with pytest.raises(LogLost):
+                    await standby.engine.ended()
+            assert not standby.engine.is_leading
