@@ -63,7 +63,7 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
             if place.group is not None:
                 document["group"] = place.group
             if not state.rules and state.where is None:
-                return document | vm_facts(place, ())
+                return document | vm_facts(place, [])
             found = broken_for(state, fleet.broken_rules, places=Places(fleet.capacity))
             return document | vm_facts(place, [broken_rule(one) for one in found])
         case Operation() | Token():
