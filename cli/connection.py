@@ -20,6 +20,7 @@ from cli.errors import Failed, Refused, Unreachable
 
 TIMEOUT_S = 75.0  # more than the 60 s that `Prefer: wait` may take
 ATTEMPTS_MAX = 5
+ANY_VERSION = "*"  # as If-Match: whatever the version, if it is there
 READ_AGAIN_S_MAX = 8.0  # a read that the server itself waited for is not asked five times over
 PAUSE_S_MAX = 10.0
 # Everything printable in ASCII but the percent sign, which is the escape itself.

@@ -24,7 +24,8 @@ OWN_COMMAND = {"tenant": ("parent", "move"), "host": ("group", "move"), "vm": ("
 
 
 class Request(NamedTuple):
-    """A command, as it is sent alone, and (`item`) as one of several."""
+    """A command, as it is sent alone, and (`item`) as one of several that are decided in dry run: without the version,
+    which those before it may change."""
 
     command: str
     method: str
@@ -34,8 +35,7 @@ class Request(NamedTuple):
     if_match: str | None = None
 
     def item(self) -> dict[str, Any]:
-        version = {"if_match": self.if_match} if self.if_match else {}
-        return {"command": self.command, **self.names, **self.body, **version}
+        return {"command": self.command, **self.names, **self.body}
 
 
 class Difference(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from cli import kinds, options
-from cli.connection import Answer
+from cli.connection import ANY_VERSION, ATTEMPTS_MAX, Answer
 from cli.errors import Failed, Refused
 from cli.kinds import Kind
 from cli.options import Verb
@@ -63,22 +63,36 @@ def set_(
         body["limits"] = limits
     if protected is not None:
         body["protected"] = protected
-    # A PUT replaces all of a quota: what it says beside this is said again, for the version that was read.
-    now = _if_there(session, of, name)
-    kept = {"limits": now.json()["limits"], **kinds.kept(now.json(), body)} if now else {}
-    answer = session.command(
-        "PUT",
-        kinds.path(of, name),
-        {**kept, **body},
-        if_match=now.etag if now else None,
-        if_none_match=now is None,
-    )
-    session.tell("set", of, name, answer)
+    session.tell("set", of, name, _put_quota(session, name, body))
 
 
-def _if_there(session: Session, kind: Kind, name: str) -> Answer | None:
+def _put_quota(session: Session, name: str, body: dict[str, Any]) -> Answer:
+    """A PUT replaces all of a quota: what stands there beside `body` is said again, for the version that was read.
+
+    Use changes the version too. Of a quota so busy that no version lasts until the PUT, what people wrote is compared
+    instead: if it stays the same from look to look, the last attempt is for any version.
+    """
+    said: dict[str, Any] | None = None
+    position = None
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        now = _if_there(session, kinds.QUOTA, name, min_position=position)
+        kept = {"limits": now.json()["limits"], **kinds.kept(now.json(), body)} if now else {}
+        before, said = said, {**kept, **body}
+        is_last_and_same = attempt == ATTEMPTS_MAX and said == before
+        if_match = (ANY_VERSION if is_last_and_same else now.etag) if now else None
+        try:
+            path = kinds.path(kinds.QUOTA, name)
+            return session.command("PUT", path, said, if_match=if_match, if_none_match=now is None)
+        except Refused as refused:
+            if refused.code != "version_mismatch" or session.key or attempt == ATTEMPTS_MAX:
+                raise
+            position = refused.position
+    raise AssertionError("the last attempt answers or raises")
+
+
+def _if_there(session: Session, kind: Kind, name: str, *, min_position: int | None) -> Answer | None:
     try:
-        return session.read(kind, name)
+        return session.read(kind, name, min_position=min_position)
     except Refused as refused:
         if refused.code != "not_found":
             raise

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cli import options, output, tables, terminal
+from cli.connection import ANY_VERSION, ATTEMPTS_MAX
 from cli.errors import Failed, Refused
 from cli.options import Verb
 from cli.session import Session
@@ -139,17 +140,21 @@ def _text(path: str) -> str:
         raise Failed(f"{path} is not UTF-8 text") from None
 
 
-def _carry_out(session: Session, step: Step, *, is_second: bool = False) -> Step:
+def _carry_out(session: Session, step: Step, *, attempt: int = 1) -> Step:
     try:
         for request in step.requests:
             is_put = request.method == "PUT" and request.if_match is None  # of a quota that is not there yet
             session.command(request.method, request.path, request.body, if_match=request.if_match, if_none_match=is_put)
     except Refused as refused:
-        if refused.code not in ("already_exists", "version_mismatch") or is_second:
+        if refused.code not in ("already_exists", "version_mismatch") or attempt == ATTEMPTS_MAX:
             raise
         # It was made or changed between our look and now, or the read model had not caught up with the run before.
         now = plan.read(session, step.document, min_position=refused.position)
-        return _carry_out(session, plan.step(step.document, now), is_second=True)
+        again = plan.step(step.document, now)
+        if attempt + 1 == ATTEMPTS_MAX and [r.body for r in again.requests] == [r.body for r in step.requests]:
+            # A quota so busy that no version lasts until the PUT: what people wrote stays the same from look to look.
+            again = again._replace(requests=[r._replace(if_match=r.if_match and ANY_VERSION) for r in again.requests])
+        return _carry_out(session, again, attempt=attempt + 1)
     return step
 
 

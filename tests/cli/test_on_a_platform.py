@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -260,3 +261,45 @@ def test_what_the_platform_wonders_at_is_told_and_done(
         assert "berth: warning: " in ended.stderr
         assert "did you mean memory_mib?" in ended.stderr
         assert "warning" not in ended.stdout
+
+
+def test_a_file_that_moves_a_host_and_sets_the_quota_that_follows_is_applied(
+    berth: Run, client: Client, tmp_path: Path
+) -> None:
+    """The move changes the quota's use and so its version, between the look and the quota's turn."""
+    busy = Site(client, hosts=1)
+    other = f"o-{busy.group}"
+    client.made("/v1/groups", {"name": other})
+    assert client.put(f"/v1/groups/{other}/quotas/{busy.tenant}", {"limits": {"cpu": 8}}).status_code == 201
+    assert client.post("/v1/vms", busy.vm(), Prefer="wait=10").status_code == 201
+    host = {"kind": "Host", "name": busy.hosts[0], "group": other, "capacity": {"cpu": 16, "memory_mib": 65536}}
+    quotas = [
+        {"kind": "Quota", "group": group, "tenant": busy.tenant, "limits": {"cpu": 12}} for group in (busy.group, other)
+    ]
+    file = written(tmp_path, host, *quotas)
+    for flags in (("--dry-run",), ()):
+        ended = berth("apply", *flags, "-f", file)
+        assert ended.returncode == 0, ended.stderr
+        assert "3 updated" in ended.stderr
+    assert client.get(f"/v1/groups/{other}/quotas/{busy.tenant}").json()["used"]["cpu"] == 1
+
+
+def test_a_quota_is_set_while_its_tenant_is_busy(berth: Run, client: Client) -> None:
+    busy = Site(client, hosts=4, cpu=500)
+    ended = threading.Event()
+
+    def provision() -> None:
+        own, number = Client(str(client.http.base_url), client.http.headers["Authorization"].removeprefix("Bearer ")), 0
+        while not ended.is_set():
+            own.post("/v1/vms", busy.vm(f"vm-{number}"))
+            number += 1
+
+    crowd = threading.Thread(target=provision)
+    crowd.start()
+    try:
+        for limit in ("900", "901", "902"):
+            done = berth("set", "quota", busy.group, busy.tenant, "--cpu", limit)
+            assert done.returncode == 0, done.stderr
+    finally:
+        ended.set()
+        crowd.join()
