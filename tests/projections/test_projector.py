@@ -378,6 +378,15 @@ def test_an_unknown_topic_stops_it(database: Any, reader: LogReader, site: Site)
     assert standing(database.service)[0] < end.position + 1
 
 
+async def test_an_unknown_topic_is_told_before_the_process_ends(database: Any, reader: LogReader, site: Site) -> None:
+    write(database.service, [Row("vm/acme/x", 1, 1, "vm.beamed", site.rows[0].state)])
+    health = Health("projector")
+    with pytest.raises(UnknownTopic):
+        await run(database.service, reader, health=health)
+    assert health.state == "stopped"
+    assert "vm.beamed" in health.reason
+
+
 async def test_a_new_definition_takes_over_and_the_old_one_stays_while_it_is_read(
     database: Any, reader: LogReader, site: Site
 ) -> None:
