@@ -1,10 +1,14 @@
 """The command itself, on a running platform."""
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import uuid
 from collections.abc import Callable
@@ -13,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from cli import terminal
 from tests.conftest import ROOT, Platform
 from tests.platform.client import Client, Site, client_of
 
@@ -303,3 +308,52 @@ def test_a_quota_is_set_while_its_tenant_is_busy(berth: Run, client: Client) -> 
     finally:
         ended.set()
         crowd.join()
+
+
+@pytest.fixture
+def screen(environment: dict[str, str], tmp_path: Path) -> Callable[..., list[str]]:
+    """What a person sees of a call on a terminal of 80 columns."""
+
+    def run(*arguments: str) -> list[str]:
+        ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        inherited = {name: value for name, value in environment.items() if name != "COLUMNS"}
+        command = [sys.executable, "-m", "cli", *arguments]
+        process = subprocess.Popen(command, cwd=tmp_path, env=inherited, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the other side is closed
+            while part := os.read(ours, 65536):
+                shown += part
+        os.close(ours)
+        assert process.wait(30) == 0, shown.decode()
+        return shown.decode().replace("\r\n", "\n").splitlines()
+
+    return run
+
+
+def test_everything_fits_a_terminal_of_80_columns(screen: Callable[..., list[str]], client: Client) -> None:
+    site = Site(client)
+    words = {"display_name": "台北一號機房 with a name that is longer than others", "description": "word " * 40}
+    for host in site.hosts:
+        assert client.http.patch(f"/v1/hosts/{host}", json=words).status_code == 200
+    limits = {"cpu": 1000, "memory_mib": 8 * 2**20, "storage_gib": 40000, "gpu": 40, "vms": 1200}
+    path = f"/v1/groups/{site.group}/quotas/{site.tenant}"
+    assert client.put(path, {"limits": limits, **words}).status_code == 200
+    vm = {**site.vm("a-web-server-of-its-own"), "image": "ubuntu-24.04", **words}
+    assert client.post("/v1/vms", vm, Prefer="wait=10").status_code == 201
+    name = f"{site.tenant}/{vm['name']}"
+    calls = [
+        ("get", kind, *more)
+        for kind in ("hosts", "quotas", "vms", "groups", "tenants", "operations", "tokens")
+        for more in ((), ("-o", "wide"))
+    ]
+    calls += [("audit",), ("audit", "-o", "wide"), ("events",), ("capacity",), ("history", "vm", name)]
+    calls += [("describe", "vm", name), ("describe", "host", site.hosts[0]), ("explain", "vm", name), ("whoami",)]
+    for call in calls:
+        lines = screen(*call)
+        assert len(lines) > 1, call
+        assert [line for line in lines if terminal.width(line) > 80] == [], call
+    hosts = screen("get", "hosts", "--group", site.group)
+    assert hosts[0].split()[:3] == ["NAME", "DISPLAY", "NAME"] or "no room for: display name" in hosts[-1]
+    assert site.hosts[0] in hosts[1]
