@@ -19,7 +19,7 @@ from psycopg import Error as DatabaseError
 from api.turns import Turns
 from domain.recorded import Recorded
 from eventlog.codec import Row, decode, time_of
-from eventlog.read import LogReader, OtherHistory
+from eventlog.read import LogReader, OtherHistory, ends_early
 from eventlog.tasks import end_tasks
 
 QUEUE_EVENTS_MAX = 4_096
@@ -195,7 +195,7 @@ class Tail:
                 for subscription in self._subscriptions:
                     subscription.offer(event)
             self._subscriptions = {one for one in self._subscriptions if not one.dropped.is_set()}
-            if len(rows) < PAGE_EVENTS:
+            if len(rows) < PAGE_EVENTS and not ends_early(rows):
                 return
 
     def _tokens(self) -> tuple[Row | None, list[Row]]:

@@ -11,12 +11,15 @@ from eventsourcing.utils import retry
 from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Composed, Identifier
 
+from domain.recorded import EVENT_BYTES_MAX
 from eventlog.codec import Row, time_of
 from eventlog.table import CONNECT_TIMEOUT_S, EVENTS_TABLE, LOG_CHANNEL, Datastore, EventRecorder
 
 WAKE_S = 1.0
 RECONNECT_S = 0.2
 REST_S = 0.01
+# Of what follows the log and folds or relays it: thousands of common events, which have some hundred bytes.
+PAGE_BYTES_MAX = 16 * 1024 * 1024
 PORTION_BYTES_MAX = 4 * 1024 * 1024
 
 _SELECT = SQL("SELECT originator_id, originator_version, notification_id, topic, state FROM {events} ").format(
@@ -24,6 +27,12 @@ _SELECT = SQL("SELECT originator_id, originator_version, notification_id, topic,
 )
 _ONE = _SELECT + SQL("WHERE notification_id = %s")
 _PAGE = _SELECT + SQL("WHERE notification_id > %s ORDER BY notification_id LIMIT %s")
+_BOUNDED_PAGE = SQL(
+    "SELECT originator_id, originator_version, notification_id, topic, state FROM ("
+    " SELECT *, sum(octet_length(state)) OVER (ORDER BY notification_id ROWS UNBOUNDED PRECEDING) AS bytes"
+    " FROM {events} WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
+    ") AS page WHERE bytes - octet_length(state) < %s ORDER BY notification_id"
+).format(events=EVENTS_TABLE)
 _OF_TOPICS = _SELECT + SQL(
     "WHERE notification_id > %s AND notification_id <= %s AND starts_with(topic, %s) ORDER BY notification_id"
 )
@@ -109,12 +118,19 @@ class LogReader:
         The event itself is read once more, in the same query: a log that lost its last command and was written on has
         another one at that position. A command's time is its own, so that it tells.
 
+        Large events end a page before its limit, at PAGE_BYTES_MAX and one more: `ends_early` tells it from the log's
+        end.
+
         Raises:
             OtherHistory: the log does not hold that event.
         """
         if position == 0:
-            return self.page(0, limit)
-        return rows_after(position, at, self.page(position - 1, limit + 1))
+            return self._bounded(0, limit)
+        return rows_after(position, at, self._bounded(position - 1, limit + 1))
+
+    def _bounded(self, after: int, limit: int) -> list[Row]:
+        rows: list[Row] = self._rows(_BOUNDED_PAGE, (after, limit, PAGE_BYTES_MAX))
+        return rows
 
     def of_topics(self, prefix: str, *, after: int, until: int) -> list[Row]:
         """The rows after a position, up to another, whose topics begin so; passes over all between, in the server."""
@@ -213,6 +229,12 @@ def _portion(*, is_falling: bool, of_stream: bool, of_topic: bool) -> Composed:
         "AND topic = %(topic)s" if of_topic else ""
     )
     return SQL(_PORTION).format(by=by, events=EVENTS_TABLE, where=where)
+
+
+def ends_early(page: Sequence[Row]) -> bool:
+    """Whether a page of `follow` that is not full may have ended for its bytes, and not at the log's end. The event
+    before it counted too."""
+    return bool(page) and sum(len(row.state) for row in page) >= PAGE_BYTES_MAX - EVENT_BYTES_MAX
 
 
 def is_cut(rows: Sequence[Row], *, limit: int) -> bool:

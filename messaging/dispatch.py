@@ -24,7 +24,7 @@ from domain.operation import Operation, Step
 from eventlog import checkpoints
 from eventlog.codec import UnknownTopic, decode, time_of
 from eventlog.components import Health, reason_of
-from eventlog.read import LogReader, OtherHistory, log_changes
+from eventlog.read import LogReader, OtherHistory, ends_early, log_changes
 from messaging import subjects
 
 PAGE_EVENTS = 5_000
@@ -112,7 +112,7 @@ class Dispatcher:
                 self.position = row.position
             if rows:
                 self._at = time_of(rows[-1])
-            if len(rows) < PAGE_EVENTS:
+            if len(rows) < PAGE_EVENTS and not ends_early(rows):
                 break
         now = time.time_ns() // 1000
         ready = (id for id in list(self.due) if self._fleet.outstanding[id].not_before <= now)

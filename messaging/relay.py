@@ -22,7 +22,7 @@ from nats.js.api import RetentionPolicy, StorageType, StreamConfig, StreamInfo, 
 from domain.values import to_rfc3339
 from eventlog.codec import Row, decode, time_of
 from eventlog.components import Health, reason_of
-from eventlog.read import LogReader, OtherHistory, log_changes
+from eventlog.read import LogReader, OtherHistory, ends_early, log_changes
 from messaging import subjects
 from messaging.document import message, message_id
 
@@ -98,7 +98,7 @@ class Relay:
         """
         before = self.position
         rows = await self._page(before, self._at)
-        while len(rows) == PAGE_EVENTS:
+        while len(rows) == PAGE_EVENTS or ends_early(rows):
             # While one page is on its way, the next is read.
             _, rows = await asyncio.gather(self._publish(rows), self._page(rows[-1].position, time_of(rows[-1])))
         if rows:

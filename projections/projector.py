@@ -26,7 +26,7 @@ from eventlog import arrays, checkpoints
 from eventlog.checkpoints import EVENTS_BETWEEN_MIN, Checkpointer
 from eventlog.codec import Row, UnknownTopic, decode
 from eventlog.components import Health, reason_of
-from eventlog.read import LogReader, OtherHistory, log_changes
+from eventlog.read import LogReader, OtherHistory, ends_early, log_changes
 from projections import changes, schema
 from projections.broken import Broken
 from projections.changes import Changes
@@ -206,7 +206,7 @@ class Projector:
             limit = PAGE_EVENTS if until is None else min(PAGE_EVENTS, until - after[0])
             page = self._page(after, limit) if limit > 0 else []
             events = events + [decode(row) for row in page]
-            if len(page) < PAGE_EVENTS:
+            if len(page) < PAGE_EVENTS and not ends_early(page):
                 self._rest = []
                 return events, True
             if until is None:

@@ -41,7 +41,7 @@ from eventlog.codec import Row, decode, encode
 from eventlog.read import LogReader, OtherHistory
 from eventlog.tasks import end_tasks
 
-FOLD_PAGE_EVENTS = 5_000
+FOLD_PAGE_EVENTS = 1_000  # of 256 KiB each, at the most
 # The loop has others to serve, and a batch that could be appended goes without those that come later.
 DECIDE_S_MAX = 0.005
 RETRY_S = 0.2

@@ -21,7 +21,7 @@ from eventlog.tasks import end_tasks
 
 POLL_S = 0.1
 RETRY_S = 0.2
-PAGE_EVENTS = 5_000
+PAGE_EVENTS = 1_000  # of 256 KiB each, at the most
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from eventsourcing.application import LocalNotificationLog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from eventlog.codec import Row, time_of
-from eventlog.read import LogReader, OtherHistory, is_cut, log_changes
+from eventlog.read import LogReader, OtherHistory, ends_early, is_cut, log_changes
 from tests.conftest import Database
 from tests.eventlog.rows import a_command_row, a_row, an_open_log, rows_after, the_first_row
 from tests.losing import lose
@@ -182,3 +182,20 @@ async def test_whoever_follows_a_log_learns_that_it_lost_what_was_read(database:
     with pytest.raises(OtherHistory):  # as many as before, but another
         reader.follow(4, time_of(read[3]) + 1, 10)
     assert reader.follow(4, time_of(read[3]), 10) == []
+
+
+async def test_a_page_that_is_followed_is_bounded_in_bytes(
+    database: Database, reader: LogReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [msgspec.structs.replace(row, state=row.state + b" " * 1_000) for row in rows_after(1, 20)]
+    leader = await an_open_log(database.service, rows)
+    monkeypatch.setattr("eventlog.read.PAGE_BYTES_MAX", 5_000)
+    monkeypatch.setattr("eventlog.read.EVENT_BYTES_MAX", 1_200)
+    found = [the_first_row()]
+    while page := reader.follow(found[-1].position, time_of(found[-1]), 100):
+        assert len(page) <= 5
+        assert ends_early(page) or page[-1].position == 21
+        found += page
+    assert found[1:] == rows
+    assert not ends_early([])
+    await leader.close()

@@ -77,6 +77,17 @@ def test_a_read_model_shows_what_the_fold_says(database: Any, reader: LogReader,
     assert standing(database.service) == (site.fleet.position, site.fleet.at)
 
 
+def test_pages_that_end_early_for_their_bytes_cut_no_command_in_two(
+    database: Any, reader: LogReader, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = max(len(row.state) for row in site.rows)
+    monkeypatch.setattr("eventlog.read.EVENT_BYTES_MAX", largest)
+    monkeypatch.setattr("eventlog.read.PAGE_BYTES_MAX", largest + 1_500)
+    write(database.service, site.rows)
+    assert catch_up(database.service, reader) == site.fleet.position
+    assert differences(database.service, site.fleet) == []
+
+
 def test_a_change_behind_its_back_is_found(database: Any, reader: LogReader, site: Site) -> None:
     write(database.service, site.rows)
     catch_up(database.service, reader)
