@@ -77,6 +77,7 @@ def test_it_is_read_backwards_from_proxy_to_proxy(peer: str | None, said: list[s
 def test_a_proxy_that_is_none_is_refused_at_the_start() -> None:
     told = Settings.from_environment({"BERTH_TRUSTED_PROXIES": "10.0.0.5, 10.1.0.0/24"})
     assert told.trusted_proxies == ("10.0.0.5/32", "10.1.0.0/24")
+    assert Settings.from_environment({"BERTH_TRUSTED_PROXIES": ""}).trusted_proxies == ()
     for wrong in ("proxy.example", "10.0.0.1/8", "*"):
         with pytest.raises(SettingRefused):
             Settings.from_environment({"BERTH_TRUSTED_PROXIES": wrong})
