@@ -54,11 +54,11 @@ def apply(session: Session, paths: tuple[str, ...]) -> None:
             done.append(_carry_out(session, step))
             if not session.is_structured:
                 _tell(session, done[-1])
-    except Refused:
+    except Failed:
         where, left = steps[len(done)].document, len(steps) - len(done) - 1
         terminal.say(
-            f"berth: {where.place} was refused; {len(done)} done before it, {left} not tried. Mend it and apply again: "
-            "what is done stays as it is.",
+            f"berth: {where.place} was not done; {len(done)} done before it, {left} not tried. Mend it and apply "
+            "again: what is done stays as it is.",
             err=True,
         )
         raise
@@ -82,22 +82,18 @@ def diff(ctx: click.Context, paths: tuple[str, ...], exit_code: bool) -> None:
     for step in steps if not session.is_structured else ():
         if step.outcome != "unchanged":
             terminal.say("\n".join(_difference_lines(step)))
-    try:
-        refused = _rehearse(session, steps)
-    except Refused as forbidden:
-        if forbidden.code != "forbidden":
-            raise
-        refused = None
-        terminal.say("berth: this token may not write; whether the server would take this was not asked", err=True)
-    if refused:
+    if refused := _rehearse(session, steps, is_reading=True):
         raise refused[1]
     if exit_code and any(step.outcome != "unchanged" for step in steps):
         ctx.exit(1)
 
 
-def _rehearse(session: Session, steps: list[Step]) -> tuple[Step, Refused] | None:
-    """Ask the server, and say what the answer rests on."""
+def _rehearse(session: Session, steps: list[Step], *, is_reading: bool = False) -> tuple[Step, Refused] | None:
+    """Ask the server, and say what the answer rests on. Who only reads may not ask."""
     asked = rehearsal.rehearse(session, steps)
+    if asked.refused and is_reading and asked.refused[1].code == "forbidden":
+        terminal.say("berth: this token may not do that, so whether the server would take it is not known", err=True)
+        return None
     if asked.refused:
         terminal.say(f"berth: {asked.refused[0].document.place} would be refused; nothing was written", err=True)
     elif asked.parts > 1:

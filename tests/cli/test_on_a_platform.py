@@ -44,8 +44,8 @@ def environment(platform: Platform) -> dict[str, str]:
 def berth(environment: dict[str, str], tmp_path: Path) -> Run:
     def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "cli", *arguments]
-        settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
-        return subprocess.run(command, cwd=tmp_path, env=environment, check=False, timeout=60, **settings)
+        settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment, **more}
+        return subprocess.run(command, cwd=tmp_path, check=False, timeout=60, **settings)
 
     return run
 
@@ -357,3 +357,18 @@ def test_everything_fits_a_terminal_of_80_columns(screen: Callable[..., list[str
     hosts = screen("get", "hosts", "--group", site.group)
     assert hosts[0].split()[:3] == ["NAME", "DISPLAY", "NAME"] or "no room for: display name" in hosts[-1]
     assert site.hosts[0] in hosts[1]
+
+
+def test_who_only_reads_may_look_at_a_difference(
+    berth: Run, client: Client, environment: dict[str, str], tmp_path: Path
+) -> None:
+    name = f"v-{uuid.uuid4().hex[:8]}"
+    secret = client.made("/v1/tokens", {"name": name, "role": "viewer"})["secret"]
+    file = written(tmp_path, {"kind": "Tenant", "name": name})
+    environment = {**environment, "BERTH_TOKEN": secret}
+    shown = berth("diff", "-f", file, env=environment)
+    assert (shown.returncode, shown.stdout) == (0, f"+ tenant {name}\n    name: {name}\n")
+    assert "this token may not do that" in shown.stderr
+    refused = berth("apply", "--dry-run", "-f", file, env=environment)
+    assert refused.returncode == 1
+    assert f"tenant {name} would be refused" in refused.stderr
