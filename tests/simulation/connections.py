@@ -5,6 +5,7 @@ It understands the very statements that the code sends, and no others.
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from typing import Any
 
@@ -242,6 +243,11 @@ class SimulatedReader(LogReader):
     def _rows(self, query: Any, values: tuple[Any, ...]) -> list[Row]:
         self._ask()
         streams = self._server.by_stream
+        if query is read._BOUNDED_PAGE:
+            after, limit, bytes_max = values
+            page = self._server.after(after, limit)
+            passed = itertools.accumulate((len(row.state) for row in page), initial=0)
+            return [row for row, before in zip(page, passed, strict=False) if before < bytes_max]
         if query is read._ONE:
             found = self._server.by_position.get(values[0])
             return [found] if found is not None else []
