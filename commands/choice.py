@@ -22,7 +22,7 @@ from domain.vm import Vm
 ANY_GROUP = "*"
 
 # A refusal may cost less than 1 ms, however many groups there are.
-GROUPS_TOLD_MAX = 3  # whose problem is worked out in full, 0.1 ms each
+GROUPS_TOLD_MAX = 8  # whose problem is worked out in full, 0.1 ms each
 ALTERNATIVES_LOOKED_AT_MAX = 64  # some 5 µs each, where nothing is to be made first
 RULED_LOOKS_MAX = 400  # some 10 µs each: a rule in a group, or one more for each 50 members
 

@@ -130,8 +130,8 @@ def test_a_refusal_says_where_it_stopped_to_tell() -> None:
     site = groups_of(100)
     problem = answer(site, "vm.provision", a_vm(cpu=9, group="*"))
     assert problem["groups_truncated"] is True
-    assert [told["code"] for told in problem["groups"]] == ["no_capacity"] * 3
-    assert problem["considered"] == 9 == sum(reason["hosts"] for reason in problem["reasons"])
+    assert [told["code"] for told in problem["groups"]] == ["no_capacity"] * 8
+    assert problem["considered"] == 24 == sum(reason["hosts"] for reason in problem["reasons"])
     site.given("host.register", name="large", group="g099", capacity={"cpu": 64, "memory_mib": 65_536})
     problem = answer(site, "vm.provision", a_vm(cpu=9, group="g000"))
     assert problem["alternatives_truncated"] is True
@@ -140,6 +140,13 @@ def test_a_refusal_says_where_it_stopped_to_tell() -> None:
     problem = answer(few, "vm.provision", a_vm(cpu=9, group="g000"))
     assert problem["alternatives"] == [{"group": "g003", "hosts": 1, "quota_ok": True}]
     assert "alternatives_truncated" not in problem
+    assert "groups_truncated" not in problem
+
+
+def test_of_a_few_groups_each_is_told() -> None:
+    site = groups_of(8)
+    problem = answer(site, "vm.provision", a_vm(cpu=9, group=[f"g{n:03d}" for n in range(8)]))
+    assert [told["group"] for told in problem["groups"]] == [f"g{n:03d}" for n in range(8)]
     assert "groups_truncated" not in problem
 
 
