@@ -12,6 +12,7 @@ import os
 import struct
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -68,18 +69,18 @@ _decode_told = msgspec.json.Decoder(_Told).decode
 LENGTH = struct.Struct("<I")
 
 
-class _Frames(asyncio.Protocol):
+class _Frames(asyncio.Protocol, ABC):
     """One connection: whole frames in both directions."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
 
-    def on_frame(self, frame: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def on_frame(self, frame: bytes) -> None: ...
 
-    def on_end(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def on_end(self) -> None: ...
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, but does not inherit it
