@@ -183,7 +183,14 @@ def test_apply_goes_on_though_nobody_reads(berth: Run, client: Client, tmp_path:
 
 def test_ctrl_c_is_how_one_ends_following(environment: dict[str, str], site: Site) -> None:
     command = [sys.executable, "-m", "cli", "events", "--after", "0", "-f"]
-    following = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    following = subprocess.Popen(
+        command,
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
+    )
     assert following.stdout is not None
     following.stdout.readline()
     following.send_signal(signal.SIGINT)

@@ -85,6 +85,8 @@ def test_the_table_has_no_sequence_and_no_function_of_the_library(database: Data
     assert [name for (name,) in made] == [
         "checkpoints",
         "checkpoints_pkey",
+        "components",
+        "components_pkey",
         "events",
         "events_are_final()",
         "events_notification_id_idx",
