@@ -4,8 +4,11 @@
 from there as long as it names another such proxy; and only as far as addresses stand in it.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+WITH_PORT = re.compile(r"(?:\[([^\[\]]+)\]|([0-9.]+))(?::[0-9]{1,5})?")
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
@@ -31,8 +34,10 @@ def source(peer: str | None, headers: Iterable[tuple[bytes, bytes]], *, trusted:
 
 
 def _address(text: str) -> Address | None:
+    """Some proxies append the port: 203.0.113.7:4711, [2001:db8::7]:4711."""
+    found = WITH_PORT.fullmatch(text)
     try:
-        address = ip_address(text)
+        address = ip_address(found[1] or found[2] if found is not None else text)
     except ValueError:
         return None
     if isinstance(address, IPv6Address):

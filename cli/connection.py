@@ -28,6 +28,7 @@ HEADER_SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%
 
 NOT_BERTH = "what answers there is not Berth's API. Is the address right (`berth context show`)?"
 
+TOKEN = re.compile(r"[!-~]+")
 NEXT = re.compile(r'<([^>]*)>; rel="next"')
 
 Query = list[tuple[str, str]]
@@ -71,7 +72,13 @@ class Connection:
     """Requests to one server, one at a time; a thread that wants to ask at the same time takes its own (`another`)."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            port = parts.port
+        except ValueError as error:
+            raise Failed(f"{url!r} is no address of a server ({error}); write it as http://127.0.0.1:8420") from None
+        if token is not None and not TOKEN.fullmatch(token):
+            raise Failed("the token holds what no token does (spaces, line ends, other letters): see BERTH_TOKEN")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Failed(f"{url!r} is no address of a server; write it as http://127.0.0.1:8420")
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
@@ -79,7 +86,7 @@ class Connection:
         self._token = token
         self._secure = parts.scheme == "https"
         self._host = parts.hostname
-        self._port = parts.port or (443 if self._secure else 80)
+        self._port = port or (443 if self._secure else 80)
         self._line: http.client.HTTPConnection | None = None
         self._was_reached = False
 

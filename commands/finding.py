@@ -131,7 +131,8 @@ def missing(tx: Transaction, kind: str, name: str) -> NotFound:
 
     `kind` may also be a level of places: region, dc or room.
     """
-    return NotFound(kind, name, nearest(tx, kind, name) if tx.scope is None else None)
+    near = nearest(tx, kind, name) if tx.scope is None else None
+    return NotFound(kind, name, near if near != name else None)  # a revoked token has its name for ever
 
 
 def nearest(tx: Transaction, kind: str, name: str) -> str | None:

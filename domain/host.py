@@ -1,6 +1,7 @@
 """A host: a physical server with a capacity, a place, and what the VMs on it claim."""
 
-from ipaddress import ip_address
+import re
+from ipaddress import IPv6Address, ip_address
 from typing import Any, assert_never
 
 import msgspec
@@ -9,6 +10,9 @@ from msgspec.structs import replace
 from domain.errors import InvalidState
 from domain.values import About, Bmc, Overcommit, Resources, minus, plus, usable
 
+WITH_PORT = re.compile(r"(?:\[(?P<inside>[^\[\]]+)\]|(?P<plain>[^\[\]:]+))(?::(?P<port>[0-9]+))?")
+USUAL_PORTS = frozenset({"", "80", "443", "623"})
+OCTETS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 # What vendors and spreadsheets put where they know no address: it tells nobody apart.
 NO_ADDRESSES = frozenset({"", "na", "n/a", "none", "default string", "to be filled by o.e.m", "0.0.0.0", "::"})
 
@@ -137,12 +141,24 @@ def controller_of(bmc: Bmc | None) -> tuple[str, str | None] | None:
     """The management controller that `bmc` speaks of, the same however its address is written: (address, system)."""
     if bmc is None:
         return None
-    address = bmc.address.strip().lower()
-    try:
-        address = ip_address(address).compressed
-    except ValueError:
-        address = address.removesuffix(".")  # a name
+    address = _canonical(bmc.address)
     return (address, bmc.system) if address not in NO_ADDRESSES else None
+
+
+def _canonical(address: str) -> str:
+    """Without scheme and usual port; an IP address in its one form, a name in lower case."""
+    text = address.strip().lower().rpartition("://")[2].rstrip("/")
+    port = ""
+    if (found := WITH_PORT.fullmatch(text)) is not None:
+        text, port = found["inside"] or found["plain"], found["port"] or ""
+    if OCTETS.fullmatch(text):  # 010.0.0.9 is read as decimal by some programs, and refused by others
+        text = ".".join(str(int(octet)) for octet in text.split("."))
+    try:
+        ip = ip_address(text)
+        text = ((isinstance(ip, IPv6Address) and ip.ipv4_mapped) or ip).compressed
+    except ValueError:
+        text = text.removesuffix(".")  # a name
+    return text if port in USUAL_PORTS else f"{text} port {port}"
 
 
 def cordon(host: Host) -> HostCordoned | None:

@@ -118,8 +118,7 @@ OF_EVERY_KIND = (
 def sortable(kind: str) -> tuple[tuple[str, ...], bool]:
     """The fields by which a list of the kind can be sorted, and whether by amounts (`cpu_available`) too."""
     listing = LISTINGS[kind]
-    of_tenants = ("parent",) if kind == "tenant" else ()
-    return (*OF_EVERY_KIND, *of_tenants, *listing.sorts), listing.sum_sort is not None
+    return (*OF_EVERY_KIND, *listing.sorts), listing.sum_sort is not None
 
 
 def must_sort(kind: str, sort: str) -> None:

@@ -189,8 +189,8 @@ def write(directory: Path, *, listen: str, streams: str, controllers: Sequence[s
             asked=services(controllers),
         ),
     }
-    # The server's own format is a superset of JSON.
-    return write_secret(directory / "nats.conf", json.dumps(configuration, indent=1))
+    # The server's own format is a superset of JSON, but for its \u escapes: a path may hold any letter.
+    return write_secret(directory / "nats.conf", json.dumps(configuration, indent=1, ensure_ascii=False))
 
 
 def _accounts(

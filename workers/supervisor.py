@@ -445,7 +445,10 @@ def _open_directory(data: Path) -> Path:
 
 def _lock(data: Path) -> IO[str]:
     """Hold the directory for as long as the file is open: the kernel lets go of it however we end."""
-    file = open(data / "lock", "a+")  # noqa: SIM115 – it is held, and so open, until the end
+    # Its owner's alone: whoever may open it may hold it, and so keep us from starting.
+    descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    os.fchmod(descriptor, 0o600)
+    file = open(descriptor, "a+")  # noqa: SIM115 – it is held, and so open, until the end
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

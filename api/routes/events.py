@@ -280,9 +280,9 @@ async def _stream(call: Call) -> Answerable:
         raise Unavailable()
     query = call.query()
     after = query.get("after")
-    if (raw := call.headers.get(b"last-event-id")) is not None:
+    if raw := call.headers.get(b"last-event-id", b"").strip():  # empty means absent, as in HTML's standard
         try:
-            after = moment(raw.decode("latin-1").strip())
+            after = moment(raw.decode("latin-1"))
         except ValueError as error:
             raise Validation([{"field": "header:Last-Event-ID", "message": str(error)}]) from None
     position = await _position(call, after, call.context.tail.position)

@@ -47,6 +47,17 @@ def test_a_stream_goes_on_where_it_was_left(api: Api, named: str) -> None:
     assert found == [str(start + n) for n in range(1, 5)]
 
 
+def test_an_empty_last_event_id_is_none(api: Api, named: str) -> None:
+    position = api.done("POST", "/v1/tenants", {"name": named})["position"]
+    with api.http.stream(
+        "GET",
+        f"/v1/events/stream?after={position - 1}",
+        headers={"Authorization": f"Bearer {ADMIN}", "Last-Event-ID": ""},
+    ) as stream:
+        assert stream.status_code == 200
+        assert any(line == f"id: {position}" for line in stream.iter_lines())
+
+
 def test_a_stream_has_every_event_once_under_load(api: Api, named: str) -> None:
     start = api.get("/v1/events?limit=1").json()["position"]
 

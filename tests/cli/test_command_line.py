@@ -41,6 +41,26 @@ def test_a_server_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     assert ended.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"BERTH_URL": "http://127.0.0.1:99999"}, "is no address of a server"),
+        ({"BERTH_URL": "http://[::1"}, "is no address of a server"),
+        ({"BERTH_TOKEN": "ключ"}, "the token holds what no token does"),
+        ({"BERTH_TOKEN": "a\nb"}, "the token holds what no token does"),
+    ],
+)
+def test_an_address_or_a_token_that_can_be_none_is_said_so(
+    tmp_path: Path, variables: dict[str, str], said: str
+) -> None:
+    ended = berth(
+        "get", "hosts", directory=tmp_path, **{"BERTH_URL": "http://127.0.0.1:1", "BERTH_TOKEN": "t", **variables}
+    )
+    assert ended.returncode == 1
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_bad_file_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     (tmp_path / "site.yaml").write_text("{kind: Tenant, name: a}\n---\n{kind: Rack, name: r}\n")
     ended = berth("apply", "-f", "site.yaml", directory=tmp_path, BERTH_URL="http://127.0.0.1:1")

@@ -54,6 +54,13 @@ def test_the_owner_gets_in_where_others_have_tokens_and_admin_is_not_among_them(
     assert site.given("token.revoke", token="ops").status == 200
 
 
+def test_a_token_that_is_revoked_is_not_suggested_for_itself() -> None:
+    site = a_site()
+    site.given("token.create", name="ops", role="viewer")
+    site.given("token.revoke", token="ops")
+    assert site.refused("not_found", "token.revoke", token="ops")["did_you_mean"] is None
+
+
 def test_an_administrator_whose_time_is_over_is_not_another_one() -> None:
     site = a_site()
     site.given("token.create", actor=OWNER, name="ops", role="admin", expires_at="2026-09-21T15:00:00Z")

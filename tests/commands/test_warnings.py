@@ -147,6 +147,28 @@ def test_a_second_host_at_the_same_controller_is_refused() -> None:
     assert site.replayed().hosts_by_bmc == site.fleet.hosts_by_bmc
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("10.0.0.9", "10.0.0.9:443"),
+        ("10.0.0.9", "https://10.0.0.9/"),
+        ("10.0.0.9", "010.0.0.9"),
+        ("10.0.0.9", "::ffff:10.0.0.9"),
+        ("fe80::2", "[fe80::2]"),
+        ("fe80::2", "https://[FE80:0::2]:443"),
+        ("bmc-1.example", "BMC-1.example.:443"),
+        ("10.0.0.9:8443", "https://10.0.0.9:8443"),
+    ],
+)
+def test_a_controller_is_the_same_however_its_address_is_written(first: str, second: str) -> None:
+    site = a_site()
+    body: dict[str, Any] = {"group": "std", "capacity": {"cpu": 1}}
+    site.given("host.register", name="a", **body, bmc={"address": first})
+    site.refused("already_exists", "host.register", name="b", **body, bmc={"address": second})
+    # Behind one address, another port leads to another controller.
+    site.given("host.register", name="c", **body, bmc={"address": "10.0.0.9:9443"})
+
+
 @pytest.mark.parametrize("nothing", ["NA", "none", "0.0.0.0", "To be filled by O.E.M."])
 def test_what_stands_for_no_address_is_no_identity(nothing: str) -> None:
     site = a_site()

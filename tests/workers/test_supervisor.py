@@ -115,6 +115,12 @@ def _text(file: Path) -> str:
         return ""
 
 
+def test_a_data_directory_may_have_any_letters_and_its_lock_is_its_owners(data: Path, supervisors: Start) -> None:
+    directory = data.with_name("資料 ä'\"#,$")
+    endpoints_of(directory, supervisors(directory))
+    assert stat.S_IMODE((directory / "lock").stat().st_mode) == 0o600  # who may open it may hold it
+
+
 def test_endpoints_and_token_are_for_their_owner_alone(platform: Platform) -> None:
     token, credentials = Path(platform.endpoints["token_file"]), Path(platform.endpoints["nats_credentials"])
     files = (platform.data / "endpoints.json", platform.data / "pids.json", token, credentials)
