@@ -185,6 +185,7 @@ def create_app(
     )
     app.router.routes.extend(Route(path.path, path) for path in paths)
     description = openapi.describe(ENDPOINTS)
+    app.state.end_streams = tail.end_streams
     app.state.openapi = encode(description)
     app.state.metrics = Kept(partial(exposition, context), for_s=KEPT_S)
     app.openapi = lambda: description  # type: ignore[method-assign]

@@ -27,6 +27,7 @@ from commands.writer.ids import uuid7
 from domain.errors import Unauthenticated, Unavailable, Validation
 
 DECIDED_WITHIN_S = 30.0
+ASKED_AGAIN_S = 0.5
 SETTLED_S = 5  # after an envelope expired, an append that is under way needs some time to be known
 
 HEADERS = ("Idempotency-Key", "If-Match", "Prefer", "Berth-Reason")
@@ -122,12 +123,28 @@ async def submitted(call: Call, envelope: Envelope) -> list[Answer]:
     try:
         answers = await call.context.gateway.submit(envelope)
     except asyncio.CancelledError:
-        log.warning("command in doubt, the process stops", command=envelope.items[0].id)
-        raise Unavailable(envelope.items[0].id) from None
+        answers = await _submitted_at_the_end(call, envelope)
     if all(answer.status == Unauthenticated.status for answer in answers):
         call.context.tokens.forget(call.actor.name)
         raise Unauthenticated
     return answers
+
+
+async def _submitted_at_the_end(call: Call, envelope: Envelope) -> list[Answer]:
+    """The process stops. Who waits for an operation's end is told what was decided, as if that had lasted too long: the
+    same key again has the first answer, and to the client it is the first."""
+    own = {item.id for item in envelope.items}
+    if envelope.wait_s:
+        try:
+            async with asyncio.timeout(ASKED_AGAIN_S):
+                items = tuple(msgspec.structs.replace(item, id=uuid7()) for item in envelope.items)
+                asked = msgspec.structs.replace(envelope, items=items, wait_s=0)
+                again = await call.context.gateway.submit(asked)
+            return [msgspec.structs.replace(one, replayed=one.replayed and one.command not in own) for one in again]
+        except (TimeoutError, Unavailable, asyncio.CancelledError):
+            pass
+    log.warning("command in doubt, the process stops", command=envelope.items[0].id)
+    raise Unavailable(envelope.items[0].id) from None
 
 
 REPLAYED: Headers = ((b"berth-replayed", b"true"),)

@@ -207,6 +207,8 @@ class Path:
                 reply = problems.fault(call.command)
             try:
                 await reply.send(receive, send)
+            except asyncio.CancelledError:
+                pass  # the process stops, and the client did not take its answer in time
             finally:
                 self._note(call, method, reply.status, time.perf_counter() - began)
         finally:

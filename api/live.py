@@ -91,7 +91,7 @@ class Tail:
         self._on_event = on_event
         self._on_replaced = on_replaced
         self._subscriptions: set[Subscription] = set()
-        self._listeners = 0
+        self._listeners: set[asyncio.Event] = set()  # of each what it is dropped by
         self._task: asyncio.Task[None] | None = None
         self.turns = Turns()
         self.began_at = 0
@@ -99,6 +99,7 @@ class Tail:
         self._at = 0  # the time of the event there
         self._history = 0  # rises when the log is found to be another one
         self.ended_by = "The live tail of the log has not begun."
+        self.is_ending = False
 
     async def start(self) -> None:
         await self._begin_at_end()
@@ -109,6 +110,14 @@ class Tail:
     def is_running(self) -> bool:
         return self._task is not None and not self._task.done()
 
+    def end_streams(self) -> None:
+        """The process stops: nobody listens any more, and nobody new."""
+        self.is_ending = True
+        for subscription in self._subscriptions:
+            subscription.drop()
+        for dropped in self._listeners:
+            dropped.set()
+
     async def stop(self) -> None:
         if self._task is not None:
             await end_tasks(self._task)
@@ -116,25 +125,27 @@ class Tail:
 
     @property
     def is_full(self) -> bool:
-        return self._listeners >= LISTENERS_MAX
+        return len(self._listeners) >= LISTENERS_MAX
 
     async def read(self, after: int, *, dropped: asyncio.Event) -> AsyncGenerator[list[Row], None]:
         """Everything after a position, in portions: from the log until nothing is missing, then live.
 
         An empty one comes when nothing came for a second, so that the reader can look whether it should go on. Ends
-        when the reader was too slow; `dropped` is set at the moment when that is known.
+        when the reader was too slow, or the process stops; `dropped` is set at the moment when that is known.
         """
-        self._listeners += 1
+        self._listeners.add(dropped)
+        if self.is_ending:
+            dropped.set()
         try:
             async with contextlib.aclosing(self._read(after, dropped)) as portions:
                 async for rows in portions:
                     yield rows
         finally:
-            self._listeners -= 1
+            self._listeners.discard(dropped)
 
     async def _read(self, after: int, dropped: asyncio.Event) -> AsyncGenerator[list[Row], None]:
         history = self._history
-        while after < self.position:
+        while after < self.position and not dropped.is_set():
             rows = await asyncio.to_thread(partial(self._reader.portion, after, self.position, limit=BACKLOG_EVENTS))
             if history != self._history:
                 dropped.set()

@@ -4,7 +4,9 @@ Each imports what it needs alone: all of them start at once, on few cores, and `
 """
 
 import asyncio
+import os
 import signal
+import threading
 from collections.abc import Awaitable
 
 import uvloop
@@ -15,6 +17,7 @@ from workers.connections import log_reader, to_nats
 from workers.settings import Settings
 
 LOOK_S = 1.0
+THREADS_S_MAX = 1.0
 
 
 def run(name: str, settings: Settings) -> None:
@@ -125,6 +128,15 @@ async def _until_told_to_stop(work: Awaitable[None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+    _end_whatever_threads_do()
     await end_tasks(working, waiting)
     if not working.cancelled():
         working.result()
+
+
+def _end_whatever_threads_do() -> None:
+    """A thread can't be cancelled, and Python waits for each: a replay of the log, a checkpoint. None has anything to
+    lose, as what it makes is made anew from the log."""
+    timer = threading.Timer(THREADS_S_MAX, os._exit, (0,))
+    timer.daemon = True
+    timer.start()

@@ -1,13 +1,13 @@
 """The API's process."""
 
 import asyncio
+import signal
 from contextlib import AsyncExitStack
 from functools import partial
 
-import uvicorn
-
 from api.app import create_app
 from api.connection import configuration, listening
+from api.server import Server
 from api.source import networks
 from commands.writer.engine import Engine
 from eventlog.read import log_changes
@@ -21,7 +21,6 @@ from workers.readiness import Readiness
 from workers.settings import Settings
 
 CONNECT_S = 2
-GRACEFUL_STOP_S = 2
 BACKLOG = 2048
 
 
@@ -68,23 +67,27 @@ async def api(settings: Settings) -> None:
             trusted_proxies=networks(settings.trusted_proxies),
             engine_metrics=beside.metrics if beside is not None else None,
         )
-        server = uvicorn.Server(
+        server = Server(
             configuration(
                 app,
                 host=settings.host,
                 port=settings.port,
                 log_config=None,
                 backlog=BACKLOG,
-                timeout_graceful_shutdown=GRACEFUL_STOP_S,
                 server_header=False,
-            )
+            ),
+            stopping=app.state.end_streams,
         )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Until now a signal cancelled all that runs here; from now on requests under way get their answers first.
+            loop.add_signal_handler(number, server.stop)
         serving = asyncio.create_task(server.serve(sockets=listening(server.config)))
         if here is not None:
             # Without its engine the process is of no use; the supervisor starts it again.
             failing = asyncio.create_task(here.ended())
             await asyncio.wait((serving, failing), return_when=asyncio.FIRST_COMPLETED)
-            server.should_exit = True
+            server.stop()
             await serving
             if failing.done():
                 failing.result()

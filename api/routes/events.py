@@ -195,9 +195,9 @@ def _cursor(given: str) -> int:
 
 
 class EventStream:
-    """Server-sent events until the client goes, its token ends, or it is too slow.
+    """Server-sent events until the client goes, its token ends, it is too slow, or the process stops.
 
-    One that is too slow has the ids of what it got, and comes back with the last of them.
+    One that is dropped has the ids of what it got, and comes back with the last of them.
     """
 
     status = 200
@@ -229,7 +229,7 @@ class EventStream:
             await end_tasks(gone, writing, dropped)
         if not writing.cancelled() and (failed := writing.exception()) is not None and not isinstance(failed, OSError):
             raise failed
-        if self._dropped.is_set():
+        if self._dropped.is_set() and not self._call.context.tail.is_ending:
             log.warning("slow listener dropped", actor=self._call.actor.name, position=self._written)
         with contextlib.suppress(TimeoutError):
             # One that is slow sees an end; one that takes nothing would be waited for in vain, and is cut off.

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import uvicorn
 
 from api.app import create_app
 from api.connection import configuration
+from api.server import Server
 from api.source import networks
 from commands.tokens import hash_of
 from commands.writer.engine import Engine
@@ -124,16 +124,15 @@ def served(
                 app,
                 log_level="warning",
                 timeout_keep_alive=keep_alive_s,
-                timeout_graceful_shutdown=1,
             )
-            server = uvicorn.Server(config)
+            server = Server(config, stopping=app.state.end_streams)
             serving = asyncio.create_task(server.serve(sockets=[listening]))
             while not server.started:
                 await asyncio.sleep(0.01)
             await model.wait_for(1)
             ready.set()
             await stop.wait()
-            server.should_exit = True
+            server.stop()
             await serving
         await engine.stop()
         await end_tasks(projecting)
