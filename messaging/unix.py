@@ -13,19 +13,19 @@ import struct
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import structlog
 
 from commands.writer.gateway import Actor, Answer, Envelope
 from commands.writer.metrics import exposition
-from commands.writer.queue import CLIENT_COMMANDS_MAX, REPORT_COMMANDS_MAX, is_of_reports
+from commands.writer.queue import Rooms, is_of_reports
 from domain.errors import Unavailable
 from eventlog.tasks import end_tasks
 from messaging.wire import Answers, Reply, Sent, Served, sent
@@ -37,8 +37,6 @@ LOOK_S = 0.02  # how often a serving engine is asked whether it leads
 ROOM_FRESH_S = 0.1
 METRICS_PATIENCE_S = 2.0
 LEADERS_MAX = 2
-LINES = (Actor("", "operator"), Actor("", "controller"))  # one for each line of the engine's queue
-LINES_MAX = (CLIENT_COMMANDS_MAX, REPORT_COMMANDS_MAX)
 
 log = structlog.get_logger()
 
@@ -52,12 +50,12 @@ class _Asked(msgspec.Struct, frozen=True, array_like=True):
 
 class _Told(msgspec.Struct, frozen=True, array_like=True):
     """What an engine says: its name while it leads, the last number that it has seen on this connection, how many
-    commands of each line it would take then, and replies by number (None: it no longer leads, another is to decide).
-    `metrics` if they were asked for."""
+    commands it would take then, and replies by number (None: it no longer leads, another is to decide). `metrics` if
+    they were asked for."""
 
     leader: str
     seen: int
-    rooms: tuple[int, int]
+    rooms: Rooms
     replies: list[tuple[int, Reply | None]]
     metrics: str = ""
 
@@ -67,6 +65,13 @@ _decode_asked = msgspec.json.Decoder(list[_Asked]).decode
 _decode_told = msgspec.json.Decoder(_Told).decode
 
 LENGTH = struct.Struct("<I")
+
+
+class Engine(Served, Protocol):
+    """One of this process, which can tell what room there is for everybody at once."""
+
+    @property
+    def rooms(self) -> Rooms: ...
 
 
 class _Frames(asyncio.Protocol, ABC):
@@ -124,7 +129,7 @@ def _named(path: Path) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def served(path: Path, engine: Served) -> AsyncIterator[None]:
+async def served(path: Path, engine: Engine) -> AsyncIterator[None]:
     """Answer commands on a socket that its owner alone may use, for as long as the context lasts."""
     server = _Server(engine)
     path.unlink(missing_ok=True)
@@ -148,7 +153,7 @@ async def served(path: Path, engine: Served) -> AsyncIterator[None]:
 class _Server:
     """What all connections of an engine share. `name` is the engine's, as long as the process lives."""
 
-    def __init__(self, engine: Served) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.answers = Answers(engine)
         self.name = uuid.uuid4().hex
@@ -220,7 +225,7 @@ class _Accepted(_Frames):
 
     def tell(self, metrics: str = "") -> None:
         replies, self._replies = self._replies, []
-        rooms = [self._server.engine.room_for(line) for line in LINES]
+        rooms = self._server.engine.rooms
         self.send(_encode((self._server.leader, self._seen, rooms, replies, metrics)))
 
     async def _tell_metrics(self) -> None:
@@ -303,9 +308,10 @@ class UnixGateway:
         self._times_without_leader = 0
         self._number = 0
         self._pending: dict[int, _Pending] = {}
-        self._unseen = [0, 0]
+        self._unseen = [0, 0]  # commands that the engine has not seen yet, by line
+        self._unseen_by: Counter[str] = Counter()  # by actor
         self._metrics_asked: asyncio.Future[str] | None = None
-        self._rooms: tuple[int, int] = LINES_MAX
+        self._rooms = Rooms()
         self._rooms_told_at = -ROOM_FRESH_S
 
     @asynccontextmanager
@@ -327,15 +333,16 @@ class UnixGateway:
     def room_for(self, actor: Actor) -> int:
         """How many commands of the actor the engine would take: by what it said last, less what it has not seen yet.
         What it said holds for a moment: it says nothing while it has nothing to answer."""
-        line = int(is_of_reports(actor))
         is_fresh = time.monotonic() - self._rooms_told_at < ROOM_FRESH_S
-        return (self._rooms if is_fresh else LINES_MAX)[line] - self._unseen[line]
+        room = (self._rooms if is_fresh else Rooms()).of(actor)
+        return room - (self._unseen_by[actor.name] if actor.name else self._unseen[int(is_of_reports(actor))])
 
     async def submit(self, envelope: Envelope) -> list[Answer]:
         loop = asyncio.get_running_loop()
         self._number += 1
         pending = self._pending[self._number] = _Pending(self._number, envelope, loop.create_future())
         self._unseen[pending.line] += len(envelope.items)
+        self._unseen_by[envelope.actor.name] += len(envelope.items)
         patience_s = max(0.0, envelope.expires_at - time.time()) + envelope.wait_s + ANSWER_GRACE_S
         too_late = loop.call_later(patience_s, pending.fail)
         try:
@@ -437,7 +444,11 @@ class UnixGateway:
     def _note_seen(self, pending: _Pending) -> None:
         if pending.is_unseen:
             pending.is_unseen = False
-            self._unseen[pending.line] -= len(pending.envelope.items)
+            commands, actor = len(pending.envelope.items), pending.envelope.actor.name
+            self._unseen[pending.line] -= commands
+            self._unseen_by[actor] -= commands
+            if not self._unseen_by[actor]:
+                del self._unseen_by[actor]
 
     async def _stay_connected(self, path: Path) -> None:
         loop = asyncio.get_running_loop()

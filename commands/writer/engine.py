@@ -27,7 +27,7 @@ from commands.writer.gateway import Actor, Answer, Envelope, Item
 from commands.writer.keys import batch_key
 from commands.writer.leader import Leader
 from commands.writer.lookups import LookUps
-from commands.writer.queue import Queue
+from commands.writer.queue import Queue, Rooms
 from commands.writer.receipts import Known
 from commands.writer.repeats import Repeats
 from commands.writer.waiting import Waiting
@@ -279,6 +279,10 @@ class Engine:
         task.add_done_callback(self._tasks.discard)
 
     # ── taking in ──
+
+    @property
+    def rooms(self) -> Rooms:
+        return self._queue.rooms
 
     def room_for(self, actor: Actor) -> int:
         """How many commands of the actor `submit` would take now: asked before work is spent on them."""

@@ -6,21 +6,29 @@
 
 Those who finish work go first: were they kept waiting behind clients, their work would time out and be done again, and
 what it holds would be given back late, just when there is most to do. A quarter stays with the clients even then.
+
+Within a line actors take turns, a ticket each: a thousand commands in one request, however dear, keep others waiting
+for one of them. And no actor may take more than its share of the places.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import msgspec
 
 from commands.catalogue import ENGINE_ROLE
 from commands.writer.batch import Ticket
 from commands.writer.gateway import Actor, Envelope
 from domain.errors import Unavailable
 
-# Two seconds at the slowest measured rate (some 1,000/s over HTTP on two shared cores; see docs/limits.md). Two batches
-# of 1,000 fit, so that one is always admitted when little else waits.
-CLIENT_COMMANDS_MAX = 2_000
+# Of one actor: two seconds at the slowest measured rate (some 1,000/s over HTTP on two shared cores; see
+# docs/limits.md). Two batches of 1,000 fit, so that one is always admitted when little else of it waits.
+CLIENT_COMMANDS_OF_ONE_MAX = 2_000
+CLIENT_COMMANDS_MAX = 2 * CLIENT_COMMANDS_OF_ONE_MAX
 # Each provisioning that a client got through is reported on at least twice. What does not fit is delivered again.
-REPORT_COMMANDS_MAX = 4_000
+REPORT_COMMANDS_OF_ONE_MAX = 4_000
+REPORT_COMMANDS_MAX = 2 * REPORT_COMMANDS_OF_ONE_MAX
 OF_FOUR_FOR_REPORTS = 3
 
 
@@ -29,34 +37,99 @@ def is_of_reports(actor: Actor) -> bool:
     return actor.role in ("controller", ENGINE_ROLE)
 
 
-class _Line:
-    """Tickets in their order. `taken` counts the commands admitted and not decided, those in look-ups included."""
+class Rooms(msgspec.Struct, frozen=True):
+    """How many commands would be admitted: of both lines, and of the actors that have taken more than half of their
+    share. Below 0 when some were put back."""
 
-    def __init__(self, most: int) -> None:
+    clients: int = CLIENT_COMMANDS_MAX
+    reports: int = REPORT_COMMANDS_MAX
+    crowded: dict[str, int] = {}
+
+    def of(self, actor: Actor) -> int:
+        """For an actor; without a name, for whoever has least."""
+        is_reports = is_of_reports(actor)
+        line = self.reports if is_reports else self.clients
+        least = (REPORT_COMMANDS_OF_ONE_MAX if is_reports else CLIENT_COMMANDS_OF_ONE_MAX) // 2
+        if actor.name:
+            return min(line, self.crowded.get(actor.name, least))
+        return min(line, least, *self.crowded.values())
+
+
+class _Line:
+    """Tickets by actor; the first actor is the one whose turn it is. `taken` counts the commands admitted and not
+    decided, those in look-ups included."""
+
+    def __init__(self, *, most: int, most_of_one: int) -> None:
         self.most = most
+        self.most_of_one = most_of_one
         self.taken = 0
-        self.tickets: deque[Ticket] = deque()
+        self.taken_by: Counter[str] = Counter()
+        self.put_back: deque[Ticket] = deque()  # before all others
+        self.turns: dict[str, deque[Ticket]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.put_back or self.turns)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        return chain(self.put_back, *self.turns.values())
+
+    def take_places(self, actor: str, commands: int) -> None:
+        self.taken += commands
+        self.taken_by[actor] += commands
+
+    def give_places(self, actor: str, commands: int) -> None:
+        self.taken -= commands
+        self.taken_by[actor] -= commands
+        if self.taken_by[actor] <= 0:
+            del self.taken_by[actor]
+
+    def room_for(self, actor: str) -> int:
+        return min(self.most - self.taken, self.most_of_one - self.taken_by[actor])
+
+    def first(self) -> Ticket:
+        return self.put_back[0] if self.put_back else next(iter(self.turns.values()))[0]
+
+    def take(self) -> Ticket:
+        if self.put_back:
+            ticket = self.put_back.popleft()
+        else:
+            actor, tickets = next(iter(self.turns.items()))
+            ticket = tickets.popleft()
+            del self.turns[actor]
+            if tickets:
+                self.turns[actor] = tickets  # behind all others
+        self.give_places(ticket.context.actor.name, len(ticket.items))
+        return ticket
 
 
 class Queue:
     """Two lines of tickets; belongs to the engine's event loop."""
 
     def __init__(self) -> None:
-        self._clients = _Line(CLIENT_COMMANDS_MAX)
-        self._reports = _Line(REPORT_COMMANDS_MAX)
+        self._clients = _Line(most=CLIENT_COMMANDS_MAX, most_of_one=CLIENT_COMMANDS_OF_ONE_MAX)
+        self._reports = _Line(most=REPORT_COMMANDS_MAX, most_of_one=REPORT_COMMANDS_OF_ONE_MAX)
         self._reports_in_turn = 0
 
     def __bool__(self) -> bool:
-        return bool(self._clients.tickets or self._reports.tickets)
+        return bool(self._clients or self._reports)
 
     def __iter__(self) -> Iterator[Ticket]:
-        yield from self._reports.tickets
-        yield from self._clients.tickets
+        yield from self._reports
+        yield from self._clients
 
     def room_for(self, actor: Actor) -> int:
-        """How many commands of the actor would be admitted now; below 0 when some were put back."""
-        line = self._line(actor)
-        return line.most - line.taken
+        """How many commands of the actor would be admitted now; without a name, of whoever has least room."""
+        return self._line(actor).room_for(actor.name) if actor.name else self.rooms.of(actor)
+
+    @property
+    def rooms(self) -> Rooms:
+        crowded = {
+            actor: line.most_of_one - taken
+            for line in (self._clients, self._reports)
+            for actor, taken in line.taken_by.items()
+            if taken > line.most_of_one // 2
+        }
+        return Rooms(self._clients.most - self._clients.taken, self._reports.most - self._reports.taken, crowded)
 
     def admit(self, envelope: Envelope) -> None:
         """Take places for its commands; `put` or `let_go` comes next.
@@ -64,49 +137,51 @@ class Queue:
         Raises:
             Unavailable: there are not that many, so nothing was handed in.
         """
-        line = self._line(envelope.actor)
-        if line.taken + len(envelope.items) > line.most:
+        line, actor = self._line(envelope.actor), envelope.actor.name
+        if line.room_for(actor) < len(envelope.items):
             raise Unavailable()
-        line.taken += len(envelope.items)
+        line.take_places(actor, len(envelope.items))
 
     def let_go(self, envelope: Envelope) -> None:
         """It is not put after all."""
-        self._line(envelope.actor).taken -= len(envelope.items)
+        self._line(envelope.actor).give_places(envelope.actor.name, len(envelope.items))
 
     def put(self, tickets: Sequence[Ticket]) -> None:
         """The tickets of one admitted envelope."""
         for ticket in tickets:
-            self._line(ticket.context.actor).tickets.append(ticket)
+            actor = ticket.context.actor
+            self._line(actor).turns.setdefault(actor.name, deque()).append(ticket)
 
     def put_back(self, tickets: Sequence[Ticket]) -> None:
         """Tickets that were taken, in front of all others, in their order; over the bound if need be."""
         for ticket in reversed(tickets):
-            line = self._line(ticket.context.actor)
-            line.tickets.appendleft(ticket)
-            line.taken += len(ticket.items)
+            actor = ticket.context.actor
+            line = self._line(actor)
+            line.put_back.appendleft(ticket)
+            line.take_places(actor.name, len(ticket.items))
 
     def first(self) -> Ticket:
         """The one whose turn it is; not empty."""
-        return self._next().tickets[0]
+        return self._next().first()
 
     def take(self) -> Ticket:
         line = self._next()
         self._reports_in_turn = self._reports_in_turn + 1 if line is self._reports else 0
-        ticket = line.tickets.popleft()
-        line.taken -= len(ticket.items)
-        return ticket
+        return line.take()
 
     def take_all(self) -> list[Ticket]:
         tickets = list(self)
+        for ticket in tickets:
+            self._line(ticket.context.actor).give_places(ticket.context.actor.name, len(ticket.items))
         for line in (self._reports, self._clients):
-            line.taken -= sum(len(ticket.items) for ticket in line.tickets)
-            line.tickets.clear()
+            line.put_back.clear()
+            line.turns.clear()
         return tickets
 
     def _next(self) -> _Line:
-        if not self._reports.tickets:
+        if not self._reports:
             return self._clients
-        is_clients_turn = self._reports_in_turn >= OF_FOUR_FOR_REPORTS and self._clients.tickets
+        is_clients_turn = self._reports_in_turn >= OF_FOUR_FOR_REPORTS and self._clients
         return self._clients if is_clients_turn else self._reports
 
     def _line(self, actor: Actor) -> _Line:

@@ -12,6 +12,7 @@ import pytest
 from commands.catalogue import COMMANDS
 from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Envelope, Item
+from commands.writer.queue import Rooms
 from domain.errors import Unavailable
 from messaging.unix import UnixGateway, served
 from tests.conftest import Database
@@ -28,6 +29,10 @@ class Deciding:
         self.may_answer = asyncio.Event()
         if is_prompt:
             self.may_answer.set()
+
+    @property
+    def rooms(self) -> Rooms:
+        return Rooms(self.room, self.room)
 
     def room_for(self, actor: Actor) -> int:
         return self.room
