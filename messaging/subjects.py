@@ -47,3 +47,8 @@ def of_reports(controller: str) -> str:
 
 def of_past(cell: str) -> str:
     return f"berth.past.{cell}"
+
+
+def of_questions_given_up(past: str) -> str:
+    """Beside the subject on which they were asked."""
+    return f"{past}.given_up"

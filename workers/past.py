@@ -9,6 +9,7 @@ import asyncio
 import gc
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -33,6 +34,9 @@ WAIT_S = 0.1
 FOUND_MAX = 1_000
 FOLDS_KEPT = 2
 IDLE_S = 60.0
+GIVEN_UP_KEPT = 1_000
+
+GoOn = Callable[[], None]  # asked before each page; raises Unavailable when nobody awaits the answer any more
 
 
 class PastService:
@@ -44,21 +48,34 @@ class PastService:
         self._fleets: list[Fleet] = []  # the one that was asked last at the end
         self._turn = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
+        self._given_up: OrderedDict[str, None] = OrderedDict()
+
+    def give_up(self, id: str) -> None:
+        """Whoever asked this question has gone."""
+        self._given_up[id] = None
+        while len(self._given_up) > GIVEN_UP_KEPT:
+            self._given_up.popitem(last=False)
 
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Raises Unavailable when whoever asked stopped waiting (`ends_at`, seconds since 1970) before it was told."""
-        ends_at: float = request.get("ends_at", math.inf)
+        """Raises Unavailable when whoever asked stopped waiting (`ends_at`, seconds since 1970, or the question was
+        given up) before it was told."""
+        id, ends_at = request.get("id", ""), request.get("ends_at", math.inf)
+
+        def must_be_awaited() -> None:
+            if time.time() > ends_at or id in self._given_up:
+                raise Unavailable(None)
+
         async with self._turn:
-            _must_be_awaited(ends_at)
+            must_be_awaited()
             match request["do"]:
                 case "resource":
                     try:
-                        ask = partial(self._shown, request["stream"], request["as_of"], ends_at=ends_at)
+                        ask = partial(self._shown, request["stream"], request["as_of"], go_on=must_be_awaited)
                         return {"resource": await asyncio.to_thread(ask), "position": request["as_of"]}
                     finally:
                         self._free_when_idle()
                 case "verify":
-                    return await self._verify(full=bool(request.get("full")))
+                    return await self._verify(full=bool(request.get("full")), go_on=must_be_awaited)
                 case unknown:
                     raise AssertionError(f"{unknown} is nothing that can be asked of the past")
 
@@ -79,7 +96,7 @@ class PastService:
             fleets.clear()
             gc.collect()
 
-    def _shown(self, stream: str, position: int, *, ends_at: float) -> dict[str, Any] | None:
+    def _shown(self, stream: str, position: int, *, go_on: GoOn) -> dict[str, Any] | None:
         """As it was shown at a command's end. An operation that is over has left the fleet, and is read from its own
         stream, which says all of it; a revoked token never leaves, and is shown no more."""
         kind = kind_of(stream)
@@ -87,14 +104,14 @@ class PastService:
             changes = history(row for row in self._reader.stream(stream) if row.position <= position)
             return changes[-1]["after"] if changes else None
         try:
-            fleet = self._folded_to(position, ends_at=ends_at)
+            fleet = self._folded_to(position, go_on=go_on)
         except OtherHistory:  # the folds that were kept are of a log that was replaced
             self._free(self._fleets)
-            fleet = self._folded_to(position, ends_at=ends_at)
+            fleet = self._folded_to(position, go_on=go_on)
         found = resource(fleet, stream)
         return None if found is not None and kind == "token" and found["state"] == "revoked" else found
 
-    def _folded_to(self, position: int, *, ends_at: float) -> Fleet:
+    def _folded_to(self, position: int, *, go_on: GoOn) -> Fleet:
         fleet = max(
             (fleet for fleet in self._fleets if fleet.position <= position),
             key=lambda fleet: fleet.position,
@@ -110,7 +127,7 @@ class PastService:
         else:
             self._fleets.remove(fleet)
         self._fleets.append(fleet)  # it is whole after each page, so whoever asks next can use what was done for this
-        _fold(self._reader, fleet, position, ends_at=ends_at)
+        _fold(self._reader, fleet, position, go_on=go_on)
         return fleet
 
     def _is_far(self, fleet: Fleet, position: int) -> bool:
@@ -120,14 +137,15 @@ class PastService:
         heads = [head for head in checkpoints.kept(self._conninfo) if head.position <= position]
         return bool(heads) and heads[-1].position - fleet.position > heads[-1].entries
 
-    async def _verify(self, *, full: bool) -> dict[str, Any]:
+    async def _verify(self, *, full: bool, go_on: GoOn) -> dict[str, Any]:
         """Replays everything; the comparison waits for the read model to stand where the fold does. In full, each
         checkpoint is compared with the replay on its way."""
         heads = await asyncio.to_thread(checkpoints.kept, self._conninfo) if full else []
-        replay = Replay(self._reader, heads, differences=partial(checkpoints.differences, self._conninfo))
+        differing_from = partial(checkpoints.differences, self._conninfo)
+        replay = Replay(self._reader, heads, differences=differing_from, go_on=go_on)
         seen: set[int | None] = set()
         for _ in range(COMPARISONS_MAX):
-            await asyncio.to_thread(replay.go_on)
+            await asyncio.to_thread(replay.to_the_end)
             fleet = replay.fleet
             differing: list[str] = []
             try:
@@ -163,6 +181,7 @@ class Replay:
         heads: Sequence[Head] = (),
         *,
         differences: Callable[[Head, Fleet], list[str]],
+        go_on: GoOn = lambda: None,
     ) -> None:
         self.fleet = Fleet()
         self.ledger = Ledger()
@@ -172,12 +191,14 @@ class Replay:
         self._reader = reader
         self._heads = {head.position: head for head in heads}
         self._differences = differences
+        self._go_on = go_on
         self._looks_at = 0
 
-    def go_on(self) -> None:
+    def to_the_end(self) -> None:
         """To the log's present end, which is looked at too."""
         try:
             while not self.is_stopped and (rows := self._page()):
+                self._go_on()
                 for row in rows:
                     if not self._fold(row):
                         self.is_stopped = True
@@ -224,19 +245,14 @@ class Replay:
         return True
 
 
-def _must_be_awaited(ends_at: float) -> None:
-    if time.time() > ends_at:
-        raise Unavailable(None)
-
-
-def _fold(reader: LogReader, fleet: Fleet, until: int, *, ends_at: float) -> None:
+def _fold(reader: LogReader, fleet: Fleet, until: int, *, go_on: GoOn) -> None:
     """Fold on to `until`. A position inside of a command is lifted by whoever asks.
 
     Raises:
         OtherHistory: the log does not hold what the fleet was folded from.
     """
     while True:
-        _must_be_awaited(ends_at)
+        go_on()
         rows = reader.follow(fleet.position, fleet.at, min(PAGE_EVENTS, until - fleet.position))
         for row in rows:
             fleet.fold(decode(row))

@@ -114,7 +114,8 @@ async def past_service(settings: Settings) -> None:
     conninfo = settings.conninfo()
     async with telling(conninfo, Health("past")) as health, to_nats(settings, health) as client:
         with log_reader(conninfo) as reader:
-            await past.serve_past(client, settings.cell, PastService(conninfo, reader).answer)
+            service = PastService(conninfo, reader)
+            await past.serve_past(client, settings.cell, service.answer, service.give_up)
             while True:
                 if client.is_connected:
                     health.ok()

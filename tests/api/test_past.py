@@ -3,6 +3,7 @@
 import asyncio
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,6 +32,23 @@ class Counting(LogReader):
         rows = super().follow(position, at, limit)
         self.read += len(rows)
         return rows
+
+
+class LeavingAfter(LogReader):
+    """Whoever asked goes away when so many pages were read."""
+
+    def __init__(self, conninfo: str, *, pages: int) -> None:
+        super().__init__(conninfo)
+        self.pages = pages
+        self.pages_read = 0
+        self.leave: Callable[[], None] = lambda: None
+
+    def follow(self, *arguments: Any, **more: Any) -> Any:
+        found = super().follow(*arguments, **more)
+        self.pages_read += 1
+        if self.pages_read == self.pages:
+            self.leave()
+        return found
 
 
 @pytest.mark.parametrize("kept", [1, 3])
@@ -130,6 +148,25 @@ async def test_folds_that_are_left_are_freed(database: Any, monkeypatch: pytest.
             await asyncio.sleep(0.02)
     answer = await past.answer({"do": "resource", "stream": "tenant/acme", "as_of": site.fleet.position})
     assert answer["resource"] is not None
+    reader.close()
+
+
+@pytest.mark.parametrize("question", [{"do": "verify"}, {"do": "resource", "stream": "host/h1", "as_of": 200}])
+async def test_a_question_is_given_up_while_it_is_worked_on(
+    database: Any, monkeypatch: pytest.MonkeyPatch, question: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("workers.past.PAGE_EVENTS", 10)
+    site = a_site()
+    live(site, seed=6, commands=60)
+    write(database.service, site.rows)
+    reader = LeavingAfter(database.service, pages=3)
+    past = PastService(database.service, reader)
+    reader.leave = lambda: past.give_up("mine")
+    with pytest.raises(Unavailable):
+        await past.answer({**question, "id": "mine"})
+    assert reader.pages_read == 3
+    answer = await past.answer({"do": "resource", "stream": "host/h1", "as_of": 40, "id": "another"})
+    assert answer["position"] == 40
     reader.close()
 
 

@@ -352,10 +352,11 @@ async def test_the_past_is_asked_and_answers(nats_process: NatsProcess) -> None:
         past = RemotePast(here, "main")
         with pytest.raises(Unavailable):
             await past.verify()
-        await serve_past(there, "main", handler)
+        await serve_past(there, "main", handler, lambda id: None)
         found = await past.resource("vm/acme/web-1", as_of=7)
         assert found is not None
         assert found["asked"].pop("ends_at") > time.time()
+        assert found["asked"].pop("id")
         assert found == {"asked": {"do": "resource", "stream": "vm/acme/web-1", "as_of": 7}}
         with pytest.raises(Unavailable):
             await past.verify()
@@ -370,7 +371,7 @@ async def test_questions_of_those_who_went_away_keep_nobody_waiting(nats_process
         return {"resource": None, "position": request["as_of"]}
 
     async with nats_process.user("past") as there, nats_process.user("api") as here:
-        await serve_past(there, "main", handler)
+        await serve_past(there, "main", handler, lambda id: None)
         past = RemotePast(here, "main")
         leaving = [asyncio.create_task(ask_and_leave(past, position)) for position in range(50)]
         await asyncio.sleep(0)
@@ -380,12 +381,37 @@ async def test_questions_of_those_who_went_away_keep_nobody_waiting(nats_process
         assert all(isinstance(left, ClientGone) for left in await asyncio.gather(*leaving, return_exceptions=True))
 
 
+async def test_a_verification_that_nobody_awaits_is_given_up(nats_process: NatsProcess) -> None:
+    given_up: list[str] = []
+    asked: list[str] = []
+
+    async def handler(request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(request["id"])
+        while request["do"] == "verify" and request["id"] not in given_up:
+            await asyncio.sleep(0.01)
+        return {"resource": None, "position": 1}
+
+    async with nats_process.user("past") as there, nats_process.user("api") as here:
+        await serve_past(there, "main", handler, given_up.append)
+        past = RemotePast(here, "main")
+        leaving = [asyncio.create_task(past.verify()) for _ in range(30)]
+        async with asyncio.timeout(10):
+            while not asked:
+                await asyncio.sleep(0.01)
+        for task in leaving:
+            task.cancel()
+        async with asyncio.timeout(10):
+            assert await past.resource("host/h1", as_of=7) is None
+        assert given_up == asked[:1]
+        assert len(asked) == 2, "those that had not been sent never were"
+
+
 async def test_more_who_ask_than_can_wait_are_told_so(nats_process: NatsProcess) -> None:
     async def handler(request: dict[str, Any]) -> dict[str, Any]:
         return {"resource": None, "position": 1}
 
     async with nats_process.user("past") as there, nats_process.user("api") as here:
-        await serve_past(there, "main", handler)
+        await serve_past(there, "main", handler, lambda id: None)
         past = RemotePast(here, "main")
         asked = [past.resource("host/h1", as_of=n) for n in range(WAITING_MAX + 5)]
         told = await asyncio.gather(*asked, return_exceptions=True)
