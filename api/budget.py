@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from api.accept import is_table
+from api.parameters import AS_OF, names_in
 from api.problems import TooMuchAtOnce
 
 
@@ -33,6 +34,8 @@ SCANS = Budget(what="searches and tables", of_token=1, in_all=2, waiting=16, wai
 # Another process answers these, one after the other.
 PAST = Budget(what="questions about the past", of_token=4, waiting=16, wait_s=60.0)
 LISTENERS = Budget(what="listeners", of_token=100)
+
+AS_OF_NAME = AS_OF.name.encode()
 
 
 class _Line:
@@ -133,7 +136,8 @@ def budget_of(declared: Budget, scope: Any) -> Budget:
     """Which budget a request takes from: its endpoint's, unless what it asks for takes more."""
     if declared is not READS:
         return declared
-    if b"as_of=" in scope["query_string"]:
+    query: bytes = scope["query_string"]
+    if query and AS_OF_NAME in names_in(query):
         return PAST
     if is_table(scope["headers"]):
         return SCANS

@@ -16,6 +16,7 @@ POSITION_MAX = 2**63 - 1
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
 WAIT_S_MAX = 60
 QUERY_ERRORS_MAX = 50
+PARAMETERS_MAX = 200
 REASON_CHARACTERS_MAX = 2_000
 REASON_BYTES_MAX = REASON_CHARACTERS_MAX * 4 * 3  # each of four bytes, each byte as %xx
 TEXT_CHARACTERS_MAX = 500
@@ -152,7 +153,9 @@ def query(scope: Mapping[str, Any], declared: Mapping[str, Parameter]) -> dict[s
         given: list[tuple[str, str]] = []
     else:
         try:
-            given = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=200)
+            given = parse_qsl(
+                raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX
+            )
         except ValueError:
             raise Validation([{"field": "query:", "message": "it is not UTF-8, or has too many parameters"}]) from None
     values: dict[str, Any] = {}
@@ -184,6 +187,13 @@ def query(scope: Mapping[str, Any], declared: Mapping[str, Parameter]) -> dict[s
     if errors:
         raise Validation(errors[:QUERY_ERRORS_MAX])
     return values
+
+
+def names_in(raw: bytes) -> set[bytes]:
+    """The names that `query` will find; of a query that it refuses for its length, none."""
+    if raw.count(b"&") >= PARAMETERS_MAX:
+        return set()
+    return {unquote_to_bytes(part.partition(b"=")[0].replace(b"+", b" ")) for part in raw.split(b"&")}
 
 
 def unknown(what: str, name: str, known: Sequence[str], *, hints: bool = True) -> str:

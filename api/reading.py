@@ -30,6 +30,7 @@ from api.parameters import (
     Moment,
     Parameter,
     filter_by,
+    names_in,
     one_of,
     time,
 )
@@ -253,7 +254,7 @@ async def page_reply(call: Call, page: Mapping[str, Any], query: Mapping[str, An
         return json_reply(page, headers=headers)
     if page["next_cursor"] is not None:
         raw = call.scope["query_string"].decode("ascii")
-        kept = [part for part in raw.split("&") if part and not part.startswith("cursor=")]
+        kept = [part for part in raw.split("&") if part and b"cursor" not in names_in(part.encode())]
         following = "&".join([*kept, urlencode({"cursor": page["next_cursor"]})])
         link = f'<{quote(call.scope["path"])}?{following}>; rel="next"'
         headers += ((b"link", link.encode()),)

@@ -8,9 +8,13 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from api import parameters
 from api.app import ENDPOINTS
-from api.budget import LISTENERS, READS, SCANS, Budget, Places
+from api.budget import LISTENERS, PAST, READS, SCANS, Budget, Places, budget_of
+from api.parameters import AS_OF, LIMIT, SEARCH
 from api.problems import TooMuchAtOnce
 from tests.api.served import Api
 
@@ -126,6 +130,41 @@ def test_every_search_through_the_log_is_one_of_few() -> None:
         assert budgets[path] is SCANS
     assert budgets["/v1/events/stream"] is LISTENERS
     assert budgets["/v1/vms"] is READS
+
+
+@given(
+    names=st.lists(
+        st.tuples(st.sampled_from(["as_of", "q", "limit"]), st.lists(st.booleans(), min_size=5, max_size=5))
+    ),
+    value=st.sampled_from(["=5", "=%35"]),
+)
+def test_however_a_name_is_written_it_counts_for_what_it_is_read_as(
+    names: list[tuple[str, list[bool]]], value: str
+) -> None:
+    def written(name: str, encoded: list[bool]) -> str:
+        return "".join(f"%{ord(c):02x}" if is_encoded else c for c, is_encoded in zip(name, encoded, strict=False))
+
+    raw = "&".join(written(name.ljust(5)[: len(name)], encoded) + value for name, encoded in dict(names).items())
+    scope = {"query_string": raw.encode(), "headers": []}
+    declared = {one.name: one for one in (AS_OF, SEARCH, LIMIT)}
+    expected = PAST if "as_of" in parameters.query(scope, declared) else READS
+    assert budget_of(READS, scope) is expected
+
+
+@pytest.mark.parametrize("accept", [b"text/csv", b" TEXT/CSV ; q=0.5", b"text/*;q=1, application/json;q=0.1"])
+def test_a_table_is_one_however_it_is_asked_for(accept: bytes) -> None:
+    assert budget_of(READS, {"query_string": b"", "headers": [(b"accept", accept)]}) is SCANS
+
+
+def test_the_next_page_of_a_table_is_named_once_however_this_one_was(api: Api, named: str) -> None:
+    for n in range(3):
+        done = api.done("POST", "/v1/tenants", {"name": f"{named}-{n}"})
+    first = api.shown(done, "/v1/tenants", params={"q": named, "limit": 1}).json()
+    query = f"q={named}&limit=1&c%75rsor={first['next_cursor']}"
+    second = api.get(f"/v1/tenants?{query}", headers={"Accept": "text/csv"})
+    assert f"{named}-1" in second.text
+    third = api.get(second.links["next"]["url"], headers={"Accept": "text/csv"})
+    assert f"{named}-2" in third.text
 
 
 @contextmanager
