@@ -1,4 +1,5 @@
-"""The access log: a line for each request, but for a flood of those that are turned away a line a second."""
+"""The access log: a line for each request, but of those that nobody known sent, or that were turned away, a line a
+second."""
 
 import asyncio
 from collections import Counter
@@ -12,8 +13,9 @@ log = structlog.get_logger()
 
 
 class AccessLog:
-    """Belongs to one event loop. Whoever turns up without a token, or with too many requests, costs no disk: the first
-    of a second is told as any other request, the rest in one line when the second is over."""
+    """Belongs to one event loop. Whoever turns up without a token, or with too many requests, costs no disk, and pushes
+    nothing older out of a log that rotates: the first of a second is told as any other request, the rest in one line
+    when the second is over. Each status counts for itself."""
 
     def __init__(self) -> None:
         # Bind once: structlog's lazy proxy would otherwise resolve the logger on every call.
@@ -24,7 +26,7 @@ class AccessLog:
     def note(
         self, *, method: str, route: str, status: int, seconds: float, command: str | None, actor: str | None
     ) -> None:
-        if status in TURNED_AWAY and self._is_one_of_many(status):
+        if (actor is None or status in TURNED_AWAY) and self._is_one_of_many(status):
             return
         self._log.info(
             "request answered",
@@ -47,4 +49,5 @@ class AccessLog:
     def _tell(self, status: int) -> None:
         self._counting.discard(status)
         if more := self._untold.pop(status, 0):
-            self._log.warning("requests turned away", status=status, more=more, within_s=TOLD_EVERY_S)
+            event = "requests turned away" if status in TURNED_AWAY else "requests without a token answered"
+            self._log.warning(event, status=status, more=more, within_s=TOLD_EVERY_S)

@@ -28,6 +28,7 @@ from api.parameters import Parameter
 from api.parameters import query as read_query
 from api.problems import MethodNotAllowed
 from api.reply import Answerable
+from api.request_headers import combined
 from api.sight import Sight, sight_of
 from api.source import source
 from commands.model import Command
@@ -176,6 +177,8 @@ class Path:
         reply: Answerable
         try:
             try:
+                if len(call.headers) != len(scope["headers"]):
+                    call.headers = combined(scope["headers"])
                 if endpoint is None:
                     raise MethodNotAllowed(method, sorted(self._endpoints))
                 if endpoint.roles is not None:
@@ -221,14 +224,15 @@ class Path:
         else:
             known(seconds)
         HTTP_REQUESTS[method, self.path, status] += 1
-        actor: Actor | None = getattr(call, "actor", None)
+        # What needs no token, or is not there, may have come with one all the same.
+        who = getattr(call, "actor", None) or self._context.tokens.known(call.headers.get(b"authorization"))
         self._context.access_log.note(
             method=method,
             route=self.path,
             status=status,
             seconds=seconds,
             command=call.command,
-            actor=actor.name if actor is not None else None,
+            actor=who.name if who is not None else None,
         )
 
 

@@ -6,8 +6,9 @@ from html import escape
 PROBLEMS: dict[str, tuple[int, str, str]] = {
     "malformed": (
         400,
-        "The body is not one JSON object in UTF-8 whose members are each named once.",
-        "Mend the body; <code>errors</code> says where reading stopped.",
+        "The body is not one JSON object in UTF-8 whose members are each named once; or what came is not HTTP, or has"
+        " a header twice that has one value.",
+        "Mend the request; <code>errors</code> says where reading stopped, or which header came twice.",
     ),
     "validation": (
         422,

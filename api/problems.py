@@ -68,6 +68,29 @@ class NotHttp(DomainError):
 
 
 @dataclass(eq=False)
+class RepeatedHeader(DomainError):
+    """A header that has one value came more than once: two readers would not agree on which counts."""
+
+    code = "malformed"
+    status = 400
+    title = "The request can't be read"
+    name: str
+    errors: list[dict[str, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.errors = [{"field": f"header:{self.name}", "message": "is given twice"}]
+
+    @property
+    def detail(self) -> str:
+        return f"The header {self.name} came more than once; send it once."
+
+    def problem(self) -> dict[str, Any]:
+        told = super().problem()
+        del told["name"]
+        return told
+
+
+@dataclass(eq=False)
 class NotThereYet(Unavailable):
     """What was asked for is of a position that is not shown in time: `wanted`, where the log has `end`."""
 

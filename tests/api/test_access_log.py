@@ -8,17 +8,18 @@ from structlog.testing import capture_logs
 
 from api import access_log
 from api.access_log import AccessLog
+from tests.api.served import Api
 
 
-def note(log: AccessLog, status: int) -> None:
-    log.note(method="GET", route="/v1/vms", status=status, seconds=0.001, command=None, actor=None)
+def note(log: AccessLog, status: int, actor: str | None = None) -> None:
+    log.note(method="GET", route="/v1/vms", status=status, seconds=0.001, command=None, actor=actor)
 
 
-async def told(statuses: list[int]) -> list[dict[str, Any]]:
+async def told(statuses: list[int], *, actor: str | None = None) -> list[dict[str, Any]]:
     with capture_logs() as lines:
         log = AccessLog()
         for status in statuses:
-            note(log, status)
+            note(log, status, actor)
         await asyncio.sleep(2 * access_log.TOLD_EVERY_S)
     return [dict(line) for line in lines]
 
@@ -38,9 +39,33 @@ async def test_those_who_are_turned_away_are_told_once_a_second_with_their_numbe
     ]
 
 
-async def test_every_request_that_was_let_in_is_told() -> None:
-    lines = await told([200, 404, 409, 401, 200, 503])
-    assert [line["status"] for line in lines] == [200, 404, 409, 401, 200, 503]
+async def test_every_request_of_a_known_token_is_told() -> None:
+    statuses = [200, 404, 409, 200, 503, 404, 405]
+    lines = await told(statuses, actor="ann")
+    assert [line["status"] for line in lines] == statuses
+
+
+async def test_strangers_cannot_push_others_out_of_the_log_whatever_they_are_answered() -> None:
+    lines = await told([404, 405, 200] * 5_000)
+    assert [(line["event"], line["status"], line.get("more")) for line in lines] == [
+        *(("request answered", status, None) for status in (404, 405, 200)),
+        *(("requests without a token answered", status, 4_999) for status in (404, 405, 200)),
+    ]
+
+
+def test_strangers_requests_are_counted_and_a_known_tokens_are_told_at_paths_that_need_none(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_log, "TOLD_EVERY_S", 5.0)
+    paths = ("/healthz", "/v1/nowhere", "/problems/none", "/v1/commands")
+    with capture_logs() as lines:
+        for path in paths * 20:
+            api.get(path, token=None)
+        for path in paths:
+            api.get(path)
+    told = [line for line in lines if line["event"] == "request answered"]
+    assert len([line for line in told if line["actor"] is None]) <= 3 * 2  # statuses, and another 5 s that began
+    assert [line["status"] for line in told if line["actor"] == "admin"] == [200, 404, 404, 405]
 
 
 async def test_the_next_second_begins_anew() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.served import Api
+from tests.api.served import ADMIN, Api
+from tests.api.test_connection import Line
 
 VM: dict[str, Any] = {"tenant": "acme", "name": "web-1", "group": "std", "resources": {"cpu": 4}}
 JSON = {"Content-Type": "application/json"}
@@ -230,3 +231,38 @@ def test_a_wrong_method_says_which_are_right(api: Api) -> None:
 def test_head_is_get_without_a_body(api: Api) -> None:
     response = api.call("HEAD", "/v1/vms")
     assert (response.status_code, response.content) == (200, b"")
+
+
+ADMIN_BEARER = f"Bearer {ADMIN}"
+SINGLE_VALUED = {
+    "Authorization": ADMIN_BEARER,
+    "Berth-Reason": "because",
+    "Content-Type": "application/json",
+    "Host": "berth",
+    "Idempotency-Key": "a-key",
+    "If-Match": '"1"',
+    "If-None-Match": "*",
+    "Last-Event-ID": "1",
+}
+
+
+@pytest.mark.parametrize("name", SINGLE_VALUED)
+def test_a_header_that_says_one_thing_is_not_taken_twice(api: Api, named: str, name: str) -> None:
+    given = [("Host", "berth"), ("Authorization", ADMIN_BEARER), ("Content-Type", "application/json")]
+    given = [one for one in given if one[0] != name] + [(name, SINGLE_VALUED[name]), (name.upper(), "another")]
+    body = json.dumps({"name": named})
+    head = "".join(f"{header}: {value}\r\n" for header, value in given)
+    line = Line(api.url)
+    line.write(f"POST /v1/tenants HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    response = line.answer()
+    assert (response.status, response.body["code"]) == (400, "malformed")
+    assert response.body["errors"] == [{"field": f"header:{name}", "message": "is given twice"}]
+    assert api.get(f"/v1/tenants/{named}").status_code == 404
+
+
+def test_a_header_that_is_a_list_may_come_in_several_lines(api: Api, named: str) -> None:
+    headers = [("Prefer", "return=minimal"), ("Prefer", "wait=soon"), ("Accept", "text/csv;q=0.5"), ("Accept", "*/*")]
+    headers += [("Authorization", ADMIN_BEARER)]
+    refused = api.http.post("/v1/tenants", json={"name": named}, headers=headers)
+    assert refused.json()["errors"][0]["field"] == "header:Prefer", "the second line is read too"
+    assert api.http.get("/v1/tenants", headers=headers).headers["Content-Type"] == "application/json"

@@ -183,7 +183,8 @@ def test_every_answer_is_counted_and_told_in_the_access_log(api: Api) -> None:
     for method, target in asked:
         with structlog.testing.capture_logs() as told:
             line = Line(api.url)
-            line.write(f"{method} {target} HTTP/1.1\r\nHost: berth\r\nConnection: close\r\n\r\n".encode())
+            head = f"{method} {target} HTTP/1.1\r\nHost: berth\r\nAuthorization: Bearer {ADMIN}\r\n"
+            line.write(f"{head}Connection: close\r\n\r\n".encode())
             status = line.answer(has_body=method != "HEAD").status
             assert line.has_ended()
         of_it = [entry for entry in told if entry["event"] == "request answered" and entry["route"] != "/metrics"]
