@@ -4,14 +4,12 @@ FastAPI routes by path, keeps the lifespan and the description. The endpoints th
 that `Path` carries out without its dependency injection.
 """
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-import structlog
 from fastapi import FastAPI
 from starlette.routing import Route
 
@@ -42,12 +40,10 @@ from api.routes import (
     vms,
 )
 from api.source import Network
+from api.token_lookups import TokenLookUps
 from commands.writer.gateway import Gateway
-from domain.errors import Unavailable
-from eventlog.read import LogReader, OtherHistory
-from projections.queries import ReadModel, TokenRow
-
-TOKEN_WAIT_S = 1.0
+from eventlog.read import LogReader
+from projections.queries import ReadModel
 
 # VMs first: routes are tried in order, and theirs is the one that must be fast.
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -65,8 +61,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *tokens.ENDPOINTS,
     *open_doors.ENDPOINTS,
 )
-
-log = structlog.get_logger()
 
 
 class App(FastAPI):
@@ -121,31 +115,12 @@ def create_app(
     requests came from.
     """
 
-    async def look_up(hash: str, at_end: bool) -> tuple[TokenRow | None, bool]:
-        is_behind = False
-        if at_end:
-            end = await asyncio.to_thread(log_reader.end)
-            try:
-                await read_model.wait_for(end, timeout_s=TOKEN_WAIT_S)
-            except Unavailable:
-                log.warning("read model is behind", position=read_model.position, end=end)
-                is_behind = True
-        is_current = read_model.position >= tail.began_at
-        found = await read_model.token_by_hash(hash)
-        if found is not None or at_end:
-            try:  # the read model may still be that of a log that was replaced
-                await asyncio.to_thread(log_reader.follow, read_model.position, read_model.at, 0)
-            except OtherHistory:
-                raise Unavailable() from None
-        if found is None and is_behind:
-            raise Unavailable()  # nobody can say that there is no such token
-        return found, is_current
-
     def replaced() -> None:
         known.forget_all()
         context.own_writes.forget_all()
 
-    known = Tokens(look_up)
+    look_ups = TokenLookUps(read_model, log_reader, began_at=lambda: tail.began_at)
+    known = Tokens(look_ups.look_up)
     tail = Tail(log_reader, log_changes, on_event=known.note, on_replaced=replaced)
     door = Door(known, room_for, not_commands=_writes_that_are_no_commands())
     limit = RateLimit(rate_limit_per_s)
@@ -168,6 +143,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await tail.start()
         yield {"door": door}
+        await look_ups.stop()
         await tail.stop()
 
     # What FastAPI would tell OpenTelemetry is looked up anew for every request, whether anybody listens or not.

@@ -1,7 +1,7 @@
 """Who asks: bearer tokens from a table in memory, kept current by the log's live tail, and what each role may read.
 
 Authorization ─► SHA-256 ─► table ── hit ──────────────────────────────► Actor      (no I/O)
-                             └ miss ─► read model, at the log's end ─► kept, or 401
+                             └ miss ─► api/token_lookups.py: all misses together ─► kept, or 401
 live tail: token.created adds, token.revoked removes: at once where it was answered, elsewhere within a moment;
            a log that is another one empties the table
 """

@@ -16,7 +16,7 @@ import psycopg
 import structlog
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
-from sqlalchemy import bindparam, select
+from sqlalchemy import ARRAY, Text, any_, bindparam, cast, select
 
 from domain.errors import Unavailable
 from eventlog.tasks import end_tasks
@@ -40,7 +40,11 @@ ROWS_AT_ONCE = 50
 _document = msgspec.json.Decoder(Document).decode
 _token_columns = (tokens.c.key, tokens.c.role, tokens.c.tenant, tokens.c.hash, tokens.c.state, tokens.c.expires_at)
 _ALL_TOKENS = sessions.statement(at_a_position(select(*_token_columns)))
-_TOKEN_BY_HASH = sessions.statement(at_a_position(select(*_token_columns).where(tokens.c.hash == bindparam("hash"))))
+_TOKENS_BY_HASH = sessions.statement(
+    at_a_position(
+        select(*_token_columns).where(tokens.c.hash == any_(cast(bindparam("hashes", type_=Text), ARRAY(Text))))
+    )
+)
 
 _IN_SIGHT = sessions.statement(at_a_position(listings.in_sight()))
 
@@ -287,9 +291,10 @@ class ReadModel:
                 found[kind.decode()][(key or b"").decode()] = life
         return position, found
 
-    async def token_by_hash(self, hash: str) -> TokenRow | None:
-        """The token whose secret has this hash, be it revoked or expired."""
-        return next(iter(await self._tokens(_TOKEN_BY_HASH, {"hash": hash})), None)
+    async def tokens_by_hash(self, hashes: Sequence[str]) -> dict[str, TokenRow]:
+        """The tokens whose secrets have these hashes (in hex), be they revoked or expired."""
+        found = await self._tokens(_TOKENS_BY_HASH, {"hashes": f"{{{','.join(hashes)}}}"})
+        return {token.hash: token for token in found}
 
     async def all_tokens(self) -> list[TokenRow]:
         """Every token there ever was, for a cache."""

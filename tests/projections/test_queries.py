@@ -462,12 +462,14 @@ async def test_a_token_is_known_by_its_hash_revoked_or_not(model: ReadModel, sit
     for name, state in (("boss", "active"), ("gone", "revoked")):
         token = site.fleet.token(name)
         assert token is not None
-        found = await model.token_by_hash(token.hash)
-        assert found is not None
+        found = (await model.tokens_by_hash(["none", token.hash]))[token.hash]
         assert (found.name, found.state, found.tenant) == (name, state, token.tenant)
     assert await model.one("token", "gone") is None
     assert {token.name for token in await model.all_tokens()} == {"ann", "boss", "gone"}
-    assert await model.token_by_hash("none") is None
+    assert await model.tokens_by_hash(["none"]) == {}
+    assert (await model.tokens_by_hash([token.hash for token in await model.all_tokens()])).keys() == {
+        token.hash for token in await model.all_tokens()
+    }
 
 
 async def test_a_long_list_inside_a_resource_says_that_it_was_cut(database: Any) -> None:
