@@ -6,10 +6,13 @@ token from the environment or from `--token-file` goes where the caller says.
 
 import json
 import os
+import shlex
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cli import terminal
 from cli.errors import Failed
 
 DEFAULT_URL = "http://127.0.0.1:8420"
@@ -43,6 +46,7 @@ def read_saved() -> Saved:
         return Saved(None, {})
     except OSError as error:
         raise Failed(f"cannot read {path}: {error.strerror}") from None
+    _warn_if_others_may_read(path)
     import yaml
 
     try:
@@ -54,6 +58,14 @@ def read_saved() -> Saved:
         raise Failed(f"{path} is not a list of contexts; mend it, or delete it and log in again") from None
     current = content.get("current")
     return Saved(str(current) if current in contexts else None, contexts)
+
+
+@cache
+def _warn_if_others_may_read(path: Path) -> None:
+    """Once a call: it holds tokens. It was made for its owner alone, so somebody changed that, or wrote it by hand."""
+    if path.stat().st_mode & 0o077:
+        quoted = shlex.quote(str(path))
+        terminal.say(f"berth: warning: others can read {path}, which holds tokens; `chmod 600 {quoted}`", err=True)
 
 
 def write_saved(saved: Saved) -> None:

@@ -17,11 +17,14 @@ COLUMNS_MAX = 8
 
 def lines(kind: Kind, resource: dict[str, Any]) -> list[str]:
     """Everything about a resource; the fields that all have stand first and last, its own between them."""
+    resource = {**resource, "name": kinds.full_name(kind, resource)}
     own = [field for field in resource if field not in FIRST and field not in LAST]
+    if kind is kinds.OPERATION:  # its id is its name
+        resource = {field: value for field, value in resource.items() if field == "name" or value != resource["name"]}
+        own = [field for field in own if field in resource]
     amounts = [field for field in own if field in AMOUNT_FIELDS and isinstance(resource[field], dict)]
     ordered = [*FIRST, *(field for field in own if field not in amounts), *LAST]
     shown = {field: resource[field] for field in ordered if field in resource}
-    shown["name"] = kinds.full_name(kind, resource)
     return [*value_lines(shown), *_amounts_table(resource, amounts)]
 
 
@@ -97,12 +100,15 @@ def _amounts_table(resource: dict[str, Any], fields: list[str]) -> list[str]:
     if not fields:
         return []
     classes = units.class_order({name for field in fields for name in resource[field]})
-    rows = [[units.title(name), *(_amount(field, resource[field], name) for field in fields)] for name in classes]
+    words = units.titles(classes)
+    rows = [
+        [words[name], *(_amount(field, resource[field], name, words[name]) for field in fields)] for name in classes
+    ]
     titles = ["class", *(field.replace("_", " ") for field in fields)]
     return ["", *tables.text_lines(Table(titles, rows, frozenset(range(1, len(titles)))))] if rows else []
 
 
-def _amount(field: str, amounts: dict[str, Any], name: str) -> str:
+def _amount(field: str, amounts: dict[str, Any], name: str, word: str) -> str:
     if name in amounts:
-        return units.human(amounts[name], name)
+        return units.under_title(amounts[name], name, word)
     return "∞" if field == "limits" else "–"

@@ -4,7 +4,7 @@ A new kind is a row here; `get`, `describe`, `delete`, `wait` and `history` foll
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -143,6 +143,10 @@ def find(word: str, *, among: tuple[Kind, ...] = KINDS) -> Kind:
     raise click.UsageError(f"{reason}.{hint} Kinds: {known}.")
 
 
+def is_a_word_for_one(word: str) -> bool:
+    return word.lower() in _BY_WORD
+
+
 def parts(kind: Kind, name: str) -> tuple[str, ...]:
     """The parts of a full name as a person types it (`acme/web-1`).
 
@@ -153,6 +157,37 @@ def parts(kind: Kind, name: str) -> tuple[str, ...]:
     if len(given) == len(kind.named_by) and all(given):
         return given
     raise click.UsageError(f"{name!r} does not name a {kind.name}: write it as {kind.usage}")
+
+
+def full_names(kind: Kind, words: Sequence[str]) -> list[str]:
+    """The names that `words` are; a quota's parts may stand apart: `std acme` is `std/acme`.
+
+    Raises:
+        UsageError: a group stands without its tenant.
+    """
+    if kind is not QUOTA:
+        return list(words)
+    names, left = [], list(words)
+    while left:
+        word = left.pop(0)
+        if "/" not in word:
+            if not left or "/" in left[0]:
+                raise click.UsageError(f"{word!r} does not name a quota: write it as GROUP/TENANT or GROUP TENANT")
+            word = f"{word}/{left.pop(0)}"
+        names.append(word)
+    return names
+
+
+def one_name(kind: Kind, words: Sequence[str]) -> str:
+    """The one name that `words` are.
+
+    Raises:
+        UsageError: they are more.
+    """
+    names = full_names(kind, words)
+    if len(names) != 1:
+        raise click.UsageError(f"one {kind.name} is named, as {kind.usage}; these are {len(names)}: {' '.join(names)}")
+    return names[0]
 
 
 def list_path(kind: Kind) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
@@ -25,6 +26,15 @@ def kind(*among: Kind) -> Callable[[F], F]:
     return click.argument("kind", shell_complete=words)
 
 
+#: Files and folders complete with Tab. Whether they are there is said when they are opened.
+FILE = click.Path(dir_okay=False, allow_dash=True)
+FOLDER = click.Path(file_okay=False)
+FILE_OR_FOLDER = click.Path()
+
+#: One name; a quota's may be two words.
+name = click.argument("names", nargs=-1, required=True, metavar="NAME")
+
+
 class Verb(click.Command):
     """A command in which `--wait` may stand alone: it takes the next word only if that is a duration."""
 
@@ -40,6 +50,21 @@ class Verb(click.Command):
 def duration(text: str) -> float:
     """A flag's type: `90s`, `2m`."""
     return _or_wrong_use(units.duration_s, text)
+
+
+def moment(text: str) -> str:
+    """A flag's type: a position, a time, or how long ago, as the API takes it."""
+    return _or_wrong_use(lambda value: units.moment(value, now=datetime.now(UTC)), text)
+
+
+def past(text: str) -> str:
+    """A flag's type: a time or how long ago."""
+    return _or_wrong_use(lambda value: units.past(value, now=datetime.now(UTC)), text)
+
+
+def time(text: str) -> str:
+    """A flag's type: a time or a date."""
+    return _or_wrong_use(units.time, text)
 
 
 def assignment(text: str) -> tuple[str, int]:
@@ -86,14 +111,33 @@ def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 #: Where and who. There is no `--token`: the process list shows everybody's arguments.
 where = _all(
     _option("--url", attribute="url", metavar="URL", help="The server's address (else BERTH_URL, else a context)."),
-    _option("--token-file", attribute="token_file", metavar="FILE", help="The file with the token (else BERTH_TOKEN)."),
+    _option(
+        "--token-file",
+        attribute="token_file",
+        type=FILE,
+        metavar="FILE",
+        help="The file with the token (else BERTH_TOKEN).",
+    ),
     _option("--context", attribute="context", metavar="NAME", help="A saved context, instead of the one in use."),
 )
-form = _all(
-    _option("-o", "--output", attribute="form", type=click.Choice(output.FORMATS), help="The form of the answer."),
-    _option("--headers/--no-headers", attribute="headers", help="The titles above a table in a pipe."),
+
+
+def form_among(*forms: str) -> Callable[[F], F]:
+    """The forms that an answer can have: not all have a name, or columns that only `wide` shows."""
+    return _all(
+        _option("-o", "--output", attribute="form", type=click.Choice(forms), help="The form of the answer."),
+        _option("--headers/--no-headers", attribute="headers", help="The titles above a table in a pipe."),
+    )
+
+
+form = form_among(*output.FORMATS)
+as_of = _option(
+    "--as-of",
+    attribute="as_of",
+    type=moment,
+    metavar="MOMENT",
+    help=f"One resource as it was then instead of now: {units.MOMENTS}.",
 )
-as_of = _option("--as-of", attribute="as_of", metavar="MOMENT", help="Then instead of now: a position, or a time.")
 dry_run = _option(
     "--dry-run", attribute="dry_run", is_flag=True, flag_value=True, help="Decide and say, write nothing."
 )
@@ -109,7 +153,11 @@ key = _option("--idempotency-key", attribute="key", metavar="KEY", help="Your ow
 
 read = _all(where, form)
 read_then = _all(where, form, as_of)
+describe = _all(where, form_among("table", "json", "yaml", "csv"), as_of)
+read_whole = _all(where, form_among("table", "json", "yaml", "csv"))
+read_entries = _all(where, form_among("table", "wide", "json", "yaml", "csv"))
 write = _all(where, form, dry_run, reason, key)
+write_many_and_wait = _all(where, form_among("table", "json", "yaml", "csv", "name"), dry_run, reason, wait)
 write_and_wait = _all(where, form, dry_run, reason, key, wait)
 
 amounts = _all(

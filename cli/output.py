@@ -39,11 +39,12 @@ def entries(
     form: str,
     headers: bool = True,
     yields: Sequence[str] = (),
+    noun: str = "entries",
 ) -> None:
     """Print entries that are no resources (audit, events); a table shows `fields`, the other forms everything."""
-    if form in ("table", "wide", "name"):
+    if form in ("table", "wide"):
         if not items and terminal.for_a_person():
-            return terminal.say("none found", err=True)
+            return terminal.say(f"no {noun} found", err=True)
         table = tables.of_fields(items, fields, human=terminal.for_a_person(), yields=yields)
         tables.show(table, headers=headers, wide=form == "wide")
     else:

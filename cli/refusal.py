@@ -3,17 +3,26 @@
 from string import Formatter
 from typing import Any
 
-from cli import tables, terminal, units
+from cli import operations, tables, terminal, units
 from cli.tables import Table
 
 # Shown by the first two lines, or of no use to a person.
 QUIET = {"type", "title", "status", "detail", "code", "instance", "command", "did_you_mean", "name", "kind", "resource"}
 QUIET |= {"index", "ways_out"}  # the place of a command in a request that the CLI made; said as what to type
+FLAGS = {
+    "/reason": "--reason",
+    "query:as_of": "--as-of",
+    "query:sort": "--sort",
+    "query:state": "--state",
+    "query:updated_since": "--updated-since",
+    "header:Idempotency-Key": "--idempotency-key",
+    "header:Berth-Reason": "--reason",
+}
 # code: what one can do about it with this command line, where the problem's own fields fill the blanks.
 NEXT = {
     "forbidden": "`berth whoami` shows your role and scope",
     "suspended": "`berth resume {tenant}` lifts it",
-    "no_quota": "`berth set quota {group} {tenant} --cpu N` gives it one",
+    "no_quota": "`berth set quota {group}/{tenant} --cpu 8` gives it one of 8 vCPU",
     "below_use": "with --force, where the verb has it, what runs stays and is over the limit",
     "protected": "`berth set {kind} {name} --no-protected` lifts it",
     "operation_failed": "`berth describe operation {operation}` shows its steps",
@@ -55,7 +64,8 @@ def lines(problem: dict[str, Any]) -> list[str]:
 
 def _next(code: str, problem: dict[str, Any]) -> list[str]:
     if (ways := problem.get("ways_out")) and problem.get("operation"):
-        return [f"the ways out: `berth operation {'|'.join(map(_text, ways))} {_text(problem['operation'])}`"]
+        typed = operations.commands(_text(problem["operation"]), [_text(way) for way in ways])
+        return ["the ways out:", *_indented(typed)]
     wanted = NEXT.get(code)
     if wanted is None:
         return []
@@ -67,10 +77,12 @@ def _next(code: str, problem: dict[str, Any]) -> list[str]:
 def _shortfalls(field: str, value: Any) -> list[str]:
     """Per class and tenant of the chain; a tenant above the token's scope has its limit hidden."""
     rows = []
+    words = units.titles({str(entry.get("resource")) for entry in value})
     for entry in value:
         name = str(entry.get("resource"))
+        word = words[name]
         amounts = (entry.get(part) for part in ("limit", "used", "requested", "short"))
-        rows.append([_text(entry.get("tenant")), units.title(name), *(units.human(amount, name) for amount in amounts)])
+        rows.append([_text(entry.get("tenant")), word, *(units.under_title(amount, name, word) for amount in amounts)])
     return tables.text_lines(
         Table(["tenant", "class", "limit", "used", "requested", "short"], rows, frozenset({2, 3, 4, 5}))
     )
@@ -103,7 +115,12 @@ def _alternatives(field: str, value: Any) -> list[str]:
 
 
 def _errors(field: str, value: Any) -> list[str]:
-    return [f"{_text(entry.get('field'))}: {_text(entry.get('message'))}" for entry in value]
+    return [f"{_flag(_text(entry.get('field')))}: {_text(entry.get('message'))}" for entry in value]
+
+
+def _flag(field: str) -> str:
+    """What this command line calls that part of a request."""
+    return FLAGS.get(field, field)
 
 
 def _considered(field: str, value: Any) -> list[str]:
@@ -145,7 +162,8 @@ def _amounts(value: Any) -> str:
     if not isinstance(value, dict):
         return _text(value)
     order = units.class_order(set(value))
-    return ", ".join(f"{units.title(name)} {units.human(value[name], name)}" for name in order)
+    words = units.titles(order)
+    return ", ".join(f"{words[name]} {units.under_title(value[name], name, words[name])}" for name in order)
 
 
 def _listed(value: Any) -> str:

@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
-from cli import contexts, kinds, output, terminal
+from cli import contexts, kinds, operations, output, terminal
 from cli.connection import NOT_BERTH, TIMEOUT_S, Answer, Connection, Query, header_text, new_key
-from cli.errors import Failed, TimedOut
+from cli.errors import Failed, Refused
 from cli.kinds import Kind
 
-PREFER_WAIT_S_MAX = 60
+# The server does not end a wait for what gets stuck meanwhile; so it is asked for short ones, and looked between them.
+PREFER_WAIT_S = (1, 2, 5)
 PAGE_ITEMS = 1000
 
 
@@ -28,6 +30,7 @@ class Session:
         self.reason: str | None = None
         self.key: str | None = None
         self._connection: Connection | None = None
+        self._was_done_before = False  # the last command, under the caller's own key
 
     @property
     def place(self) -> contexts.Place:
@@ -101,11 +104,11 @@ class Session:
     ) -> Answer:
         """Send one command, and wait for its operation if `--wait` says so.
 
-        Waiting longer than the API does at once is the same request with the same key again, which does nothing but
-        wait on.
+        Waiting on is the same request with the same key again, which does nothing but that.
 
         Raises:
             Refused: it was refused, or its operation failed while it was waited for (`operation_failed`).
+            Stuck: its operation waits for a person.
             TimedOut: the operation is still under way after `--wait`.
         """
         headers = {"Idempotency-Key": key or self.key or new_key()}
@@ -117,20 +120,22 @@ class Session:
             headers["If-None-Match"] = "*"
         query = [("dry_run", "true")] if self.dry_run else []
         until = None if self.wait_s is None or self.dry_run else time.monotonic() + self.wait_s
-        while True:
+        for attempt in count():
             left_s = 0.0 if until is None else until - time.monotonic()
             if left_s > 0:
-                headers["Prefer"] = f"wait={max(1, min(PREFER_WAIT_S_MAX, round(left_s)))}"
+                wait_s = PREFER_WAIT_S[min(attempt, len(PREFER_WAIT_S) - 1)]
+                headers["Prefer"] = f"wait={max(1, min(wait_s, round(left_s)))}"
             answer = self.connection.request(method, path, query=query, body=body, headers=headers, timeout_s=TIMEOUT_S)
+            if attempt == 0:
+                self._was_done_before = self.key is not None and "Berth-Replayed" in answer.headers
             if answer.status != 202 or until is None:
                 self._warn(answer.json())
                 return answer
+            operation = (answer.json() or {}).get("operation")
+            operations.must_go_on(self.connection, operation)
             if until - time.monotonic() <= 0:
-                operation = (answer.json() or {}).get("operation")
-                raise TimedOut(
-                    f"operation {operation} is still under way after {self.wait_s:g} s; it goes on. "
-                    f"See `berth describe operation {operation}`"
-                )
+                raise operations.still_under_way(operation, self.wait_s or 0)
+        raise AssertionError("waiting ends with an answer or raises")
 
     def rehearse(self, commands: list[dict[str, Any]]) -> None:
         """Have several commands decided as one, in dry run.
@@ -154,21 +159,57 @@ class Session:
             meant = f"; did you mean {near if isinstance(near, str) else ', '.join(near)}?" if near else ""
             terminal.say(f"berth: warning: {warning.get('field')}: {warning.get('message')}{meant}", err=True)
 
-    def tell(self, verb: str, kind: Kind, name: str, answer: Answer) -> None:
-        """Say what a command did: a sentence, the name, or the answer as it came."""
+    def tell(
+        self,
+        done: str,
+        kind: Kind,
+        name: str,
+        answer: Answer,
+        *,
+        doing: str | None = None,
+        resource: dict[str, Any] | None = None,
+    ) -> None:
+        """Say what a command did: a sentence, the name, or the answer as it came.
+
+        `doing` is the word for it while its operation is under way; `resource` what it is now, if that is known better.
+        """
         content = answer.json() or {}
+        if resource is not None:
+            content = {**content, "resource": resource}
         if self.is_structured:
             return output.data(content, form=self.form, headers=self.headers)
         if self.form == "name":
             return terminal.say(name)
         resource = content.get("resource") or {}
-        words = [f"{kind.name} {name} {verb}" + (" (dry run, nothing written)" if self.dry_run else "")]
-        if verb == "deleted":
-            return terminal.say(words[0])  # `resource` is its last state, which is over
-        if isinstance(host := resource.get("host"), str):
-            words.append(f"on host {host}")
-        if answer.status == 202 and content.get("operation") and not self.dry_run:
-            words.append(f"under way: operation {content['operation']}")
-        elif (state := resource.get("state")) and state != verb:
-            words.append(str(state))
-        terminal.say(", ".join(words))
+        host, state, operation = resource.get("host"), resource.get("state"), content.get("operation")
+        is_under_way = answer.status == 202 and bool(operation) and not self.dry_run
+        words = [f"{kind.name} {name} {doing or done if is_under_way else done}"]
+        is_there = done != "deleted"  # of what is deleted `resource` is the last state, which is over
+        if is_there and isinstance(host, str):
+            words[0] += f" on host {host}"
+        if is_under_way:
+            words.append(f"under way: operation {operation}")
+        elif is_there and state and str(state) not in done.split():
+            words.append(f"is {state}")
+        if self.dry_run:
+            words.append("dry run, nothing written")
+        elif self._was_done_before:
+            words.append(f"already done by command {content.get('command')}, nothing done again")
+        elif self._changed_nothing(content):
+            words.append("was so already, nothing changed")
+        terminal.say(terminal.printable(", ".join(words)))
+
+    def _changed_nothing(self, content: dict[str, Any]) -> bool:
+        """A command's record names the positions of what it changed. It is looked up only if the resource's last change
+        is older than the event right before it."""
+        position, version = content.get("position"), (content.get("resource") or {}).get("version")
+        if content.get("operation") or not isinstance(position, int) or not isinstance(version, int):
+            return False
+        if version >= position - 1:
+            return False
+        try:
+            query = [("after", str(position - 1)), ("until", str(position))]
+            records = self.connection.request("GET", "/v1/events", query=query).json()["items"]
+        except Refused:
+            return False
+        return [(record.get("data") or {}).get("positions") for record in records] == [[]]

@@ -71,6 +71,15 @@ def _pair(name: str, value: Any, *, human: bool) -> str:
     return f"{printable(title)}={printable(units.human(value, name))}"
 
 
+def heading(field: str, *, human: bool) -> str:
+    """A field as a title: in words for a person, who is told that times are in UTC."""
+    if not human:
+        return field
+    if field == "at" or field.endswith("_at"):
+        return f"{field.removesuffix('_at').replace('_', ' ')} (UTC)"
+    return field.replace("_", " ")
+
+
 def short_time(text: str, *, today: date) -> str:
     """A time (UTC) as `ls -l` shows it: of today the hour, of this year the day and hour, of others the date."""
     try:
@@ -96,7 +105,10 @@ def of_kind(
     if human and not wide:
         fields = [field for field in fields if field not in kind.yields or any(_has(item, field) for item in shown)]
     classes = units.class_order({name for item in items for source in kind.amounts for name in item.get(source) or {}})
-    amounts = [_amounts(kind, items, name, human=human, overcommit=overcommit or {}) for name in classes]
+    words = units.titles(classes) if human else {name: name for name in classes}
+    amounts = [
+        _amounts(kind, items, name, title=words[name], human=human, overcommit=overcommit or {}) for name in classes
+    ]
     rows = [
         [
             *(_field(kind, item, field, human=human) for field in fields),
@@ -106,11 +118,15 @@ def of_kind(
         for index, item in enumerate(shown)
     ]
     names = [*fields, *classes, *after]
-    titles = [*fields, *(column[0] for column in amounts), *after]
+    titles = [
+        *(heading(field, human=human) for field in fields),
+        *(column[0] for column in amounts),
+        *(heading(field, human=human) for field in after),
+    ]
     # When the fields that yield are gone, the classes at the right do; cpu and memory stay.
     yielding = (*kind.yields, *reversed(classes[2:]))
     return Table(
-        [title.replace("_", " ") for title in titles] if human else titles,
+        titles,
         rows,
         frozenset(range(len(fields), len(fields) + len(classes))),
         frozenset(index for index, name in enumerate(names) if name in CUT),
@@ -127,7 +143,7 @@ def of_fields(
         index for index, field in enumerate(fields) if items and all(isinstance(item.get(field), int) for item in items)
     )
     return Table(
-        [field.replace("_", " ") if human else field for field in fields],
+        [heading(field, human=human) for field in fields],
         rows,
         numeric,
         frozenset(index for index, field in enumerate(fields) if field in CUT),
@@ -138,13 +154,15 @@ def of_fields(
 def amounts_of(items: Sequence[dict[str, Any]], fields: Sequence[str], *, by: str, human: bool) -> Table:
     """A row per item and class, for the reads whose point is the amounts (capacity): `fields` are the columns."""
     rows = []
+    words = units.titles({name for item in items for field in fields for name in item.get(field) or {}})
     for item in items:
         classes = units.class_order({name for field in fields for name in item.get(field) or {}})
         for name in classes:
             values = [(item.get(field) or {}).get(name) for field in fields]
-            shown = [units.human(value, name) if human else cell(value, human=False) for value in values]
-            rows.append([printable(str(item.get("name"))), units.title(name) if human else printable(name), *shown])
-    titles = [by, "class", *(field.replace("_", " ") if human else field for field in fields)]
+            word = words[name] if human else name
+            shown = [units.under_title(value, name, word) if human else cell(value, human=False) for value in values]
+            rows.append([printable(str(item.get("name"))), printable(word), *shown])
+    titles = [by, "class", *(heading(field, human=human) for field in fields)]
     return Table(titles, rows, frozenset(range(2, 2 + len(fields))))
 
 
@@ -281,14 +299,16 @@ def _amounts(
     items: Sequence[dict[str, Any]],
     name: str,
     *,
+    title: str,
     human: bool,
     overcommit: Mapping[str, Mapping[str, float]],
 ) -> tuple[str, list[str]]:
     """The column of a class: its title and cells, `used/limit` where the kind has both."""
     whole = [_limits(kind, item, overcommit).get(name) for item in items]
-    scale = units.scale(name, [amount for amount in whole if amount is not None])
+    is_own = human and title == name != units.title(name)  # which names its unit
+    scale = units.Scale("", 1) if is_own else units.scale(name, [amount for amount in whole if amount is not None])
     show: Callable[[int], str] = (lambda value: units.scaled(value, scale)) if human else str
-    title = f"{printable(units.title(name))} {scale.unit}".rstrip() if human else printable(name)
+    title = f"{printable(title)} {scale.unit}".rstrip() if human else printable(title)
     if len(kind.amounts) == 1:
         return title, [show(amount) if amount is not None else "–" if human else "" for amount in whole]
     used = [(item.get(kind.amounts[0]) or {}).get(name, 0) for item in items]

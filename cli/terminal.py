@@ -107,6 +107,8 @@ def run(command: Callable[[], object]) -> int:
         return _ended("berth: interrupted; what was sent by then stays (`berth audit` shows it)", code=1)
     except Failed as failed:
         return _ended("\n".join(failed.lines()), code=failed.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        return _ended(error.format_message(), code=error.exit_code)
     except click.UsageError as error:
         return _ended(_usage(error), code=error.exit_code)
     except click.ClickException as error:

@@ -1,7 +1,10 @@
 """Amounts as people write and read them: `8GiB`, `1.5TiB`, `cpu=4`. Inside, whole numbers in the unit of the class."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from datetime import time as datetime_time
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -11,6 +14,11 @@ MIB = {"mib": Fraction(1), "gib": Fraction(1024), "tib": Fraction(1024 * 1024)}
 UNITS = ("MiB", "GiB", "TiB", "PiB")
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
+TIMES = "a time (2026-11-24T15:00:00Z, 2026-11-24, 22:00; UTC) or how long ago (90s, 10m, 1h, 2d)"
+MOMENTS = f"a position, {TIMES}"
+_AGO = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
+_HOUR = re.compile(r"\d{2}:\d{2}(:\d{2})?")
+AGO_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -46,6 +54,52 @@ def duration_s(text: str) -> float:
     return float(match.group(1)) * DURATION_S[match.group(2)]
 
 
+def moment(text: str, *, now: datetime) -> str:
+    """A position as it stands, or a time as `past` takes it.
+
+    Raises:
+        ValueError: it is none of them; says which there are.
+    """
+    given = text.strip()
+    if given.isascii() and given.isdigit():
+        return given
+    try:
+        return past(given, now=now)
+    except ValueError:
+        raise ValueError(f"{text!r} is no moment; write {MOMENTS}") from None
+
+
+def past(text: str, *, now: datetime) -> str:
+    """A time, a date, an hour (the last such) or how long ago, as the API's RFC 3339 in UTC.
+
+    Raises:
+        ValueError: it is none of them; says which there are.
+    """
+    given = text.strip()
+    try:
+        if ago := _AGO.fullmatch(given):
+            return _rfc3339(now - timedelta(seconds=float(ago.group(1)) * AGO_S[ago.group(2)]))
+        if _HOUR.fullmatch(given):
+            at = datetime.combine(now.date(), datetime_time.fromisoformat(given), tzinfo=UTC)
+            return _rfc3339(at if at <= now else at - timedelta(days=1))
+        return time(given)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no time; write {TIMES}") from None
+
+
+def time(text: str) -> str:
+    """A time or a date, in UTC if it does not say otherwise, as the API's RFC 3339.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(f"{text!r} is no time; write 2026-11-24T15:00:00Z or 2026-11-24 (UTC)") from None
+    return _rfc3339(at if at.tzinfo else at.replace(tzinfo=UTC))
+
+
 def human(value: Any, resource_class: str) -> str:
     """An amount with the unit in which a person thinks of it; other values as they are."""
     if isinstance(value, float):
@@ -66,6 +120,19 @@ class Scale(NamedTuple):
 
     unit: str  # as it stands in the title; of cpu there is none
     size: int  # how many of the API's unit it is
+
+
+def titles(classes: Iterable[str]) -> dict[str, str]:
+    """Each class' title: as short as `title` says, but its own name where two would have the same."""
+    short = {name: title(name) for name in classes}
+    having = Counter(short.values())
+    return {name: word if having[word] == 1 else name for name, word in short.items()}
+
+
+def under_title(value: Any, resource_class: str, heading: str) -> str:
+    """An amount below that title: under the class' own name in the unit that it names."""
+    is_own = heading == resource_class and resource_class.endswith("_milli") and isinstance(value, int)
+    return f"{value:,}" if is_own else human(value, resource_class)
 
 
 def scale(resource_class: str, amounts: Iterable[int]) -> Scale:
@@ -133,3 +200,7 @@ def _with_unit(value: int, *, smallest: int) -> str:
         scaled, unit = scaled / 1024, unit + 1
     digits = f"{scaled:.1f}".rstrip("0").rstrip(".")
     return f"{digits} {UNITS[unit]}"
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -51,6 +51,17 @@ class Step(NamedTuple):
     outcome: str
     differences: list[Difference]
     requests: list[Request]
+    now: dict[str, Any] = {}  # what is there before the step
+
+    @property
+    def state(self) -> str | None:
+        return self.now.get("state")
+
+    @property
+    def operation(self) -> str | None:
+        """The one that is under way on it."""
+        operation = self.now.get("operation")
+        return operation if isinstance(operation, str) else None
 
 
 Current = Callable[[Document], dict[str, Any] | None]
@@ -71,20 +82,25 @@ def step(document: Document, now: dict[str, Any] | None) -> Step:
     if now is None:
         added = [Difference(field, None, value) for field, value in body.items()]
         return Step(document, "created", added, [_creation(document)])
+    if now.get("state") == "deleting":
+        raise Failed(
+            f"{document.place}: {kind.name} {document.name} is being deleted. Apply again when it is gone: "
+            f"`berth wait {kind.name} {document.name} --for deleted`"
+        )
     differences = [
         Difference(field, now.get(field), value)
         for field, value in body.items()
         if field not in ("name", "tenant") and not same(field, now.get(field), value)
     ]
     if not differences:
-        return Step(document, "unchanged", [], [])
+        return Step(document, "unchanged", [], [], now)
     for difference in differences:
         if difference.field in FIXED.get(kind.name, ()):
             raise Failed(
                 f"{document.place}, field {difference.field}: it is {_said(difference.old)}, as its creation decided "
                 f"for good. Write so, or delete {kind.name} {document.name} and apply again"
             )
-    return Step(document, "updated", differences, _changes(document, now, differences))
+    return Step(document, "updated", differences, _changes(document, now, differences), now)
 
 
 def same(field: str, now: Any, wanted: Any) -> bool:

@@ -6,7 +6,7 @@ import click
 
 from cli import kinds, options
 from cli.connection import ANY_VERSION, ATTEMPTS_MAX, Answer
-from cli.errors import Failed, Refused
+from cli.errors import Refused
 from cli.kinds import Kind
 from cli.options import Verb
 from cli.session import Session
@@ -43,13 +43,13 @@ def set_(
     """Set a quota's limits, or the protection of anything.
 
     \b
-    berth set quota GROUP TENANT --cpu 64 --memory 256GiB
+    berth set quota GROUP/TENANT --cpu 64 --memory 256GiB
     berth set vm TENANT/VM --protected
 
     The limits are replaced as a whole: a class that is not named is unlimited, and 0 forbids it.
     """
     of = kinds.find(kind, among=PROTECTABLE)
-    name = "/".join(names)
+    name = kinds.one_name(of, names)
     limits = options.resources(cpu, memory, storage, gpu, (*more, *((("vms", vms),) if vms is not None else ())))
     if of is not kinds.QUOTA:
         if protected is None or limits or unlimited or force:
@@ -107,12 +107,12 @@ def _if_there(session: Session, kind: Kind, name: str, *, min_position: int | No
 def delete(session: Session, kind: str, names: tuple[str, ...]) -> None:
     """Delete resources of a KIND by their names (token: revoke it). Stops at the first refusal."""
     of = kinds.find(kind, among=DELETABLE)
-    if session.key and len(names) > 1:
+    found = kinds.full_names(of, names)
+    if session.key and len(found) > 1:
         raise click.UsageError("one --idempotency-key cannot name several deletions")
-    paths = [(name, kinds.path(of, name)) for name in names]
+    paths = [(name, kinds.path(of, name)) for name in found]
     for name, path in paths:
-        answer = session.command("DELETE", path)
-        session.tell("deleting" if answer.status == 202 else "deleted", of, name, answer)
+        session.tell("deleted", of, name, session.command("DELETE", path), doing="being deleted")
 
 
 @click.command(cls=Verb)
@@ -137,7 +137,8 @@ def move(session: Session, kind: str, name: str, group: str | None, parent: str 
         body = {"parent": parent}
     if force:
         body["force"] = True
-    session.tell("moved", of, name, session.command("POST", f"{kinds.path(of, name)}/move", body))
+    where = f"to group {group}" if group else f"under tenant {parent}" if parent else "to the top"
+    session.tell(f"moved {where}", of, name, session.command("POST", f"{kinds.path(of, name)}/move", body))
 
 
 @click.command(cls=Verb)
@@ -163,38 +164,36 @@ def resize(
     if not wanted:
         raise click.UsageError("say at least one amount: --cpu, --memory, --storage, --gpu or --resource class=n")
     answer = session.command("POST", f"{kinds.path(of, name)}/resize", {"resources": wanted})
-    session.tell("resized", of, name, answer)
+    session.tell("resized", of, name, answer, doing="being resized")
 
 
-def _single(kind: Kind, action: str, said: str, text: str, *, waits: bool) -> click.Command:
+def _single(
+    kind: Kind, action: str, done: str, text: str, *, doing: str | None = None, waits: bool = False
+) -> click.Command:
     """A verb that is one POST without a body, for one kind, whose word may be left out: `berth cordon [host] NAME…`."""
 
     def run(session: Session, words: tuple[str, ...]) -> None:
         names = words
         if len(words) > 1 and words[0].lower() in (kind.name, kind.plural, *kind.short):
             names = words[1:]
-        elif len(words) > 1:
+        elif len(words) > 1 and kinds.is_a_word_for_one(words[0]):
             kinds.find(words[0], among=(kind,))
         if session.key and len(names) > 1:
-            raise Failed("one --idempotency-key cannot name several commands")
+            raise click.UsageError("one --idempotency-key cannot name several commands")
         paths = [(name, f"{kinds.path(kind, name)}/{action}") for name in names]
         for name, path in paths:
-            session.tell(said, kind, name, session.command("POST", path, {}))
+            session.tell(done, kind, name, session.command("POST", path, {}), doing=doing)
 
     decorated = (options.write_and_wait if waits else options.write)(click.pass_obj(run))
     decorated = click.argument("words", nargs=-1, required=True, metavar=f"[{kind.name}] {kind.usage}...")(decorated)
     return click.command(action, cls=Verb, help=text)(decorated)
 
 
-start = _single(kinds.VM, "start", "starting", "Start a VM.", waits=True)
-stop = _single(kinds.VM, "stop", "stopping", "Stop a VM; it keeps its claims.", waits=True)
-cordon = _single(kinds.HOST, "cordon", "cordoned", "Place nothing new on a host; what runs there stays.", waits=False)
-uncordon = _single(kinds.HOST, "uncordon", "uncordoned", "Place on a host again.", waits=False)
+start = _single(kinds.VM, "start", "started", "Start a VM.", doing="starting", waits=True)
+stop = _single(kinds.VM, "stop", "stopped", "Stop a VM; it keeps its claims.", doing="stopping", waits=True)
+cordon = _single(kinds.HOST, "cordon", "cordoned", "Place nothing new on a host; what runs there stays.")
+uncordon = _single(kinds.HOST, "uncordon", "uncordoned", "Place on a host again.")
 suspend = _single(
-    kinds.TENANT,
-    "suspend",
-    "suspended",
-    "Refuse a tenant and its descendants new workload; nothing is stopped.",
-    waits=False,
+    kinds.TENANT, "suspend", "suspended", "Refuse a tenant and its descendants new workload; nothing is stopped."
 )
-resume = _single(kinds.TENANT, "resume", "resumed", "Lift a tenant's suspension.", waits=False)
+resume = _single(kinds.TENANT, "resume", "resumed", "Lift a tenant's suspension.")

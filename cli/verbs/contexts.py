@@ -17,7 +17,11 @@ from cli.session import Session
 @click.argument("url", required=False)
 @click.option("--name", metavar="NAME", help="What to call the context (else the server's host).")
 @click.option(
-    "--token-file", metavar="FILE", help="The file with the token (else it is asked for, or read from a pipe)."
+    "--token-file",
+    type=options.FILE,
+    metavar="FILE",
+    help="The file with the token (else it is asked for, or read from a pipe; if nothing comes, that of the "
+    "server in this directory).",
 )
 def login(url: str | None, name: str | None, token_file: str | None) -> None:
     """Save a server and a token as the context in use, once the server knows the token.
@@ -28,12 +32,9 @@ def login(url: str | None, name: str | None, token_file: str | None) -> None:
     address = url or os.environ.get("BERTH_URL") or (local.url if local else contexts.DEFAULT_URL)
     if token_file is not None:
         token = contexts.read_token(token_file)
-    elif local is not None and local.token and address.rstrip("/") == local.url:
-        token = local.token
-    elif sys.stdin.isatty():
-        token = str(click.prompt("Token", hide_input=True, err=True)).strip()
     else:
-        token = sys.stdin.readline().strip()
+        is_local = local is not None and address.rstrip("/") == local.url.rstrip("/")
+        token = _asked(default=local.token if local is not None and is_local else None)
     if not token:
         raise Failed("no token was given")
     connection = Connection(address, token)
@@ -43,6 +44,20 @@ def login(url: str | None, name: str | None, token_file: str | None) -> None:
     entry = {"url": connection.url, "token": token}
     contexts.write_saved(Saved(label, {**saved.contexts, label: entry}))
     terminal.say(f"logged in to {connection.url} as {me.get('name')} ({me.get('role')}); context {label} is in use")
+
+
+def _asked(*, default: str | None) -> str:
+    """The token that a person types or a pipe brings; `default` if nothing comes."""
+    if sys.stdin is None:
+        return default or ""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().strip() or default or ""
+    if default is None:
+        return str(click.prompt("Token", hide_input=True, err=True)).strip()
+    typed = click.prompt(
+        "Token (empty: the one in this directory)", hide_input=True, err=True, default="", show_default=False
+    )
+    return str(typed).strip() or default
 
 
 @click.group()
@@ -84,7 +99,7 @@ def use(name: str) -> None:
 
 @context.command()
 @click.argument("name", required=False)
-@options.form
+@options.form_among("table", "json", "yaml", "csv")
 @click.pass_obj
 def show(session: Session, name: str | None) -> None:
     """Show where a call would go, and why there."""

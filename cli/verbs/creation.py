@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from cli import kinds, options, rules, terminal
-from cli.errors import Failed
+from cli.errors import Failed, Refused
 from cli.options import Verb
 from cli.session import Session
 
@@ -26,7 +26,7 @@ class ByKind(click.Group):
         if args[0].startswith("-"):
             return super().resolve_command(ctx, args)
         if args[0].lower() in (kinds.QUOTA.name, kinds.QUOTA.plural):
-            raise click.UsageError("a quota is set: berth set quota GROUP TENANT --cpu 64", ctx)
+            raise click.UsageError("a quota is set: berth set quota GROUP/TENANT --cpu 64", ctx)
         kind = kinds.find(args[0], among=CREATABLE)
         return super().resolve_command(ctx, [kind.name, *args[1:]])
 
@@ -190,8 +190,12 @@ def vm(
 @click.argument("name")
 @click.option("--role", type=click.Choice(ROLES), required=True)
 @click.option("--tenant", metavar="TENANT", help="Scope: sees and touches this tenant's subtree alone.")
-@click.option("--expires-at", metavar="TIME", help="RFC 3339, for example 2027-01-01T00:00:00Z.")
-@click.option("--secret-file", metavar="FILE", help="Write the secret there (mode 0600), not to the screen.")
+@click.option(
+    "--expires-at", type=options.time, metavar="TIME", help="For example 2027-01-01T00:00:00Z, or 2027-01-01 (UTC)."
+)
+@click.option(
+    "--secret-file", type=options.FILE, metavar="FILE", help="Write the secret there (mode 0600), not to the screen."
+)
 @worded
 @options.write
 @click.pass_obj
@@ -216,8 +220,26 @@ def _create(
     session: Session, kind: kinds.Kind, name: str, body: dict[str, Any], *, short_name: str | None = None
 ) -> None:
     kinds.parts(kind, name)
-    answer = session.command("POST", kinds.list_path(kind), {"name": short_name or name, **body})
-    session.tell("made", kind, name, answer)
+    try:
+        answer = session.command("POST", kinds.list_path(kind), {"name": short_name or name, **body})
+    except Refused as refused:
+        if refused.code == "already_exists":
+            _say_what_is_there(session, kind, name, refused)
+        raise
+    session.tell("made", kind, name, answer, doing="being made")
+
+
+def _say_what_is_there(session: Session, kind: kinds.Kind, name: str, refused: Refused) -> None:
+    """Of what failed in its creation nothing runs, and it is in the way of none but its successor."""
+    try:
+        state = session.read(kind, name).json().get("state")
+    except Refused:
+        return
+    if state in kind.failed_states:
+        refused.problem["detail"] = (
+            f"The {kind.name} {name!r} exists already, and is {state}. Delete it first, then create it again: "
+            f"`berth delete {kind.name} {name}`. `berth describe {kind.name} {name}` says why it is {state}."
+        )
 
 
 def _body(given: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from cli import options, output, tables, terminal
+from cli import options, output, tables, terminal, units
 from cli.connection import Connection, Query
 from cli.errors import Unreachable
 from cli.session import Session
@@ -22,15 +22,19 @@ BEFORE_FOLLOWING = 10
 
 
 @click.command()
-@click.option("--after", metavar="MOMENT", help="After this position or time (exclusive).")
-@click.option("--until", metavar="MOMENT", help="Up to this position or time (inclusive).")
+@click.option("--after", type=options.moment, metavar="MOMENT", help=f"After then (exclusive): {units.MOMENTS}.")
+@click.option("--until", type=options.moment, metavar="MOMENT", help="Up to then (inclusive), in the same ways.")
 @click.option("--stream", metavar="KIND/NAME", help="Only of this resource.")
 @click.option("--topic", metavar="TOPIC", help="Only of this topic, for example vm.scheduled.")
 @click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="At most so many (else the newest 50, or all after)."
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="At most so many (else the newest 50, or all after). With --follow it ends after so many, the next ones if "
+    "--after does not say from where.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on as events happen, until Ctrl-C.")
-@options.read
+@options.read_entries
 @click.pass_obj
 def events(
     session: Session,
@@ -48,31 +52,47 @@ def events(
     query = [(name, value) for name, value in named.items() if value is not None]
     if after is None:
         query.append(("sort", "-position"))
-        limit = limit or (BEFORE_FOLLOWING if follow else 50)
+        limit, awaited = (1 if limit else BEFORE_FOLLOWING, limit) if follow else (limit or 50, None)
+    else:
+        awaited = limit if follow else None
     if session.form == "csv" and not follow:
         return session.print_csv("/v1/events", query, limit=limit, newest_last=after is None)
     found = list(session.items("/v1/events", query, limit=limit))
     if after is None:
         found.reverse()
     if not follow:
-        return output.entries(found, FIELDS, form=session.form, headers=session.headers)
+        return output.entries(found, FIELDS, form=session.form, headers=session.headers, noun="events")
+    if awaited is not None and after is None:  # what was found is only where the next ones begin
+        after, found = str(found[-1]["position"]) if found else None, []
     try:
-        _follow(session, found, after=after, stream=stream, topic=topic)
+        _follow(session, found, after=after, stream=stream, topic=topic, limit=awaited)
     except KeyboardInterrupt:  # the way in which one ends it
         return
 
 
 def _follow(
-    session: Session, found: list[dict[str, Any]], *, after: str | None, stream: str | None, topic: str | None
+    session: Session,
+    found: list[dict[str, Any]],
+    *,
+    after: str | None,
+    stream: str | None,
+    topic: str | None,
+    limit: int | None,
 ) -> None:
-    """Print what was found, then events as they happen, until the reader goes."""
+    """Print what was found, then events as they happen, until `limit` or until the reader goes."""
+    left = None if limit is None else limit - len(found)
     for event in found:
         if not _print(session, event):
             return
     last = str(found[-1]["position"]) if found else after
+    if left == 0:
+        return
     for event in live(session.connection, after=last):
         is_wanted = (stream is None or event.get("stream") == stream) and (topic is None or event.get("topic") == topic)
-        if is_wanted and not _print(session, event):
+        if not is_wanted:
+            continue
+        left = None if left is None else left - 1
+        if not _print(session, event) or left == 0:
             return
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from cli import description, kinds, options, output, tables, terminal
+from cli import description, kinds, options, output, tables, terminal, units
 from cli.connection import Query
 from cli.kinds import COMMON_FILTERS, Kind
 from cli.session import Session
@@ -44,7 +44,9 @@ def _filters(function: Any) -> Any:
         click.option("--state", multiple=True, metavar="STATE", help="Only in this state; may be repeated."),
         click.option("--owner", metavar="TENANT", help="Only what this tenant owns."),
         click.option("--external-id", metavar="ID", help="Only the one with your own key."),
-        click.option("--updated-since", metavar="MOMENT", help="Only what changed since (a position or a time)."),
+        click.option(
+            "--updated-since", type=options.past, metavar="TIME", help=f"Only what changed since: {units.TIMES}."
+        ),
         click.option(
             "-l", "--label", multiple=True, metavar="KEY=VALUE", help="Only with this label; may be repeated."
         ),
@@ -57,17 +59,20 @@ def _filters(function: Any) -> Any:
 
 @click.command()
 @options.kind()
-@click.argument("name", required=False)
+@click.argument("names", nargs=-1, metavar="[NAME]")
 @_filters
 @click.option("--sort", metavar="FIELD", help="For example name, -cpu_available.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many (else all).")
 @options.read_then
 @click.pass_obj
-def get(session: Session, /, kind: str, name: str | None, sort: str | None, limit: int | None, **given: Any) -> None:
+def get(
+    session: Session, /, kind: str, names: tuple[str, ...], sort: str | None, limit: int | None, **given: Any
+) -> None:
     """List resources of a KIND, or show the one of that NAME."""
     of = kinds.find(kind)
     query = _query(of, given)
-    if name is not None:
+    if names:
+        name = kinds.one_name(of, names)
         if query or sort or limit:
             raise click.UsageError("filters, --sort and --limit go with a list, not with a name")
         resource = session.read(of, name).json()
@@ -75,6 +80,11 @@ def get(session: Session, /, kind: str, name: str | None, sort: str | None, limi
             return output.data(resource, form=session.form)
         overcommit = _overcommit(session, of, [resource])
         return output.resources(of, [resource], form=session.form, headers=session.headers, overcommit=overcommit)
+    if session.as_of:
+        raise click.UsageError(
+            f"--as-of shows one resource as it was: berth get {of.name} {of.usage} --as-of MOMENT. "
+            f"Lists of the past come later; berth history {of.name} {of.usage} shows what changed"
+        )
     query += [("sort", sort)] if sort else []
     if session.form == "csv":
         return session.print_csv(kinds.list_path(of), query, limit=limit)
@@ -119,12 +129,13 @@ def _query(kind: Kind, given: dict[str, Any]) -> Query:
 
 @click.command()
 @options.kind()
-@click.argument("name")
-@options.read_then
+@options.name
+@options.describe
 @click.pass_obj
-def describe(session: Session, kind: str, name: str) -> None:
+def describe(session: Session, kind: str, names: tuple[str, ...]) -> None:
     """Show everything about one resource, and the operation that is under way on it."""
     of = kinds.find(kind)
+    name = kinds.one_name(of, names)
     resource = session.read(of, name).json()
     if session.is_structured:
         return output.data(resource, form=session.form, headers=session.headers)
@@ -138,16 +149,17 @@ def describe(session: Session, kind: str, name: str) -> None:
 
 @click.command()
 @click.option(
-    "--by", type=click.Choice(DIMENSIONS), default="group", show_default=True, help="A row for each of these."
+    "--by", type=click.Choice(DIMENSIONS), help="A row for each of these (else group; tenant if the token is scoped)."
 )
-@click.option("--region", metavar="NAME")
-@click.option("--dc", metavar="NAME")
-@click.option("--group", metavar="NAME")
-@click.option("--tenant", metavar="NAME")
-@options.read_then
+@click.option("--region", metavar="NAME", help="Only what is in this region.")
+@click.option("--dc", metavar="NAME", help="Only what is in this dc.")
+@click.option("--group", metavar="NAME", help="Only what is in this group.")
+@click.option("--tenant", metavar="NAME", help="Only of this tenant and its descendants.")
+@options.read
 @click.pass_obj
-def capacity(session: Session, /, by: str, **given: str | None) -> None:
+def capacity(session: Session, /, by: str | None, **given: str | None) -> None:
     """Show used, capacity, available and the largest fit per class."""
+    by = by or _dimension(session)
     query = [("by", by), *((name, value) for name, value in given.items() if value is not None)]
     if session.form == "csv":
         return session.print_csv("/v1/capacity", query)
@@ -161,10 +173,15 @@ def capacity(session: Session, /, by: str, **given: str | None) -> None:
     tables.show(table, headers=session.headers)
 
 
+def _dimension(session: Session) -> str:
+    """What the rows are of if nobody says: a scoped token may see its tenants alone."""
+    return "tenant" if session.get("/v1/whoami").json().get("tenant") else "group"
+
+
 @click.command()
 @options.kind(kinds.VM)
 @click.argument("name")
-@options.read_then
+@options.read_whole
 @click.pass_obj
 def explain(session: Session, kind: str, name: str) -> None:
     """Say why a VM runs where it runs: berth explain vm TENANT/VM."""
@@ -177,14 +194,14 @@ def explain(session: Session, kind: str, name: str) -> None:
 
 @click.command()
 @options.kind()
-@click.argument("name")
+@options.name
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many (else all).")
-@options.read
+@options.read_whole
 @click.pass_obj
-def history(session: Session, kind: str, name: str, limit: int | None) -> None:
+def history(session: Session, kind: str, names: tuple[str, ...], limit: int | None) -> None:
     """Show a resource's changes: when, by whom, from what to what."""
     of = kinds.find(kind)
-    path = f"/v1/history/{of.name}/{kinds.path_name(of, name)}"
+    path = f"/v1/history/{of.name}/{kinds.path_name(of, kinds.one_name(of, names))}"
     if session.form == "csv":
         return session.print_csv(path, [], limit=limit)
     found = list(session.items(path, [], limit=limit))
@@ -193,9 +210,12 @@ def history(session: Session, kind: str, name: str, limit: int | None) -> None:
     shown = [{**entry, "changes": "; ".join(description.changes(entry, human=False))} for entry in found]
     if not terminal.for_a_person():
         fields = ("position", "at", "actor", "topic", "changes")
-        return output.entries(shown, fields, form=session.form, headers=session.headers)
+        return output.entries(shown, fields, form=session.form, headers=session.headers, noun="changes")
     for entry in found:
-        head = (tables.cell(entry.get(field), human=True, field=field) for field in HISTORY_FIELDS)
+        head = (
+            tables.cell(entry.get(field), human=True, field=field) + (" UTC" if field == "at" else "")
+            for field in HISTORY_FIELDS
+        )
         terminal.say(tables.GAP.join(head))
         terminal.say("\n".join(f"    {line}" for line in description.changes(entry)))
 
@@ -205,11 +225,11 @@ def history(session: Session, kind: str, name: str, limit: int | None) -> None:
 @click.option("--resource", metavar="KIND/NAME", help="Only what was done to this.")
 @click.option("--command", metavar="COMMAND", help="Only this command, for example vm.provision.")
 @click.option("--outcome", type=click.Choice(["accepted", "rejected"]), help="Only these.")
-@click.option("--since", metavar="MOMENT", help="From this position or time on.")
-@click.option("--until", metavar="MOMENT", help="Up to this position or time.")
+@click.option("--since", type=options.moment, metavar="MOMENT", help=f"From then on: {units.MOMENTS}.")
+@click.option("--until", type=options.moment, metavar="MOMENT", help="Up to then, written in the same ways.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="The newest so many.")
 @click.option("--all", "everything", is_flag=True, help="All of them, however many.")
-@options.read
+@options.read_entries
 @click.pass_obj
 def audit(session: Session, /, limit: int, everything: bool, **given: str | None) -> None:
     """Show who did what, when, from where, why, and what came of it; the newest last."""
@@ -228,4 +248,4 @@ def audit(session: Session, /, limit: int, everything: bool, **given: str | None
     fields = AUDIT_WIDE if session.form == "wide" else AUDIT_FIELDS
     if terminal.for_a_person() and session.form != "wide":  # why it was rejected says that it was
         shown = [{**entry, "outcome": entry["problem"] or entry.get("outcome")} for entry in shown]
-    output.entries(shown, fields, form=session.form, headers=session.headers, yields=AUDIT_YIELDS)
+    output.entries(shown, fields, form=session.form, headers=session.headers, yields=AUDIT_YIELDS, noun="commands")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cli import terminal
+from cli import options, terminal
 
 
 @click.group()
@@ -17,7 +17,9 @@ def relay() -> None:
 
 
 @relay.command()
-@click.option("--data", metavar="DIR", help="Where everything is kept (else BERTH_DATA, else .berth).")
+@click.option(
+    "--data", type=options.FOLDER, metavar="DIR", help="Where everything is kept (else BERTH_DATA, else .berth)."
+)
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def rebuild(data: str | None, yes: bool) -> None:
     """Delete the streams BERTH_EVENTS and BERTH_AUDIT; the relay fills them again from the log.

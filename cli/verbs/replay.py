@@ -34,8 +34,10 @@ def _speed(text: str) -> float | None:
 
 
 @click.command()
-@click.argument("trace_path", metavar="TRACE")
-@click.option("--hosts", metavar="HOSTS", help="The trace's hosts (else hosts.csv beside the trace).")
+@click.argument("trace_path", type=options.FILE_OR_FOLDER, metavar="TRACE")
+@click.option(
+    "--hosts", type=options.FILE, metavar="HOSTS", help="The trace's hosts (else hosts.csv beside the trace)."
+)
 @click.option(
     "--strategy",
     default="least_fragmentation",
@@ -50,7 +52,7 @@ def _speed(text: str) -> float | None:
 @click.option(
     "--requests", type=click.IntRange(0), default=200, show_default=True, help="Creations sent singly first, and timed."
 )
-@options.read
+@options.read_whole
 @click.pass_context
 def replay(
     ctx: click.Context,

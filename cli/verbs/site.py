@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cli import options, output, tables, terminal
+from cli import kinds, operations, options, output, tables, terminal
 from cli.connection import ANY_VERSION, ATTEMPTS_MAX
 from cli.errors import Failed, Refused
 from cli.options import Verb
@@ -21,6 +21,7 @@ files = click.option(
     "paths",
     multiple=True,
     required=True,
+    type=options.FILE,
     metavar="FILE",
     help="A YAML file, or - for stdin; may be repeated.",
 )
@@ -28,16 +29,15 @@ files = click.option(
 
 @click.command(cls=Verb)
 @files
-@options.write_and_wait
+@options.write_many_and_wait
 @click.pass_obj
 def apply(session: Session, paths: tuple[str, ...]) -> None:
     """Make the platform what a file says: what is missing is created, what differs is updated.
 
     Nothing is sent before all documents are read and checked. Applied again it changes nothing. It deletes nothing.
-    Stops at the first refusal; what was done by then stays, and the next run goes on from there.
+    Stops at the first refusal; what was done by then stays, and the next run goes on from there. With --wait it
+    waits for what was under way before, too. Exit 1 if something is there but has failed or is stuck.
     """
-    if session.key:
-        raise click.UsageError("apply sends many commands; one --idempotency-key cannot name them")
     documents = _read(paths)
     steps = plan.steps(documents, plan.current_of(session, documents))
     if session.dry_run:
@@ -47,7 +47,7 @@ def apply(session: Session, paths: tuple[str, ...]) -> None:
         _sum_up(session, steps, refused=refused)
         if refused:
             raise refused[1]
-        return
+        return _must_be_well(session, steps)
     done: list[Step] = []
     try:
         for step in steps:
@@ -64,12 +64,33 @@ def apply(session: Session, paths: tuple[str, ...]) -> None:
         raise
     finally:
         _sum_up(session, done)
+    _must_be_well(session, done)
+
+
+def _must_be_well(session: Session, steps: list[Step]) -> None:
+    """
+    Raises:
+        Failed: some of what is there does not become what its file says without a person.
+    """
+    found: list[str] = []
+    for step in steps:
+        name = f"{step.document.kind.name} {step.document.name}"
+        if step.document.kind is kinds.VM and step.state in kinds.VM.failed_states:
+            why = f" ({step.now['reason']})" if step.now.get("reason") else ""
+            found.append(f"{name} is {step.state}{why}: delete it and apply again, `berth delete {name}`")
+        else:
+            try:
+                operations.must_go_on(session.connection, step.operation)
+            except operations.Stuck as stuck:
+                found.append(f"{name} is {step.state}: {stuck.message}")
+    if found:
+        raise Failed(terminal.escaped("\n  ".join(found)))
 
 
 @click.command()
 @files
 @click.option("--exit-code", is_flag=True, help="Exit 1 if anything differs.")
-@options.read
+@options.read_whole
 @click.pass_context
 def diff(ctx: click.Context, paths: tuple[str, ...], exit_code: bool) -> None:
     """Show field by field what `apply` would change, and whether the server would refuse it."""
@@ -137,6 +158,9 @@ def _text(path: str) -> str:
 
 
 def _carry_out(session: Session, step: Step, *, attempt: int = 1) -> Step:
+    if session.wait_s is not None and step.operation:
+        operations.ended(session.connection, step.operation, timeout_s=session.wait_s)
+        step = plan.step(step.document, plan.read(session, step.document))
     try:
         for request in step.requests:
             is_put = request.method == "PUT" and request.if_match is None  # of a quota that is not there yet
@@ -160,7 +184,10 @@ def _tell(session: Session, step: Step) -> None:
         return terminal.say(step.document.name)
     would = "would be " if session.dry_run and step.outcome != "unchanged" else ""
     fields = ", ".join(difference.field for difference in step.differences) if step.outcome == "updated" else ""
-    terminal.say(f"{name} {would}{step.outcome}" + (f" ({fields})" if fields else ""))
+    said = f"{name} {would}{step.outcome}" + (f" ({fields})" if fields else "")
+    if step.outcome == "unchanged" and step.state not in (None, "active", "available"):
+        said += f", {step.state}" + (f", under way: operation {step.operation}" if step.operation else "")
+    terminal.say(terminal.printable(said))
 
 
 def _sum_up(session: Session, done: list[Step], *, refused: tuple[Step, Refused] | None = None) -> None:
@@ -181,5 +208,6 @@ def _entry(step: Step) -> dict[str, Any]:
         "kind": step.document.kind.name,
         "name": step.document.name,
         "outcome": step.outcome,
+        "state": step.state,
         "differences": [difference._asdict() for difference in step.differences],
     }

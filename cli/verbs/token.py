@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cli import terminal
+from cli import options, terminal
 from cli.connection import Connection
 from cli.errors import Failed, Refused, Unreachable
 
@@ -23,7 +23,7 @@ def token() -> None:
 
 @token.command()
 @click.argument("name", type=click.Choice(["admin"]))
-@click.option("--data", metavar="DIR", help="The data directory (else BERTH_DATA, else .berth).")
+@click.option("--data", type=options.FOLDER, metavar="DIR", help="The data directory (else BERTH_DATA, else .berth).")
 def reset(name: str, data: str | None) -> None:
     """Give the token `admin` another secret, as the owner of the data directory.
 

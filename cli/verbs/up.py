@@ -7,7 +7,12 @@ import click
 
 
 @click.command()
-@click.option("--data", metavar="DIR", help="Where everything is kept (else BERTH_DATA, else .berth).")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Where everything is kept (else BERTH_DATA, else .berth).",
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),

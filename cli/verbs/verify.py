@@ -21,7 +21,7 @@ def ask(connection: Connection, *, full: bool = False) -> dict[str, Any]:
 
 @click.command()
 @click.option("--full", is_flag=True, help="Compare every checkpoint with the replay, too.")
-@options.read
+@options.read_whole
 @click.pass_context
 def verify(ctx: click.Context, full: bool) -> None:
     """Replay the log, check what must never break, compare the read models with the fold. Exit 1 if any is wrong."""

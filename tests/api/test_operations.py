@@ -124,7 +124,7 @@ def test_the_cli_settles_with_a_reason(api: Api, site: str, tmp_path: Path) -> N
     operation = a_stuck_deletion(api, site)
     where = {"BERTH_URL": api.url, "BERTH_TOKEN": ADMIN}
     unsaid = berth("operation", "settle", operation, "--as", "succeeded", directory=tmp_path, **where)
-    assert (unsaid.returncode, "/reason" in unsaid.stderr) == (1, True), unsaid.stderr
+    assert (unsaid.returncode, "--reason" in unsaid.stderr) == (2, True), unsaid.stderr
     said = berth("operation", "settle", operation, "--as", "succeeded", "--reason", "seen", directory=tmp_path, **where)
     assert said.returncode == 0, said.stderr
     assert "settled as succeeded" in said.stdout

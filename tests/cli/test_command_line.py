@@ -1,5 +1,6 @@
 """Wrong use, unreachable servers, and what the parts of a command make of their text."""
 
+import json
 import os
 import socket
 import subprocess
@@ -21,11 +22,15 @@ from cli.verbs.events import messages
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def berth(*arguments: str, directory: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def berth(
+    *arguments: str, directory: Path, given: str | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BERTH_", "XDG_"))}
     environment = {**inherited, "HOME": str(directory), "PYTHONPATH": str(ROOT), **variables}
     command = [sys.executable, "-m", "cli", *arguments]
-    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False, input=given
+    )
 
 
 def test_a_wrong_kind_is_wrong_use(tmp_path: Path) -> None:
@@ -95,6 +100,20 @@ def test_every_verb_explains_itself(verb: str) -> None:
         (["move", "host", "h1", "--parent", "acme"], "a host moves to a group"),
         (["cordon", "racks", "r1"], "racks do not go with this verb"),
         (["gat", "hosts"], "Did you mean 'get'?"),
+        (["get", "vms", "--as-of", "1h"], "--as-of shows one resource as it was"),
+        (["capacity", "--as-of", "7"], "No such option"),
+        (["set", "tenant", "a", "b", "--protected"], "one tenant is named"),
+        (["delete", "quota", "std"], "write it as GROUP/TENANT or GROUP TENANT"),
+        (["audit", "--since", "tomorrow"], "how long ago (90s, 10m, 1h, 2d)"),
+        (["get", "hosts", "--updated-since", "7"], "2026-11-24T15:00:00Z"),
+        (["events", "--after", "noon"], "a position, a time"),
+        (["create", "token", "t", "--role", "viewer", "--expires-at", "soon"], "2026-11-24 (UTC)"),
+        (["describe", "vm", "a/b", "-o", "name"], "'name' is not one of"),
+        (["audit", "-o", "name"], "'name' is not one of"),
+        (["history", "vm", "a/b", "-o", "name"], "'name' is not one of"),
+        (["apply", "-f", "x", "--idempotency-key", "k"], "No such option"),
+        (["operation", "settle", "id", "--as", "failed"], "say with --reason"),
+        (["cordon", "a", "b", "--idempotency-key", "k"], "cannot name several"),
     ],
 )
 def test_wrong_use_says_what_is_right(arguments: list[str], said: str) -> None:
@@ -180,6 +199,9 @@ def test_a_shell_gets_its_completion_script(shell: str, tmp_path: Path) -> None:
         ("berth get hosts -o j", ["json"]),
         ("berth get hosts --upd", ["--updated-since"]),
         ("berth create v", ["vm"]),
+        ("berth apply -f ./", ["./"]),
+        ("berth replay ./", ["./"]),
+        ("berth get hosts --token-file ./", ["./"]),
     ],
 )
 def test_tab_completes_verbs_kinds_flags_and_choices(words: str, offered: list[str], tmp_path: Path) -> None:
@@ -215,3 +237,37 @@ def test_a_change_of_an_amount_has_its_unit_unless_it_would_not_show() -> None:
     assert told(4096, 8192) == ["limits.memory_mib: 4 GiB → 8 GiB"]
     assert told(2097152, 2093056) == ["limits.memory_mib: 2097152 → 2093056"]
     assert told(4096, 8192, human=False) == ["limits.memory_mib: 4096 → 8192"]
+
+
+@pytest.mark.parametrize("words", [(), ("create",), ("operation",)])
+def test_a_call_without_a_verb_prints_its_help_once(words: tuple[str, ...], tmp_path: Path) -> None:
+    ended = berth(*words, directory=tmp_path)
+    assert ended.returncode == 2
+    assert (ended.stderr.count("Usage:"), ended.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "token"), [("from-the-pipe\n", "from-the-pipe"), ("", "of-the-directory"), ("\n", "of-the-directory")]
+)
+def test_a_token_from_a_pipe_comes_before_that_of_the_directory(given: str, token: str, tmp_path: Path) -> None:
+    seen: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_whoami, args=(server, seen), daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "admin.token").write_text("of-the-directory\n")
+        (tmp_path / ".berth").mkdir()
+        here = {"http": url, "token_file": str(tmp_path / "admin.token")}
+        (tmp_path / ".berth" / "endpoints.json").write_text(json.dumps(here))
+        ended = berth("login", url, "--name", "p2", directory=tmp_path, given=given)
+    assert ended.returncode == 0, ended.stderr
+    assert seen == [f"Bearer {token}"]
+    assert f"token: {token}" in (tmp_path / ".config" / "berth" / "config.yaml").read_text()
+
+
+def _whoami(server: socket.socket, seen: list[str]) -> None:
+    line, _ = server.accept()
+    with line:
+        asked = line.recv(65536).decode()
+        seen += [part.partition(": ")[2] for part in asked.split("\r\n") if part.startswith("Authorization")]
+        body = b'{"name": "p", "role": "viewer"}'
+        line.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))

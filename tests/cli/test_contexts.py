@@ -80,3 +80,13 @@ def test_a_token_file_holds_one_line(tmp_path: Path) -> None:
         contexts.read_token(str(tmp_path / "t"))
     with pytest.raises(Failed, match="cannot read the token"):
         contexts.read_token(str(tmp_path / "missing"))
+
+
+def test_who_lets_others_read_the_saved_tokens_is_warned_once(capsys: pytest.CaptureFixture[str]) -> None:
+    save()
+    contexts.config_path().chmod(0o644)
+    contexts.read_saved()
+    contexts.read_saved()
+    said = capsys.readouterr().err
+    assert f"chmod 600 {contexts.config_path()}" in said
+    assert said.count("warning") == 1

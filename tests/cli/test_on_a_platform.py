@@ -142,7 +142,7 @@ def test_setting_a_quota_keeps_what_people_wrote_on_it(berth: Run, client: Clien
         (("get", "operations", "--state", "ended"), "succeeded"),
         (("wait", "vm", "a/b", "--for", "aktive"), "active"),
         (("audit", "--outcome", "refused"), "rejected"),
-        (("get", "hosts", "--as-of", "yesterday"), "a position or a time"),
+        (("get", "host", "h", "--as-of", "yesterday"), "a position, a time"),
         (("get", "hosts", "-l", "model"), "key=value"),
     ],
 )

@@ -79,6 +79,11 @@ def test_a_validation_names_each_field() -> None:
     assert lines == ["berth: Validation failed (validation)", "  /resources/cpu: must be a whole number"]
 
 
+def test_a_missing_reason_is_called_by_its_flag() -> None:
+    problem = {"title": "t", "code": "validation", "errors": [{"field": "/reason", "message": "say why"}]}
+    assert refusal.lines(problem)[-1] == "  --reason: say why"
+
+
 def test_what_was_probably_meant_stands_at_the_end() -> None:
     problem = {"title": "Not found", "code": "not_found", "kind": "group", "name": "sdt", "did_you_mean": ["std"]}
     assert refusal.lines(problem) == ["berth: Not found", "  did you mean std?"]
@@ -193,7 +198,12 @@ def test_every_code_reads_as_sentences_and_facts(code: str) -> None:
 def test_what_one_types_next_is_said_with_its_names() -> None:
     assert refusal.lines({"code": "suspended", "tenant": "corp"})[-1] == "  `berth resume corp` lifts it"
     granted = refusal.lines({"code": "no_quota", "group": "g", "tenant": "a"})
-    assert granted[-1] == "  `berth set quota g a --cpu N` gives it one"
+    assert granted[-1] == "  `berth set quota g/a --cpu 8` gives it one of 8 vCPU"
     stuck = {"code": "invalid_state", "state": "deleting", "operation": "op-1", "ways_out": ["retry", "settle"]}
-    assert refusal.lines(stuck)[-1] == "  the ways out: `berth operation retry|settle op-1`"
+    assert refusal.lines(stuck)[-4:] == [
+        "  the ways out:",
+        "    berth operation retry op-1 --wait",
+        "    berth operation settle op-1 --as succeeded --reason 'how I know'",
+        "    berth operation settle op-1 --as failed --reason 'how I know'",
+    ]
     assert "describe" not in "".join(refusal.lines({"code": "invalid_state", "state": "deleting"}))

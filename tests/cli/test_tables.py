@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli import kinds, tables, terminal, units
+from cli import description, kinds, tables, terminal, units
 from cli.tables import Table
 
 HOST = {
@@ -200,3 +200,30 @@ def test_a_folded_line_fits_and_loses_nothing_but_spaces(line: str, cells: int) 
 def test_words_are_not_broken_and_what_follows_is_indented() -> None:
     line = "  description: General workload, packed tightly"
     assert terminal.fold(line, 32) == ["  description: General workload,", "      packed tightly"]
+
+
+def test_two_classes_have_two_titles_and_amounts_in_the_unit_that_they_name() -> None:
+    group = {
+        "name": "g",
+        "capacity": {"cpu": 8, "cpu_milli": 4000, "memory_mib": 2048},
+        "used": {"cpu": 0, "cpu_milli": 500},
+    }
+    table = tables.of_kind(kinds.GROUP, [group], human=True)
+    assert table.titles[-3:] == ["cpu", "memory GiB", "cpu_milli"]
+    assert table.rows[0][-3:] == ["0/8", "0/2", "500/4000"]
+    shown = tables.amounts_of([group], ("capacity",), by="group", human=True)
+    assert [row[1:] for row in shown.rows] == [["cpu", "8"], ["memory", "2 GiB"], ["cpu_milli", "4,000"]]
+    alone = tables.of_kind(kinds.GROUP, [{"name": "g", "capacity": {"cpu_milli": 4000}}], human=True)
+    assert (alone.titles[-1], alone.rows[0][-1]) == ("cpu", "0/4")
+
+
+def test_a_title_says_that_times_are_in_utc_to_a_person_alone() -> None:
+    entry = {"at": "2026-12-01T09:00:00Z", "started_at": None, "actor": "a"}
+    fields = ("at", "started_at", "actor")
+    assert tables.of_fields([entry], fields, human=True).titles == ["at (UTC)", "started (UTC)", "actor"]
+    assert tables.of_fields([entry], fields, human=False).titles == list(fields)
+
+
+def test_an_operation_is_described_with_its_id_once() -> None:
+    operation = {"uid": "o-1", "name": "o-1", "id": "o-1", "state": "running", "kind": "vm.start"}
+    assert "\n".join(description.lines(kinds.OPERATION, operation)).count("o-1") == 1

@@ -1,5 +1,7 @@
 """Amounts in and out."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from cli import units
@@ -61,3 +63,28 @@ def test_durations_have_units() -> None:
 
 def test_known_classes_come_first_and_counts_last() -> None:
     assert units.class_order({"vms", "nvme", "gpu", "cpu", "memory_mib"}) == ["cpu", "memory_mib", "gpu", "nvme", "vms"]
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("4711", "4711"),
+        ("2026-11-24T15:00:00Z", "2026-11-24T15:00:00Z"),
+        ("2026-11-24T15:00:00+08:00", "2026-11-24T07:00:00Z"),
+        ("2026-11-24 15:00", "2026-11-24T15:00:00Z"),
+        ("2026-11-24", "2026-11-24T00:00:00Z"),
+        ("1h", "2026-12-01T08:30:00Z"),
+        ("2d", "2026-11-29T09:30:00Z"),
+        ("90s", "2026-12-01T09:28:30Z"),
+        ("09:00", "2026-12-01T09:00:00Z"),
+        ("22:00", "2026-11-30T22:00:00Z"),
+    ],
+)
+def test_a_moment_is_a_position_a_time_or_how_long_ago(text: str, moment: str) -> None:
+    assert units.moment(text, now=datetime(2026, 12, 1, 9, 30, tzinfo=UTC)) == moment
+
+
+@pytest.mark.parametrize("text", ["tomorrow", "", "-1", "1w", "99999999d", "25:00", "2026-13-01"])
+def test_what_is_no_moment_says_which_there_are(text: str) -> None:
+    with pytest.raises(ValueError, match=r"a position, a time \(2026-11-24T15:00:00Z"):
+        units.moment(text, now=datetime(2026, 12, 1, tzinfo=UTC))
