@@ -2,13 +2,14 @@
 one."""
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
 from commands import finding, vms
 from commands.model import Command, Done, Line, Text, without_nul_inside
+from commands.warning import Warnings
 from domain import operation as decide
 from domain.errors import Conflict, Validation
 from domain.fleet import Transaction
@@ -34,9 +35,10 @@ class Outcome(msgspec.Struct, frozen=True):
     begun: Callable[[Transaction, Operation], None]
     succeeded: Callable[[Transaction, Operation], None]
     failed: Callable[[Transaction, Operation, str], None]
+    unsaid: Callable[[Operation], Warnings]  # what a controller would have said of a success, and a person did not
 
 
-OUTCOMES = {"vm": Outcome(vms.begun, vms.succeeded, vms.failed)}
+OUTCOMES = {"vm": Outcome(vms.begun, vms.succeeded, vms.failed, vms.unsaid)}
 
 
 class _OnOperation(Command):
@@ -136,7 +138,7 @@ def expire(command: ExpireOperation, tx: Transaction) -> Done:
 def cancel(command: CancelOperation, tx: Transaction) -> Done:
     """What was begun is undone, as after a failure; claims return when that is confirmed, and then it is cancelled.
     What nobody began is cancelled at once."""
-    operation = _running(tx, command.operation)
+    operation = _running(tx, command.operation, to="cancel")
     event = decide.cancel(operation, command.operation, reason=f"cancelled by {tx.actor}")
     if isinstance(event, OperationStepFailed):
         _fail(tx, command.operation, event)
@@ -147,7 +149,7 @@ def cancel(command: CancelOperation, tx: Transaction) -> Done:
 
 
 def retry(command: RetryOperation, tx: Transaction) -> Done:
-    tx.record(command.on(), decide.retry(_running(tx, command.operation), command.operation))
+    tx.record(command.on(), decide.retry(_running(tx, command.operation, to="retry"), command.operation))
     return Done(command.operation)
 
 
@@ -157,21 +159,28 @@ def settle(command: SettleOperation, tx: Transaction) -> Done:
         message = "say how you know what is so there: what this operation holds is given back or kept by your word"
         raise Validation([{"field": "/reason", "message": message}])
     reason = f"settled as {command.as_} by {tx.actor}: {tx.reason}"
-    operation = _running(tx, id)
+    operation = _running(tx, id, to="settle")
     tx.record(
         command.on(), decide.settle(operation, id, verdict=command.as_, reason=reason, outputs=command.outputs or {})
     )
-    if command.as_ == "succeeded":
-        _succeed(tx, id)
-    else:
+    if command.as_ == "failed":
         _give_up(tx, id, reason)
-    return Done(id)
+        return Done(id)
+    settled = tx.fleet.operation(id)
+    assert settled is not None
+    warnings = _outcome(settled).unsaid(settled)
+    _succeed(tx, id)
+    return Done(id, warnings=warnings)
 
 
-def _running(tx: Transaction, id: str) -> Operation:
+def _running(tx: Transaction, id: str, *, to: str = "") -> Operation:
+    """The operation, which is not over. `to` is what a person wants of it; a controller reports on its work."""
     found = tx.fleet.operation(id)
     if found is None:
-        if operation_stream(id) in tx.known:
+        stream = operation_stream(id)
+        if stream in tx.known:
+            if to and tx.scope is None:
+                raise Conflict(_too_late(id, tx.known[stream], to=to), id)
             raise Conflict(
                 f"Operation {id!r} is over; forget this work, as what is asked of it now comes too late.", id
             )
@@ -179,6 +188,24 @@ def _running(tx: Transaction, id: str) -> Operation:
     if tx.scope is not None:
         raise finding.missing(tx, "operation", id)
     return found
+
+
+ENDED = {
+    "operation.succeeded": "has succeeded",
+    "operation.failed": "has failed",
+    "operation.cancelled": "was cancelled",
+}
+
+
+def _too_late(id: str, last: Any, *, to: str) -> str:
+    """`last` is the row of its end; None if it ended only just now."""
+    how = ENDED.get(last.topic, "is over") if last is not None else "is over"
+    if how == "has succeeded":
+        return f"Operation {id!r} {how}: there is nothing left to {to}; what it did is changed by another command."
+    return (
+        f"Operation {id!r} {how}: there is nothing left to {to}. Send the command that began it again to try once more;"
+        " of a creation that came to nothing, delete what failed first, and then create it."
+    )
 
 
 def _fail(tx: Transaction, id: str, event: OperationStepFailed | OperationRetried | OperationStuck) -> None:

@@ -21,6 +21,7 @@ from commands.model import (
     merged_amounts,
 )
 from domain import quota, vm
+from domain.command import Warned
 from domain.errors import AlreadyExists, NoCapacity
 from domain.fleet import Transaction
 from domain.operation import Operation, OperationCancelled, OperationStarted, Step
@@ -277,6 +278,14 @@ def succeeded(tx: Transaction, operation: Operation) -> None:
             tx.record(stream, VmDeleted())
         case kind:
             raise AssertionError(f"{kind} is not an operation on a VM")
+
+
+def unsaid(operation: Operation) -> warning.Warnings:
+    if operation.kind != "vm.provision" or _addresses(operation.outputs):
+        return ()
+    name = operation.target.partition("/")[2]
+    message = f"no addresses are given, so that the vm {name!r} is active without any; nothing adds them later"
+    return (Warned("/outputs/addresses", message),)
 
 
 def failed(tx: Transaction, operation: Operation, reason: str) -> None:

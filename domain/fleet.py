@@ -8,7 +8,7 @@ function of (old state, new state) alone, so undoing a change is applying it wit
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -374,7 +374,7 @@ class Transaction:
         self.journal: list[tuple[str, Entry | None]] = []
         self.events: list[Recorded] = []
         self.ended: dict[str, Entry] = {}  # what left the fleet since `settle`, as it was at its end
-        self.known: Container[str] = ()  # streams no longer in the fleet that the log is known to hold
+        self.known: Mapping[str, Any] = {}  # streams that the log is known to hold, with the last row of what has ended
         self.at = 0  # microseconds since 1970, the same for all events of a command
         self.command = ""
         self.actor = ""

@@ -47,9 +47,9 @@ _PORTION = """
     ) AS portion WHERE bytes - octet_length(state) < %(bytes)s ORDER BY {by}
 """
 _LAST = _SELECT + SQL("WHERE originator_id = %s ORDER BY originator_version DESC LIMIT 1")
-_FIRST_OF_EACH = SQL(
-    "SELECT first.* FROM unnest(%s::text[]) AS asked (stream) CROSS JOIN LATERAL"
-    " ({select} WHERE originator_id = stream ORDER BY originator_version LIMIT 1) AS first"
+_LAST_OF_EACH = SQL(
+    "SELECT last.* FROM unnest(%s::text[]) AS asked (stream) CROSS JOIN LATERAL"
+    " ({select} WHERE originator_id = stream ORDER BY originator_version DESC LIMIT 1) AS last"
 ).format(select=_SELECT)
 
 
@@ -161,10 +161,10 @@ class LogReader:
         return rows[0] if rows else None
 
     def existing(self, streams: Sequence[str]) -> dict[str, Row]:
-        """The first row of each of `streams` that exists: one query, about a millisecond for 256 keys."""
+        """The last row of each of `streams` that exists: one query, about a millisecond for 256 keys."""
         if not streams:
             return {}
-        return {row.stream: row for row in self._rows(_FIRST_OF_EACH, (list(streams),))}
+        return {row.stream: row for row in self._rows(_LAST_OF_EACH, (list(streams),))}
 
     def position_at(self, at_us: int) -> int:
         """The end of the last command at or before a time, in microseconds since 1970; 0 if there is none.

@@ -83,7 +83,7 @@ class LookUps:
         return False
 
     async def existing(self, streams: Sequence[str]) -> dict[str, Row]:
-        """The first row of each of these streams, however long it takes."""
+        """The last row of each of these streams, however long it takes."""
         while True:
             try:
                 return await asyncio.to_thread(self._reader.existing, streams)

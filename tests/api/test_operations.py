@@ -120,6 +120,18 @@ def test_an_operation_says_for_whom_it_waits_and_a_second_verb_which_operation_i
     assert begun["resource"]["waiting_for"] is None
 
 
+def test_who_cancels_what_has_ended_is_told_how_it_ended(api: Api, site: str) -> None:
+    body = {"tenant": site, "name": "web-2", "group": site, "resources": {"cpu": 1}}
+    for outcome, how in (("succeeded", "has succeeded"), ("failed", "has failed")):
+        operation = api.done("POST", "/v1/vms", {**body, "name": outcome})["operation"]
+        report(api, operation, step="vm.create", outcome=outcome)
+        if outcome == "failed":
+            report(api, operation, step="vm.delete", outcome="succeeded")
+        problem = api.post(f"/v1/operations/{operation}/cancel").json()
+        assert problem["code"] == "conflict"
+        assert f"Operation {operation!r} {how}: there is nothing left to cancel" in problem["detail"]
+
+
 def test_the_cli_settles_with_a_reason(api: Api, site: str, tmp_path: Path) -> None:
     operation = a_stuck_deletion(api, site)
     where = {"BERTH_URL": api.url, "BERTH_TOKEN": ADMIN}

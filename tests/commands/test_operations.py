@@ -220,6 +220,53 @@ def test_the_operation_of_a_stuck_creation_is_superseded_by_a_deletion() -> None
     assert accounts(site) == before
 
 
+@pytest.mark.parametrize("verb", [("cancel", {}), ("retry", {}), ("settle", {"as": "failed", "reason": "seen"})])
+@pytest.mark.parametrize(
+    ("outcome", "how"), [("succeeded", "has succeeded"), ("failed", "has failed"), ("cancelled", "was cancelled")]
+)
+def test_a_person_who_comes_too_late_is_told_how_it_ended_and_what_to_do(
+    verb: tuple[str, dict[str, Any]], outcome: str, how: str
+) -> None:
+    site = a_site()
+    operation = site.given("vm.provision", **a_vm()).operation
+    if outcome == "cancelled":
+        site.given("operation.cancel", operation=operation)
+    else:
+        site.report(operation, "started")
+        site.report(operation, outcome)
+    if outcome == "failed":
+        site.report(operation, "succeeded")  # undone
+    stream = f"operation/{operation}"
+    last = next(row for row in reversed(site.rows) if row.stream == stream)  # as a look-up finds it
+    kind, body = verb
+    for known in (last, None):  # None: it ended between the look-up and the decision
+        problem = site.refused(
+            "conflict", f"operation.{kind}", known={stream: known}, operation=operation, key=None, **body
+        )
+        assert (how if known is not None else "is over") in problem["detail"]
+        assert f"nothing left to {kind}" in problem["detail"]
+        assert "forget" not in problem["detail"]
+    assert "forget this work" in report_of(site, operation, "vm.create", "started")["detail"]
+
+
+def test_a_creation_settled_without_addresses_is_warned_of() -> None:
+    site = a_site()
+    for name, outputs, is_warned in (
+        ("a", None, True),
+        ("b", {"adresses": ["10.0.0.9"]}, True),
+        ("c", {"addresses": []}, True),
+        ("d", {"addresses": ["10.0.0.9"]}, False),
+    ):
+        operation = site.given("vm.provision", **a_vm(name)).operation
+        site.report(operation, "failed")
+        site.report(operation, "failed", message="hypervisor gone")
+        body = {"operation": operation, "as": "succeeded", "reason": "it answers", "outputs": outputs}
+        answer = site.given("operation.settle", **body)
+        assert [warned.field for warned in answer.warnings] == ["/outputs/addresses"] * is_warned, name
+        deletion = site.given("vm.delete", tenant="payments", vm=name)
+        assert not site.settle(deletion.operation, "succeeded").warnings
+
+
 def report_of(site: Site, operation: str | None, step: str, outcome: str) -> dict[str, Any]:
     """The problem of a report on an operation that is over."""
     body = {"operation": operation, "step": step, "attempt": 1, "outcome": outcome}

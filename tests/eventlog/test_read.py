@@ -69,13 +69,16 @@ async def test_a_stream_is_read_by_itself(database: Database, reader: LogReader)
     await leader.close()
 
 
-async def test_existing_keys_are_found_at_once(database: Database, reader: LogReader) -> None:
-    leader = await an_open_log(database.service, [a_row(2), a_command_row(3, "k-1"), a_row(4), a_command_row(5, "k-2")])
+async def test_existing_keys_and_the_last_of_what_has_ended_are_found_at_once(
+    database: Database, reader: LogReader
+) -> None:
+    rows = [a_row(2), a_command_row(3, "k-1"), a_row(4), a_command_row(5, "k-2")]
+    leader = await an_open_log(database.service, rows)
     asked = ["command/ann/k-1", "command/ann/none", "command/bob/k-1", "command/ann/k-2", "host/r1-h1"]
     assert reader.existing(asked) == {
         "command/ann/k-1": a_command_row(3, "k-1"),
         "command/ann/k-2": a_command_row(5, "k-2"),
-        "host/r1-h1": a_row(2),
+        "host/r1-h1": a_row(4),
     }
     assert reader.existing([]) == {}
     await leader.close()
