@@ -281,7 +281,7 @@ async def missing(call: Call, kind: str, name: str) -> NotFound:
     A name that is only nearly right has one of its halves right: so the candidates are found, not all names compared.
     """
     if kind in ("operation", "token"):
-        return NotFound(kind, name)
+        return NotFound(kind, name, in_scope=call.actor.tenant is not None)
     above, _, last = name.rpartition("/")
     filters = {"tenant": above} if kind == "vm" else {}
     half = (len(last) + 1) // 2
@@ -294,7 +294,7 @@ async def missing(call: Call, kind: str, name: str) -> NotFound:
         names |= {f"{item['tenant']}/{item['name']}" if kind == "vm" else item["name"] for item in items}
     # In the past, a name may be right and the time not.
     near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.7) if name not in names else []
-    return NotFound(kind, name, near[0] if near else None)
+    return NotFound(kind, name, near[0] if near else None, in_scope=call.actor.tenant is not None)
 
 
 def _must_sort(kind: str, sort: str, call: Call) -> None:

@@ -86,7 +86,8 @@ def _not_found(problem: Mapping[str, Any], reader: Reader) -> Shown:
     kind = problem["kind"]
     name, near = reader.name(kind, problem["name"]), reader.hint(kind, problem.get("did_you_mean"))
     fields = {"kind": kind, "name": name, "did_you_mean": near}
-    return fields, errors.NotFound(kind, name, near).detail if name is not None else f"There is no such {kind}."
+    found = errors.NotFound(kind, name, near, in_scope=True)
+    return fields, found.detail if name is not None else f"There is no such {kind}."
 
 
 def _already_exists(problem: Mapping[str, Any], reader: Reader) -> Shown:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from itertools import islice
 
 from commands import suggesting
-from domain.errors import NotFound, Protected, Suspended
+from domain.errors import USED_BY_MAX, NotFound, Protected, Suspended
 from domain.fleet import Transaction
 from domain.group import Group
 from domain.host import Host
@@ -13,8 +13,6 @@ from domain.scheduling.filters import PLACES
 from domain.tenant import Tenant
 from domain.values import About
 from domain.vm import Vm, Where
-
-USED_BY_MAX = 100
 
 
 def tenant(tx: Transaction, name: str) -> Tenant:
@@ -131,7 +129,9 @@ def missing(tx: Transaction, kind: str, name: str) -> NotFound:
 
     `kind` may also be a level of places: region, dc or room.
     """
-    near = nearest(tx, kind, name) if tx.scope is None else None
+    if tx.scope is not None:
+        return NotFound(kind, name, in_scope=True)
+    near = nearest(tx, kind, name)
     return NotFound(kind, name, near if near != name else None)  # a revoked token has its name for ever
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from commands import finding, warning
 from commands.model import Command, Done, Limits, Name, Protectable
-from domain.errors import BelowUse, InUse
+from domain.errors import USED_BY_MAX, BelowUse, InUse
 from domain.fleet import Transaction
 from domain.quota import QuotaDeleted, QuotaSet, would_break
 from domain.values import NOTHING_SAID, Resources, ordered, quota_stream
@@ -63,7 +63,7 @@ def delete(command: DeleteQuota, tx: Transaction) -> Done:
         raise finding.missing(tx, "quota", name)
     finding.must_not_be_protected("quota", name, found.about)
     own = (stream for stream in tx.fleet.vms_by_tenant.get(command.tenant, ()) if _is_in(tx, stream, command.group))
-    if found.used and (used_by := sorted(islice(own, finding.USED_BY_MAX))):
+    if found.used and (used_by := sorted(islice(own, USED_BY_MAX))):
         raise InUse("quota", name, used_by)
     tx.record(command.on(), QuotaDeleted())
     return Done()

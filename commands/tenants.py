@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from commands import claims, finding, warning
 from commands.model import Command, Done, Name, Protectable, Redescribed
-from domain.errors import AlreadyExists, BelowUse, Conflict, InUse
+from domain.errors import USED_BY_MAX, AlreadyExists, BelowUse, Conflict, InUse
 from domain.fleet import Transaction
 from domain.quota import QuotaDeleted, would_break
 from domain.tenant import (
@@ -145,7 +145,7 @@ def delete(command: DeleteTenant, tx: Transaction) -> Done:
         + [f"token/{token}" for token in finding.some(fleet.tokens_by_tenant.get(name, ()))]
     )
     if used_by:
-        raise InUse("tenant", name, used_by[: finding.USED_BY_MAX])
+        raise InUse("tenant", name, used_by[:USED_BY_MAX])
     for group in groups:
         tx.record(quota_stream(group, name), QuotaDeleted())
     tx.record(command.on(), TenantDeleted())

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 from domain.values import Resources
 
+USED_BY_MAX = 100  # of what is in a command's way, so many are told at most
+
 
 @dataclass(eq=False)
 class DomainError(Exception):
@@ -28,7 +30,9 @@ class DomainError(Exception):
             "detail": self.detail,
             "code": self.code,
         }
-        body.update((f.name, getattr(self, f.name)) for f in fields(self) if f.name not in ("why", "message"))
+        body.update(
+            (f.name, getattr(self, f.name)) for f in fields(self) if f.name not in ("why", "message", "in_scope")
+        )
         return body
 
     def __str__(self) -> str:
@@ -97,11 +101,13 @@ class NotFound(DomainError):
     kind: str
     name: str
     did_you_mean: str | None = None
+    in_scope: bool = False  # there may be one elsewhere; who is confined to a tenant is told the same of both
 
     @property
     def detail(self) -> str:
         hint = f" Did you mean {self.did_you_mean!r}?" if self.did_you_mean else ""
-        return f"There is no {self.kind} {self.name!r}.{hint}"
+        where = " in this token's scope" if self.in_scope else ""
+        return f"There is no {self.kind} {self.name!r}{where}.{hint}"
 
 
 @dataclass(eq=False)
@@ -137,7 +143,9 @@ class InUse(DomainError):
 
     @property
     def detail(self) -> str:
-        shown = ", ".join(self.used_by[:3]) + (f" and {len(self.used_by) - 3} more" if len(self.used_by) > 3 else "")
+        shown, more = ", ".join(self.used_by[:3]), len(self.used_by) - 3
+        if more > 0:
+            shown += f" and {'at least ' if len(self.used_by) == USED_BY_MAX else ''}{more} more"
         return f"The {self.kind} {self.name!r} is in use by {shown}; move or delete those first."
 
 

@@ -93,7 +93,7 @@ async def _one(call: Call) -> Answerable:
         elif actor.tenant is not None:
             entry = await model.command(id, scope=actor.tenant)
     if entry is None:
-        raise NotFound("command", id)
+        raise NotFound("command", id, in_scope=actor.tenant is not None)
     sight = await call.sight()
     if sight is not None:
         entry = scope.command(entry, sight)

@@ -188,8 +188,9 @@ class Decider:
         if actor.tenant is None or actor.role == ENGINE_ROLE or actor.tenant in self._owners(on):
             return
         if isinstance(command, Described) and command.kind.startswith(SCOPED_KINDS):
-            raise NotFound("tenant", name_of(on).partition("/")[0])  # of what is to be made, that is missing
-        raise NotFound(kind_of(on), name_of(on))
+            # Of what is to be made, that is missing.
+            raise NotFound("tenant", name_of(on).partition("/")[0], in_scope=True)
+        raise NotFound(kind_of(on), name_of(on), in_scope=True)
 
     def _handled(self, tx: Transaction, item: Item, on: str) -> Done:
         """What the handler decides, if the resource has the version that it must have.

@@ -79,7 +79,7 @@ def test_who_sees_everything_is_shown_all(refusal: DomainError) -> None:
 
 
 OWN: list[DomainError] = [
-    errors.NotFound("group", "dakr"),
+    errors.NotFound("group", "dakr", in_scope=True),
     errors.Conflict("VM 'own/web' is protected; set protected to false first.", "own/web"),
     errors.InvalidState("vm", "own/web", "creating", ["active"]),
     errors.NoQuota("own", "lit", ["lit"]),
@@ -102,6 +102,11 @@ def test_ones_own_refusal_hides_what_it_was_not_decided_upon() -> None:
         shown = refusals.in_scope({**refusal.problem(), "added_later": "tango"}, SIGHT)
         told = json.dumps({field: value for field, value in shown.items() if field in hidden})
         assert not [name for name in FOREIGN if name in told], told
+
+
+def test_what_is_told_whole_is_counted() -> None:
+    few = errors.InUse("tenant", "own", [f"tenant/t{n}" for n in range(5)])
+    assert "tenant/t0, tenant/t1, tenant/t2 and 2 more;" in few.detail
 
 
 def test_what_is_seen_is_named() -> None:

@@ -286,6 +286,28 @@ def test_what_is_not_its_own_is_not_changed(api: Api, site: Site) -> None:
     assert api.post("/v1/tenants", {"name": n("mine")}, token=token).status_code == 404
 
 
+def test_what_others_have_and_what_nobody_has_is_refused_in_the_same_true_words(api: Api, site: Site) -> None:
+    def told(method: str, path: str, body: Any, tenant: str) -> dict[str, Any]:
+        answer = api.call(method, path.format(tenant), body and {**body, "tenant": tenant}, token=site.token)
+        problem: dict[str, Any] = json.loads(answer.text.replace(tenant, "asked"))
+        assert answer.status_code == 404
+        # The nearest of its own names goes by the letters of what it asked for, in reads.
+        problem["detail"] = problem["detail"].partition(" Did you mean")[0]
+        return {name: value for name, value in problem.items() if name not in ("command", "instance", "did_you_mean")}
+
+    provision = {"name": "web-9", "group": site.name("lit"), "resources": {"cpu": 1}}
+    for method, path, body, what in (
+        ("GET", "/v1/tenants/{}", None, "tenant 'asked'"),
+        ("PATCH", "/v1/tenants/{}", {}, "tenant 'asked'"),
+        ("GET", "/v1/vms/{}/web-1", None, "vm 'asked/web-1'"),
+        ("DELETE", "/v1/vms/{}/web-1", None, "vm 'asked/web-1'"),
+        ("POST", "/v1/vms", provision, "tenant 'asked'"),
+    ):
+        others, nobodys = (told(method, path, body, site.name(tenant)) for tenant in ("other", "othxx"))
+        assert others == nobodys
+        assert others["detail"] == f"There is no {what} in this token's scope."
+
+
 def test_a_suspension_above_the_scope_is_told_without_its_name(api: Api, named: str) -> None:
     for name, parent in (("top", None), ("own", "top"), ("team", "own")):
         api.done("POST", "/v1/tenants", {"name": f"{named}-{name}", "parent": parent and f"{named}-{parent}"})
