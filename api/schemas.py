@@ -300,7 +300,10 @@ CAPACITY_ROW = _object(
         "hosts": NATURAL,
         "capacity": AMOUNTS,
         "used": AMOUNTS,
-        "available": AMOUNTS,
+        "available": {
+            **AMOUNTS,
+            "description": "by tenant: without what one of its quotas does not limit, as there is no end to that",
+        },
         "largest_fit": AMOUNTS,
         "promised": AMOUNTS,
         "unpromised": AMOUNTS,

@@ -230,7 +230,11 @@ def _add_promises(row: Shown, *, usable: Resources, promised: Resources) -> None
 
 
 def _by_tenant(found: Iterable[Row]) -> list[Line]:
-    """A tenant's capacity is Σ of its limits; what fits is bounded by its quotas and by the hosts of their groups."""
+    """A tenant's capacity is Σ of its limits; what fits is bounded by its quotas and by the hosts of their groups.
+
+    What one of its quotas does not limit is unlimited in all, so that nothing is told to be available of it. Of a class
+    that no host of that group has, there is nothing to limit.
+    """
     quotas: list[tuple[bytes, bytes | None, Resources, Resources]] = []
     cells: defaultdict[bytes | None, list[Sums]] = defaultdict(list)
     for _, tenant, group, limited, taken, document in found:
@@ -238,7 +242,8 @@ def _by_tenant(found: Iterable[Row]) -> list[Line]:
             cells[group].append(_sums(document))
         elif tenant is not None:
             quotas.append((tenant, group, _resources(limited or b""), _resources(taken or b"")))
-    fits = {group: documents.total(parts).largest_fit for group, parts in cells.items()}
+    rooms = {group: documents.total(parts) for group, parts in cells.items()}
+    unlimited: defaultdict[bytes, set[str]] = defaultdict(set)
     totals: dict[bytes, tuple[Resources, Resources, Resources, Resources]] = {}
     for tenant, group, limits, used in quotas:
         capacities, uses, frees, largest = totals.setdefault(tenant, ({}, {}, {}, {}))
@@ -246,8 +251,13 @@ def _by_tenant(found: Iterable[Row]) -> list[Line]:
         _add(capacities, limits)
         _add(uses, {**dict.fromkeys(limits, 0), **used})
         _add(frees, free)
-        for name, amount in fits.get(group, {}).items():
+        room = rooms.get(group)
+        unlimited[tenant] |= {*COUNTS, *(room.capacity if room is not None else ())} - limits.keys()
+        for name, amount in (room.largest_fit if room is not None else {}).items():
             largest[name] = max(largest.get(name, 0), min(amount, free.get(name, amount)))
+    for tenant, (_, _, frees, _) in totals.items():
+        for name in unlimited[tenant]:
+            frees.pop(name, None)
     columns = ("capacity", "used", "available", "largest_fit")
     return [
         Line(name, row={"name": name, **dict(zip(columns, map(documents.in_order, parts), strict=True))})

@@ -224,6 +224,28 @@ def test_capacity_adds_up(api: Api, site: dict[str, Any], named: str) -> None:
     assert (tenant["capacity"], tenant["available"]) == ({"cpu": 20}, {"cpu": 16})
 
 
+def test_what_one_quota_does_not_limit_is_not_told_to_be_available_to_its_tenant(
+    api: Api, site: dict[str, Any], named: str
+) -> None:
+    def row() -> dict[str, Any]:
+        last = api.get("/v1/events?sort=-position&limit=1").json()["items"][0]
+        (found,) = api.shown(last, "/v1/capacity", params={"by": "tenant", "tenant": named}).json()["items"]
+        return dict(found)
+
+    second = f"{named}-second"
+    api.done("POST", "/v1/groups", {"name": second})
+    api.done("PUT", f"/v1/groups/{named}/quotas/{named}", {"limits": {"cpu": 20, "vms": 10, "gpu": 3}})
+    api.done("PUT", f"/v1/groups/{second}/quotas/{named}", {"limits": {"vms": 5}})
+    # No host stands in the second group, so that it has nothing of a class to be without an end.
+    assert row()["available"] == {"cpu": 16, "gpu": 3, "vms": 14}
+    api.done("POST", "/v1/hosts", {"name": second, "group": second, "capacity": {"cpu": 8}})
+    assert row()["available"] == {"gpu": 3, "vms": 14}
+    api.done("PUT", f"/v1/groups/{second}/quotas/{named}", {"limits": {"cpu": 0}})
+    assert row()["available"] == {"cpu": 16, "gpu": 3}
+    assert row()["capacity"] == {"cpu": 20, "gpu": 3, "vms": 10}
+    assert (row()["used"]["vms"], row()["used"]["cpu"]) == (1, 4)
+
+
 def test_the_proof_finds_nothing_wrong(api: Api, site: dict[str, Any]) -> None:
     for path in ("/v1/verify", "/v1/verify?full=true"):
         result = api.post(path).json()
