@@ -60,7 +60,7 @@ def install(command: InstallToken, tx: Transaction) -> Done:
     found = tx.fleet.token(command.name)
     if found is None:
         tx.record(command.on(), TokenCreated(tx.new_id(), command.name, "admin", command.hash))
-    elif command.hash not in (found.hash, *found.former):
+    elif not found.knows(command.hash):
         tx.record(command.on(), TokenReset(command.hash))
     return Done(created=found is None)
 

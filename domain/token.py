@@ -53,6 +53,10 @@ class Token(msgspec.Struct, frozen=True):
     about: About
     former: tuple[str, ...] = ()  # hashes of the secrets before the present one
 
+    def knows(self, hash: str) -> bool:
+        """Is it, or was it, that of its secret?"""
+        return hash in (self.hash, *self.former)
+
 
 def evolve(token: Token, event: TokenEvent) -> Token:
     match event:

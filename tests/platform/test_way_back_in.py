@@ -57,6 +57,9 @@ def test_the_owner_gets_in_again_and_it_is_recorded(supervisors: Start) -> None:
     assert (reset.returncode, "from the next start" in reset.stdout) == (0, True)
     url = endpoints_of(data, supervisors(data))["http"]
     assert (status(url, second), status(url, file.read_text().strip())) == (401, 200)
+    as_admin = {"Authorization": f"Bearer {file.read_text().strip()}"}
+    audit = httpx.get(f"{url}/v1/audit", params={"command": "token.install"}, headers=as_admin).json()["items"]
+    assert len(audit) == 3, "the first, and two resets: no start"
 
 
 def test_what_is_no_data_directory_gets_no_token(tmp_path: Path) -> None:
