@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from api.body import ClientGone
 from eventlog.tasks import end_tasks
 
 T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """Nobody is left to be answered."""
 
 
 async def while_awaited(receive: Any, work: Coroutine[Any, Any, T]) -> T:

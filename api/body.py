@@ -1,73 +1,23 @@
-"""Reading a request's body: bounded while it streams, in UTF-8, as JSON that means one thing only.
+"""A request's body: in UTF-8, as JSON that means one thing only. How it comes is the matter of `api/upload.py`."""
 
-What is large is read and checked in a thread. It shares Python's lock with the event loop, which so waits for single
-steps of it (20,000 values that are all wrong: some 50 ms while pydantic makes its list), and never for the whole.
-"""
-
-import asyncio
 import json
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from api.problems import UnsupportedMediaType
-from domain.errors import Malformed, TooLarge, Validation
+from domain.errors import Malformed, Validation
 
-COMMAND_BYTES_MAX = 1024 * 1024
-BATCH_BYTES_MAX = 8 * 1024 * 1024
 # Members and entries of all objects and lists together: what each costs to check, and to complain about, is bounded
 # before the work is begun.
 COMMAND_VALUES_MAX = 20_000
 BATCH_VALUES_MAX = 200_000
 NESTED_MAX = 200
-ON_LOOP_BYTES_MAX = 16 * 1024
 PLAIN_BYTES_MAX = 400
 NUMBER_CHARACTERS_MAX = 400
 JSON_TYPE = "application/json"
 PATCH_TYPE = "application/merge-patch+json"
-
-
-# One thread: two large bodies at once would take the event loop's turns twice.
-_apart = ThreadPoolExecutor(1, thread_name_prefix="large-body")
-
-T = TypeVar("T")
-
-
-class ClientGone(Exception):
-    """Nobody is left to be answered."""
-
-
-async def read(receive: Any, headers: dict[bytes, bytes], *, limit: int) -> bytes:
-    """The whole body. What is too large is refused before it is held.
-
-    Raises:
-        TooLarge: more than `limit` bytes were announced, or came.
-    """
-    announced = headers.get(b"content-length", b"0")
-    if announced.isdigit() and int(announced) > limit:
-        raise TooLarge(limit)
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        body: bytes = message.get("body", b"")
-        if len(body) > limit:
-            raise TooLarge(limit)
-        return body
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise TooLarge(limit)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
-        message = await receive()
 
 
 def must_be_json(headers: dict[bytes, bytes], *, accepted: tuple[str, ...] = (JSON_TYPE,)) -> None:
@@ -79,13 +29,6 @@ def must_be_json(headers: dict[bytes, bytes], *, accepted: tuple[str, ...] = (JS
     name, _, charset = parameters.strip().lower().partition("=")
     if media.strip().lower() not in accepted or (name == "charset" and charset.strip('" ') not in ("utf-8", "utf8")):
         raise UnsupportedMediaType(list(accepted))
-
-
-async def understood(body: bytes, read: Callable[[bytes], T]) -> T:
-    """What `read` makes of the body: in a thread, one after another, if it is large."""
-    if len(body) <= ON_LOOP_BYTES_MAX:
-        return read(body)
-    return await asyncio.get_running_loop().run_in_executor(_apart, read, body)
 
 
 def parse(body: bytes, *, values_max: int = COMMAND_VALUES_MAX) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     request ─► its budget: a place of its token's, and one of all tokens' ─► handled and sent ─► both are free again
                  └─ none free: it waits in its token's line ─► too long, or the line is full: 429
 
-Commands have none: the engine's queue bounds them. Each API process counts for itself.
+Commands have none, as the engine's queue bounds them; but their bodies do, if they are large. Each API process counts
+for itself.
 """
 
 import asyncio
@@ -34,6 +35,11 @@ SCANS = Budget(what="searches and tables", of_token=1, in_all=2, waiting=16, wai
 # Another process answers these, one after the other.
 PAST = Budget(what="questions about the past", of_token=4, waiting=16, wait_s=60.0)
 LISTENERS = Budget(what="listeners", of_token=100)
+# Bodies above 64 KiB (`api.upload.LARGE_BYTES`), each of 8 MiB at most, until they are understood: 64 MiB of a token,
+# 256 of all.
+LARGE_BODIES = Budget(what="large bodies", of_token=8, in_all=32, waiting=64, wait_s=30.0)
+# In the thread that understands bodies, or resting from it.
+UNDERSTOOD = Budget(what="bodies that are being understood", of_token=1, waiting=256, wait_s=30.0)
 
 AS_OF_NAME = AS_OF.name.encode()
 
@@ -129,7 +135,7 @@ class Places:
 
 
 def all_places() -> dict[Budget, Places]:
-    return {budget: Places(budget) for budget in (READS, SCANS, PAST, LISTENERS)}
+    return {budget: Places(budget) for budget in (READS, SCANS, PAST, LISTENERS, LARGE_BODIES, UNDERSTOOD)}
 
 
 def budget_of(declared: Budget, scope: Any) -> Budget:

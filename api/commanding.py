@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from pydantic import ValidationError
 
-from api import body, parameters, problems, refusals
+from api import body, parameters, problems, refusals, upload
 from api.endpoint import Call, Endpoint, declared
 from api.reply import Answerable, Headers, Reply, json_reply
 from api.validation import ERRORS_MAX, MOST, Most, errors_of, unknown_members
@@ -31,7 +31,7 @@ ASKED_AGAIN_S = 0.5
 SETTLED_S = 5  # after an envelope expired, an append that is under way needs some time to be known
 
 HEADERS = ("Idempotency-Key", "If-Match", "Prefer", "Berth-Reason")
-REFUSALS = (400, 401, 403, 404, 409, 412, 413, 415, 422, 424, 500, 503)
+REFUSALS = (400, 401, 403, 404, 408, 409, 412, 413, 415, 422, 424, 500, 503)
 
 log = structlog.get_logger()
 
@@ -62,7 +62,7 @@ async def _handle(
 ) -> Answerable:
     headers = call.headers
     dry_run: bool = call.query().get("dry_run", False) if call.scope["query_string"] else False
-    raw = await body.read(call.receive, headers, limit=body.COMMAND_BYTES_MAX)
+    raw = await upload.read(call, limit=upload.COMMAND_BYTES_MAX, permission=model.kind, kinds=(model.kind,))
     is_repeatable = b"idempotency-key" in headers
 
     def read(raw: bytes) -> tuple[Any, dict[str, Any], str]:
@@ -72,7 +72,8 @@ async def _handle(
 
     if raw or has_body:
         body.must_be_json(headers, accepted=accepted)
-    made, document, fingerprint = await body.understood(raw, read)
+    made, document, fingerprint = await upload.understood(call, raw, read)
+    del raw  # while the command waits
     id = uuid7()
     call.command = id
     key = id

@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from api import problems
 from api.door import Door
-from api.problems import NotHttp
+from api.problems import NotHttp, TooSlow
 from api.reply import WHOLE, Reply
 
 # What of a request is not body: its head, its trailers, and what a chunk has around it beyond its allowance.
@@ -31,6 +31,8 @@ CHUNK_BYTES_FREE = 16
 HEADERS_MAX = 256
 HEAD_S_MAX = 30.0  # from a connection's beginning, or the answer before, to the end of a head that was begun
 AHEAD_MAX = 64  # requests that wait for answers to those before them
+# In the scope of a request whose body came before anybody asked for it: nobody need watch how long it takes.
+BODY_HAS_COME = "berth.http.body_has_come"
 # A body that comes though it was answered already is read to here, so that the client sees the answer.
 LEFT_OVER_BYTES_MAX = 64 * 1024 * 1024
 # How long a client may leave more than the transport's high-water mark (64 KiB) untaken.
@@ -62,6 +64,8 @@ class Exchange(RequestResponseCycle):
             await super().send(message)
             return
         reply: Reply = message["reply"]
+        if reply.status == TooSlow.status:
+            self.keep_alive = False  # what it is the answer to may never end
         headers = self.default_headers if self.keep_alive else [*self.default_headers, (b"connection", b"close")]
         answer = _answer(reply.status, headers, reply.rest(with_body=self.scope["method"] != "HEAD"))
         # All answers of a round of the event loop are written after it, one upon the other: to wake whoever reads them
@@ -233,6 +237,7 @@ class Connection(HttpToolsProtocol):
         self._outside_bytes = 0
         if not self._is_refused:
             super().on_message_complete()
+            self.scope[BODY_HAS_COME] = True  # type: ignore[literal-required]
         # What was answered before its body had come is over now.
         if (self._is_refused or self.cycle.response_complete) and not self.transport.is_closing():
             self._be_idle(self.timeout_keep_alive)

@@ -19,8 +19,7 @@ from psycopg import Error as DatabaseError
 
 from api import problems
 from api.auth import EVERYONE, must_be_one_of
-from api.awaited import while_awaited
-from api.body import ClientGone
+from api.awaited import ClientGone, while_awaited
 from api.budget import READS, Budget, Places, budget_of
 from api.context import Context
 from api.metrics import HTTP_REQUESTS, HTTP_SECONDS
@@ -39,6 +38,7 @@ from domain.values import NAME_PATTERN
 
 log = structlog.get_logger()
 
+BODILESS = frozenset({"GET", "HEAD"})
 IS_NAME = re.compile(NAME_PATTERN.replace("$", r"\Z")).match
 IS_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z").match
 
@@ -86,10 +86,14 @@ class Call:
             TooMuchAtOnce: it has too many.
             ClientGone: nobody waits for the answer any more.
         """
-        places = self.context.places[budget_of(self.endpoint.budget, self.scope)]
+        await self.take_place_of(budget_of(self.endpoint.budget, self.scope))
+
+    async def take_place_of(self, budget: Budget) -> None:
+        """The same, of a budget."""
+        places = self.context.places[budget]
         if not places.take_at_once(self.actor.name):
             taking = places.take(self.actor.name)
-            has_body = self.scope["method"] == "POST"
+            has_body = self.scope["method"] not in BODILESS
             await (taking if has_body else while_awaited(self.receive, taking))
         self._places = places
 

@@ -41,6 +41,11 @@ PROBLEMS: dict[str, tuple[int, str, str]] = {
         "The body is larger than <code>limit</code> bytes.",
         "Send less at once; several smaller batches do the same.",
     ),
+    "too_slow": (
+        408,
+        "The body came at less than <code>bytes_per_s_min</code>, or not at all, and was waited for no longer.",
+        "Nothing was done. Send it again, in smaller parts if the line is slow.",
+    ),
     "unsupported_media_type": (
         415,
         "The body is announced as something that is not read here.",

@@ -54,6 +54,7 @@ FIELDS: dict[str, tuple[dict[str, Schema], tuple[str, ...]]] = {
     "not_found": ({"kind": STRING, "name": STRING, "did_you_mean": MAYBE}, ()),
     "method_not_allowed": ({"method": STRING, "allowed": STRINGS}, ()),
     "too_large": ({"limit": INTEGER}, ()),
+    "too_slow": ({"bytes_per_s_min": INTEGER}, ()),
     "unsupported_media_type": ({"accepted": STRINGS}, ()),
     "already_exists": ({"kind": STRING, "name": STRING, "used_by": STRINGS}, ("used_by",)),
     "in_use": ({"kind": STRING, "name": STRING, "used_by": STRINGS}, ()),

@@ -50,6 +50,23 @@ class UnsupportedMediaType(DomainError):
 
 
 @dataclass(eq=False)
+class TooSlow(DomainError):
+    """The rest of a body is not waited for any longer. The connection is ended with it."""
+
+    code = "too_slow"
+    status = 408
+    title = "The body came too slowly"
+    bytes_per_s_min: int
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"A body must come at {self.bytes_per_s_min} bytes a second at least. Nothing was done; send it again, in"
+            " smaller parts if the line is slow."
+        )
+
+
+@dataclass(eq=False)
 class NotHttp(DomainError):
     """What came is no request that can be read. The connection is ended with it."""
 

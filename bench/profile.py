@@ -64,6 +64,7 @@ PARTS = (
     ("deciding", "domain/command.py", ""),
     ("the live tail of events", "api/live.py", ""),
     ("reading and checking the body", "api/body.py", ""),
+    ("reading and checking the body", "api/upload.py", ""),
     ("reading and checking the body", "api/validation.py", ""),
     ("reading and checking the body", "pydantic/", ""),
     ("log and metrics", "workers/log.py", ""),

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from api import body, parameters, problems, refusals
+from api import body, parameters, problems, refusals, upload
 from api.commanding import (
     DECIDED_WITHIN_S,
     REFUSALS,
@@ -48,7 +48,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 async def _handle(call: Call) -> Answerable:
     dry_run: bool = call.query().get("dry_run", False)
-    raw = await body.read(call.receive, call.headers, limit=body.BATCH_BYTES_MAX)
+    raw = await upload.read(call, limit=upload.BATCH_BYTES_MAX, permission="command", kinds=BATCHABLE)
     body.must_be_json(call.headers)
     given = call.headers.get(b"idempotency-key")
     key = parameters.idempotency_key(given, longest=parameters.BATCH_KEY_CHARACTERS_MAX) if given is not None else None
@@ -58,7 +58,8 @@ async def _handle(call: Call) -> Answerable:
         document = body.parse(raw, values_max=body.BATCH_VALUES_MAX)
         return _read(document, key=key, fingerprint=fingerprint_of(call, document) if key is not None else "")
 
-    batch = await body.understood(raw, read)
+    batch = await upload.understood(call, raw, read)
+    del raw  # while the commands wait
     if batch.atomic and batch.refused:
         index = min(batch.refused)
         return problems.reply({**batch.refused[index].problem(), "index": index})

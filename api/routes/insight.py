@@ -5,10 +5,9 @@ from typing import Any
 
 import msgspec
 
-from api import scope
+from api import scope, upload
 from api.auth import AUDITOR, EVERYONE, VIEWER, must_be_one_of
 from api.awaited import while_awaited
-from api.body import COMMAND_BYTES_MAX, read
 from api.budget import PAST
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import (
@@ -99,7 +98,7 @@ async def _explain(call: Call) -> Answerable:
 
 async def _verify(call: Call) -> Answerable:
     query = call.query()
-    await read(call.receive, call.headers, limit=COMMAND_BYTES_MAX)
+    await upload.read(call, limit=upload.LARGE_BYTES)
     if call.actor.tenant is not None:
         must_be_one_of(frozenset(), call.actor, permission="verify")
     verifying = call.context.past.verify(full=query.get("full", False))
@@ -147,7 +146,7 @@ ENDPOINTS = (
         permission="verify",
         parameters=declared(FULL),
         answer="Verification",
-        refusals=(401, 403, 413, 422, 503),
+        refusals=(401, 403, 408, 413, 422, 503),
         budget=PAST,
     ),
     Endpoint(

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api import body, parameters
+from api import body, parameters, upload
 from api.commanding import made_of
 from api.connection import HEAD_BYTES_MAX
 from api.routes.batch import BATCH_ERRORS_MAX
@@ -136,8 +136,8 @@ def made_and_timed(n: int, make: Callable[[int], Any], read: Callable[[Any], Any
 
 
 def test_strangers_fields_are_counted_and_not_answered_each(api: Api) -> None:
-    raw = json.dumps({**VM, **members(700_000)}).encode()[: body.BATCH_BYTES_MAX]
-    for path, sent in (("/v1/commands", raw), ("/v1/vms", raw[: body.COMMAND_BYTES_MAX])):
+    raw = json.dumps({**VM, **members(700_000)}).encode()[: upload.BATCH_BYTES_MAX]
+    for path, sent in (("/v1/commands", raw), ("/v1/vms", raw[: upload.COMMAND_BYTES_MAX])):
         response = api.call("POST", path, content=sent, headers=JSON)
         assert (response.status_code, response.json()["code"]) == (422, "validation")
         assert len(response.content) < 1_000

@@ -58,7 +58,7 @@ def family(kind: type[DomainError] = DomainError) -> set[str]:
 
 
 def test_every_code_is_listed() -> None:
-    of_http = {"method_not_allowed", "unsupported_media_type", "rate_limited"}  # never a command's
+    of_http = {"method_not_allowed", "unsupported_media_type", "rate_limited", "too_slow"}  # never a command's
     assert errors.Unauthenticated.code in family()
     missing = family() - of_http - refusals.SHOWN.keys()
     assert not missing, f"say in api/refusals.py what a scope shows of {sorted(missing)}"

@@ -125,6 +125,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "not_found": {"kind": "group", "name": "sdt", "did_you_mean": "std"},
     "method_not_allowed": {},
     "too_large": {"limit": 65536},
+    "too_slow": {"bytes_per_s_min": 65536},
     "unsupported_media_type": {},
     "already_exists": {"name": "a", "used_by": ["vm/t/a"]},
     "in_use": {"name": "a", "used_by": ["vm/t/a", "vm/t/b"]},

@@ -10,8 +10,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 
-from api.awaited import while_awaited
-from api.body import ClientGone
+from api.awaited import ClientGone, while_awaited
 from commands.catalogue import COMMANDS
 from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Envelope, Item
