@@ -115,7 +115,10 @@ RULE = _object(
     },
     optional=("max_skew", "partition"),
 )
-BMC = _object({"address": STRING, "protocol": STRING, "credential": STRING}, optional=("protocol", "credential"))
+BMC = _object(
+    {"address": STRING, "protocol": STRING, "credential": STRING, "system": STRING},
+    optional=("protocol", "credential", "system"),
+)
 STEP = _object(
     {"name": STRING, "controller": STRING, "state": enum(*STEP_STATES), "attempt": INTEGER, "message": MAYBE},
 )
