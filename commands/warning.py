@@ -10,8 +10,10 @@ from domain.values import COUNTS, FIRST_CLASSES, NOTHING_SAID, About, kind_of, n
 
 Warnings = tuple[Warned, ...]
 
-# Keys of limits that no host has: sizes of volumes, and counts of the kinds of operators' own.
-OTHER_LIMITS = ("volume_gib", "objects_")
+# Keys of limits that no host has: counts, and the size of volumes (of one storage class: `volume_gib_<class>`).
+# `objects_<kind>` counts a kind of operators' own; there is no such kind yet.
+OTHER_LIMITS = (*COUNTS, "volume_gib")
+OF_A_STORAGE_CLASS = "volume_gib_"
 SUGGESTED_MAX = 3  # classes; some 0.2 ms each
 NAMED_MAX = 100  # of more that have the same id only the number is told
 
@@ -36,10 +38,10 @@ def of_external_id(tx: Transaction, stream: str, about: About, *, before: About 
 
 def of_limits(tx: Transaction, names: Iterable[str]) -> Warnings:
     """A misspelt limit limits nothing."""
-    others = (name for name in names if name not in COUNTS and not name.startswith(OTHER_LIMITS))
+    others = (name for name in names if name not in OTHER_LIMITS and not _is_of_a_storage_class(name))
     return tuple(
         Warned(f"/limits/{name}", f"{name!r} is not known to any host or kind, so it limits nothing yet", near)
-        for name, near in _unknown(tx, others, also=COUNTS)
+        for name, near in _unknown(tx, others, also=OTHER_LIMITS)
     )
 
 
@@ -71,6 +73,10 @@ def _unknown(tx: Transaction, names: Iterable[str], *, also: tuple[str, ...] = (
     known = tx.fleet.hosts_of_class
     unknown = [name for name in names if name not in FIRST_CLASSES and name not in known]
     return [(name, class_like(name, known, also=also) if n < SUGGESTED_MAX else None) for n, name in enumerate(unknown)]
+
+
+def _is_of_a_storage_class(name: str) -> bool:
+    return name.startswith(OF_A_STORAGE_CLASS) and name != OF_A_STORAGE_CLASS
 
 
 def _is_seen(tx: Transaction, stream: str) -> bool:

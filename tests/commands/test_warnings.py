@@ -19,12 +19,29 @@ def test_a_misspelt_limit_is_accepted_with_what_was_probably_meant() -> None:
     assert warned(site, "quota.set", **body, limits={"memory_mb": 1}) == [("/limits/memory_mb", "memory_mib")]
     assert warned(site, "quota.set", **body, limits={"vm": 1}) == [("/limits/vm", "vms")]
     assert warned(site, "quota.set", **body, limits={"fpga": 1}) == [("/limits/fpga", None)]
-    known = {"cpu": 9, "gpu": 9, "vms": 1, "hosts": 1, "volume_gib": 1, "volume_gib_fast": 1, "objects_firewall": 1}
+    known = {"cpu": 9, "gpu": 9, "vms": 1, "hosts": 1, "volume_gib": 1, "volume_gib_fast": 1}
     assert warned(site, "quota.set", **body, limits=known) == []
     site.given("host.register", name="f1", group="std", capacity={"fpga": 1})
     assert warned(site, "quota.set", **body, limits={"fpga": 1}) == []
     site.given("host.delete", host="f1")
     assert warned(site, "quota.set", **body, limits={"fpga": 1}) == [("/limits/fpga", None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("volume_gibs", "volume_gib"),
+        ("volume_gibx", "volume_gib"),
+        ("volume_gib_", "volume_gib"),
+        ("volumes_gib", "volume_gib"),
+        ("objects_", None),
+        ("objects_hostt", None),
+        ("objects_firewall", None),  # there is no such kind
+    ],
+)
+def test_a_limit_that_only_begins_like_a_known_one_is_told(name: str, meant: str | None) -> None:
+    site = a_site()
+    assert warned(site, "quota.set", group="std", tenant="acme", limits={name: 3}) == [(f"/limits/{name}", meant)]
 
 
 def test_so_is_a_misspelt_class_of_an_over_commit_or_a_capacity() -> None:
