@@ -105,9 +105,10 @@ class ExpireOperation(_OnOperation):
 
 def report(command: ReportOperation, tx: Transaction) -> Done:
     id, stream = command.operation, command.on()
+    if tx.role == "controller":  # an operator may report in a controller's place
+        decide.must_be_own(command.step, tx.actor)
     operation = _running(tx, id)
-    controller = tx.actor if tx.role == "controller" else None
-    step = decide.reported(operation, id, step=command.step, attempt=command.attempt, controller=controller)
+    step = decide.reported(operation, id, step=command.step, attempt=command.attempt)
     match command.outcome:
         case "started":
             tx.record(stream, decide.start(operation, id, step, at=tx.at))
@@ -128,7 +129,7 @@ def report(command: ReportOperation, tx: Transaction) -> Done:
 
 def expire(command: ExpireOperation, tx: Transaction) -> Done:
     operation = _running(tx, command.operation)
-    step = decide.reported(operation, command.operation, step=command.step, attempt=command.attempt, controller=None)
+    step = decide.reported(operation, command.operation, step=command.step, attempt=command.attempt)
     if operation.state != "running" or step.state != "started" or step.deadline > tx.at:
         raise Conflict("No controller is at work on it, or its deadline has not passed.", command.operation)
     _fail(tx, command.operation, decide.expire(operation, step))

@@ -262,9 +262,8 @@ def evolve(operation: Operation, event: OperationEvent) -> Operation:
             )
             return _going_on(replace(operation, steps=steps))
         case OperationSettled():
-            return _ended(
-                replace(operation, outputs={**operation.outputs, **event.outputs}), operation.state, event.reason
-            )
+            outputs = {**operation.outputs, **event.outputs}
+            return replace(operation, reason=event.reason, outputs=outputs, steps=_settled(operation, event))
         case OperationSucceeded():
             return replace(operation, state="succeeded")
         case OperationFailed():
@@ -287,18 +286,23 @@ def outstanding(operation: Operation) -> Step | None:
     return step if step is not None and step.state == "pending" else None
 
 
-def reported(operation: Operation, id: str, *, step: str, attempt: int, controller: str | None) -> Step:
-    """The step that a report speaks of: the one whose turn it is, also while nobody knows what came of it.
-
-    `controller` is the reporter's name, None for an operator who reports in a controller's place.
+def must_be_own(step: str, controller: str) -> None:
+    """A controller reports on its own work alone. Whose a step is stands in its name, whatever became of the operation.
 
     Raises:
         Forbidden: the step is another controller's.
+    """
+    whose = step.partition(".")[0]
+    if whose != controller:
+        raise Forbidden(f"operation.report:{whose}")
+
+
+def reported(operation: Operation, id: str, *, step: str, attempt: int) -> Step:
+    """The step that a report speaks of: the one whose turn it is, also while nobody knows what came of it.
+
+    Raises:
         Conflict: the operation, the step or the attempt is over, or its turn has not come.
     """
-    named = [s for s in operation.steps if s.name == step]
-    if named and controller is not None and named[0].controller != controller:
-        raise Forbidden(f"operation.report:{named[0].controller}")
     current = operation.current
     if operation.is_over or current is None or current.name != step or current.attempt != attempt:
         raise Conflict(
@@ -426,9 +430,11 @@ def _with_current(operation: Operation, **changes: Any) -> tuple[Step, ...]:
     return tuple(replace(step, **changes) if step is current else step for step in operation.steps)
 
 
-def _ended(operation: Operation, state: str, reason: str) -> Operation:
-    """A controller whose report is repeated late must not find that its step is under way."""
-    return replace(operation, state=state, reason=reason, steps=_with_current(operation, state="cancelled"))
+def _settled(operation: Operation, event: OperationSettled) -> tuple[Step, ...]:
+    """A controller whose report is repeated late must not find that its step is under way. By a person's word the work
+    is done or not; what was to undo it is not needed any more."""
+    is_done = event.verdict == "succeeded" and not operation.is_undoing
+    return _with_current(operation, state="succeeded" if is_done else "cancelled", message=event.reason)
 
 
 def _going_on(operation: Operation) -> Operation:

@@ -281,6 +281,8 @@ def test_a_report_on_the_step_of_another(site: Site, before: list[object], opera
     invented = report(site, answer, "vm.reboot", attempt, outcome)
     assert (invented.problem and invented.problem["code"], accounts(site)) == ("conflict", held)
     bring_to_its_end(site, answer)
+    over = report(site, answer, step, attempt, outcome, by=Actor("ipam", "controller", origin="controller"))
+    assert over.problem and over.problem["code"] == "forbidden", "whatever became of it"
     nothing_leaked(site, before)
 
 

@@ -7,11 +7,11 @@ from pydantic import ValidationError
 
 from commands.catalogue import COMMANDS
 from domain.fleet import Fleet
-from domain.operation import OperationStarted, Step
+from domain.operation import OperationStarted, Step, evolve
 from domain.recorded import Recorded
 from eventlog.codec import Row, decode
 from tests.commands.test_vms import accounts
-from tests.deciding import HOUR_US, START_US, VM_CONTROLLER, Site, a_site, a_vm
+from tests.deciding import ENGINE, HOUR_US, START_US, VM_CONTROLLER, Site, a_site, a_vm
 
 VM = {"tenant": "payments", "vm": "web-1"}
 
@@ -192,6 +192,41 @@ def test_a_deletion_that_no_controller_begins_is_settled(verdict: str) -> None:
     site.settle(deletion, verdict)
     assert accounts(site) == (before if verdict == "succeeded" else held)
     assert report_of(site, deletion, "vm.delete", "started")["code"] == "conflict"
+
+
+@pytest.mark.parametrize(("verdict", "state"), [("succeeded", "succeeded"), ("failed", "cancelled")])
+def test_a_step_reads_as_it_was_settled(verdict: str, state: str) -> None:
+    """Not as what it was stuck on."""
+    site = a_site()
+    site.finish(site.given("vm.provision", **a_vm()))
+    deletion = site.given("vm.delete", **VM).operation
+    site.report(deletion, "started")
+    site.now += HOUR_US
+    site.given("operation.expire", actor=ENGINE, operation=deletion, step="vm.delete", attempt=1)
+    assert site.fleet.operation(deletion).steps[0].message == "vm.delete: no report before its deadline"
+    (step,) = settled_steps(site, deletion, verdict)
+    assert (step.state, step.message) == (state, f"settled as {verdict} by ann: looked at the hypervisor")
+
+
+def test_what_was_to_undo_a_creation_that_stands_is_not_said_to_be_done() -> None:
+    site = a_site()
+    creation = site.given("vm.provision", **a_vm()).operation
+    site.report(creation, "failed", message="disk full")
+    site.report(creation, "failed", message="no answer")
+    made, undoing = settled_steps(site, creation, "succeeded")
+    assert (made.state, made.message) == ("failed", "disk full")
+    assert (undoing.state, undoing.message) == ("cancelled", "settled as succeeded by ann: looked at the hypervisor")
+
+
+def settled_steps(site: Site, operation: str | None, verdict: str) -> tuple[Step, ...]:
+    """As the log has them: what is over has left the fleet."""
+    standing = site.fleet.operation(operation)
+    site.settle(operation, verdict)
+    events = [decode(row).event for row in site.rows if row.stream == f"operation/{operation}"]
+    for event in events[-2:]:
+        standing = evolve(standing, event)
+    assert standing.is_over
+    return standing.steps
 
 
 def test_what_was_cancelled_and_is_settled_as_failed_ends_cancelled() -> None:

@@ -166,7 +166,7 @@ def a_failed_deletion_returns_the_vm() -> Iterator[Alter]:
 
 @contextmanager
 def no_check_of_the_attempt() -> Iterator[Alter]:
-    def reported(found: Operation, id: str, *, step: str, attempt: int, controller: str | None) -> Step:
+    def reported(found: Operation, id: str, *, step: str, attempt: int) -> Step:
         current = found.current
         if current is None or current.name != step:
             raise Conflict("It is over.", id)
