@@ -40,6 +40,11 @@ class Reader(msgspec.Struct, frozen=True):
             return [name for name in names if self.is_own or self.sight.has_group(name, self.at)]
         return names if names == "*" else self.name("group", names)
 
+    def stream(self, name: Any) -> Any:
+        """Whose a quota is does not say that its group is seen: what was refused there may never have been."""
+        kind, *names = (name or "").split("/")
+        return name if kind != "quota" or self.name("group", names[0]) is not None else None
+
     def streams(self, found: Iterable[str]) -> list[str]:
         return [stream for stream in found if self.sight.has_tenant(owner_of(stream), self.at)]
 

@@ -62,6 +62,9 @@ def command(entry: Mapping[str, Any], sight: Sight) -> Document:
     """An audit entry of a command on something visible."""
     shown = dict(entry)
     at, is_own = from_rfc3339(entry["at"]), entry.get("token") == sight.actor
+    if entry.get("problem"):
+        reader = refusals.Reader(sight, at, is_own)
+        shown["resource"] = reader.stream(entry.get("resource"))
     if isinstance(entry.get("request"), dict) and not is_own:
         shown["request"] = _request(entry["request"], sight, at, is_refused=bool(entry.get("problem")))
     if entry.get("problem"):

@@ -138,6 +138,9 @@ def site(api: Api) -> str:
     api.post("/v1/vms", {**vm, "group": f"{n}-dark"})
     api.post("/v1/vms", {**vm, "group": [f"{n}-dark", f"{n}-lit"], "resources": {"cpu": 9}})
     api.post("/v1/vms", {**vm, "where": {"host": f"{n}-dark-h"}})
+    for group in ("dark", "dakr"):  # the tenant of a quota is seen, what it is of is not
+        api.call("PUT", f"/v1/groups/{n}-{group}/quotas/{n}-team", {"limits": {"cpu": 1}}, headers={"If-Match": '"1"'})
+    api.call("PUT", f"/v1/groups/{n}-lit/quotas/{n}-team", {"limits": {}}, headers={"If-Match": '"1"'})
     api.done("POST", f"/v1/tenants/{n}-corp/suspend")
     api.post("/v1/vms", vm)
     api.shown(api.done("POST", f"/v1/tenants/{n}-corp/resume"), "/v1/tenants")
@@ -151,5 +154,7 @@ def test_no_recorded_refusal_tells_of_others(api: Api, site: str) -> None:
     events = api.get("/v1/events", token=auditor, params={"topic": "command.rejected", "limit": 1000}).json()["items"]
     receipts = [api.get(f"/v1/commands/{entry['id']}", token=auditor).json() for entry in entries]
     assert len(events) == len(entries) == len(receipts) >= 6
+    of_quotas = [entry["resource"] for entry in entries if entry["command"] == "quota.set"]
+    assert of_quotas == [None, None, f"quota/{site}-lit/{site}-team"]
     for told in map(json.dumps, (*entries, *events, *receipts)):
         assert not [name for name in ("corp", "red", "rde", "dark", "dakr") if f"{site}-{name}" in told], told
