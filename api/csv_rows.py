@@ -1,7 +1,8 @@
 """Any list as CSV (RFC 4180), with one header for all of its pages: a column for each field that the list's schema has.
 
-Amounts have a column for each class that is known on the platform, objects with fields of their own one for each of
-these. All else is one cell: lists of words with spaces between, labels and what has no form as JSON.
+Amounts have a column for each class that was known when the first page was read, and one for all others; objects
+with fields of their own one for each of these. All else is one cell: lists of words with spaces between, labels and
+what has no form as JSON.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import msgspec
 from api.reply import CSV, Headers
 from domain.values import ordered
 
-CLASSES_MAX = 64  # that have columns; the rest of an amount's classes is one cell, `used.others`
+CLASSES_MAX = 64  # that have columns; the rest of an amount's classes, and later ones, are one cell, `used.others`
 ROWS_AT_ONCE = 50  # what is made before others have their turn: a millisecond
 OTHERS = "others"
 BYTE_ORDER_MARK = "\ufeff"
@@ -67,8 +68,12 @@ class CsvReply:
 
 def columns(schema: Mapping[str, Any], schemas: Mapping[str, Any], *, classes: Iterable[str]) -> list[Column]:
     """Those of a list whose items have this schema."""
-    known = ordered(frozenset(classes))
-    return list(_columns(schema, schemas, known[:CLASSES_MAX], has_others=len(known) > CLASSES_MAX, at=()))
+    return list(_columns(schema, schemas, with_columns(classes), at=()))
+
+
+def with_columns(classes: Iterable[str]) -> list[str]:
+    """The classes that have columns of their own, in their order."""
+    return ordered(frozenset(classes) - {OTHERS})[:CLASSES_MAX]
 
 
 def has_amounts(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> bool:
@@ -82,17 +87,15 @@ def _columns(
     schemas: Mapping[str, Any],
     classes: Sequence[str],
     *,
-    has_others: bool,
     at: tuple[str, ...],
 ) -> Iterable[Column]:
     found = _resolved(schema, schemas)
     if _is_amounts(found):
         yield from (Column(".".join((*at, name)), (*at, name)) for name in classes)
-        if has_others:
-            yield Column(".".join((*at, OTHERS)), at, frozenset(classes))
+        yield Column(".".join((*at, OTHERS)), at, frozenset(classes))
     elif found.get("properties"):
         for name, field in found["properties"].items():
-            yield from _columns(field, schemas, classes, has_others=has_others, at=(*at, name))
+            yield from _columns(field, schemas, classes, at=(*at, name))
     else:
         yield Column(".".join(at), at)
 

@@ -44,7 +44,8 @@ IS_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z").match
 
 
 class Call:
-    """One request on its way. `command` is the id of the command that it became, for the logs."""
+    """One request on its way. `command` is the id of the command that it became, for the logs; `position` the one at
+    which what it asks for was found not to be there."""
 
     __slots__ = (
         "_places",
@@ -54,6 +55,7 @@ class Call:
         "endpoint",
         "headers",
         "path",
+        "position",
         "receive",
         "scope",
         "token",
@@ -67,6 +69,7 @@ class Call:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.path: dict[str, str] = scope["path_params"]
         self.command: str | None = None
+        self.position: int | None = None
         self.actor: Actor
         self._places: Places | None = None  # of which it holds one
         self.token = ""  # the hash of the secret, to ask whether it is still good
@@ -199,7 +202,7 @@ class Path:
                     _must_be_names(call.path)
                 reply = await endpoint.handle(call)
             except DomainError as refusal:
-                reply = problems.refusal(refusal)
+                reply = problems.refusal(refusal, position=call.position)
             except (PersistenceError, DatabaseError) as error:
                 log.warning("log not reached", route=self.path, error=str(error).strip())
                 reply = problems.refusal(Unavailable())

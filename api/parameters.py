@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 
+from api.csv_rows import CLASSES_MAX
 from commands.characters import prose
 from domain.errors import Validation
 from domain.values import from_rfc3339
@@ -22,6 +23,8 @@ REASON_BYTES_MAX = REASON_CHARACTERS_MAX * 4 * 3  # each of four bytes, each byt
 TEXT_CHARACTERS_MAX = 500
 HINTS_MAX = 5  # of what is unknown, the first few get a suggestion: to find one costs more than all else about it
 KEY = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+CLASS_NAME = r"[a-z][a-z0-9_]{0,62}"
+IS_CLASS = re.compile(rf"{CLASS_NAME}\Z").match
 BATCH_KEY_CHARACTERS_MAX = 60
 
 Read = Callable[[str], Any]
@@ -94,6 +97,13 @@ def moment(value: str) -> Moment:
         raise ValueError("must be a position or a time such as 2026-11-24T15:00:00Z") from None
 
 
+def class_names(value: str) -> list[str]:
+    names = value.split(",") if value else []
+    if len(names) > CLASSES_MAX or len(set(names)) < len(names) or not all(map(IS_CLASS, names)):
+        raise ValueError(f"must be at most {CLASSES_MAX} resource classes, each once, with commas between them")
+    return names
+
+
 def label(value: str) -> tuple[str, str]:
     key, equals, wanted = text(value).partition("=")
     if not equals or not key:
@@ -132,6 +142,13 @@ BY_POSITION = msgspec.structs.replace(
 COUNT = Parameter("count", "true: also count all that match", flag, BOOLEAN)
 EXCEL = Parameter(
     "excel", "true: CSV for spreadsheets, with a byte-order mark and no cell that begins like a formula", flag, BOOLEAN
+)
+CLASSES = Parameter(
+    "classes",
+    "Of CSV: the classes that have columns of their own, with commas between them; the first page's `Link` names them"
+    " for the next ones. All that are known unless told",
+    class_names,
+    {"type": "string", "maxLength": 64 * CLASSES_MAX, "pattern": f"^({CLASS_NAME}(,{CLASS_NAME})*)?$"},
 )
 FULL = Parameter("full", "true: also compare every checkpoint with the replay", flag, BOOLEAN)
 SEARCH = Parameter("q", "Free text: in names and descriptions", text, STRING)

@@ -187,8 +187,8 @@ def reply(problem: dict[str, Any], headers: Headers = ()) -> Reply:
     return Reply(problem["status"], encode(problem), PROBLEM, headers)
 
 
-def refusal(error: DomainError) -> Reply:
-    """A refusal that was not recorded."""
+def refusal(error: DomainError, *, position: int | None = None) -> Reply:
+    """A refusal that was not recorded; of what a read did not find, with the position at which it is so."""
     problem = error.problem()
     match error:
         case Unauthenticated():
@@ -204,7 +204,7 @@ def refusal(error: DomainError) -> Reply:
                 del problem["command"]
             return reply(problem, ((b"retry-after", b"%d" % RETRY_S),))
         case _:
-            return reply(problem)
+            return reply(problem, ((b"berth-position", b"%d" % position),) if position is not None else ())
 
 
 def recorded(problem: dict[str, Any], *, command: str, position: int, headers: Headers = ()) -> Reply:

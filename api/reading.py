@@ -13,10 +13,11 @@ from api import scope
 from api.accept import is_table
 from api.auth import VIEWER
 from api.awaited import while_awaited
-from api.csv_rows import CsvReply, columns, has_amounts
+from api.csv_rows import CsvReply, columns, has_amounts, with_columns
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import (
     AS_OF,
+    CLASSES,
     COUNT,
     CURSOR,
     EXCEL,
@@ -36,7 +37,7 @@ from api.parameters import (
 )
 from api.problems import NotThereYet
 from api.reply import Answerable, Headers, Reply, encode, json_reply
-from api.schemas import SCHEMAS, enum, sorts, with_states
+from api.schemas import RESOURCES, SCHEMAS, enum, sorts, with_states
 from domain.errors import Conflict, NotFound, Unavailable, Validation
 from domain.values import COUNTS as COUNTED
 from projections.lists import must_sort, sortable
@@ -84,6 +85,7 @@ def listing(
     common = (_states_of(kind), *COMMON_FILTERS)
     own = {parameter.name for parameter in (*filters, *common)}
     paging = (LIMIT, CURSOR, _sort_of(kind), COUNT)
+    of_tables = (EXCEL, CLASSES) if has_amounts(RESOURCES[SCHEMA_OF[kind]], SCHEMAS) else (EXCEL,)
 
     async def handle(call: Call) -> Answerable:
         query = call.query()
@@ -97,7 +99,8 @@ def listing(
         asked = {name: value for name, value in query.items() if name in own}
         if within is not None:
             asked[within] = call.path[within]
-            if await model.one(within, call.path[within], scope=actor.tenant) is None:
+            holder, call.position = await model.one_at(within, call.path[within], scope=actor.tenant)
+            if holder is None:
                 raise await missing(call, within, call.path[within])
         try:
             page = await model.list_(
@@ -123,7 +126,7 @@ def listing(
         handle=handle,
         roles=roles,
         permission=f"{kind}.read",
-        parameters=declared(*filters, *common, SEARCH, LABEL, *paging, EXCEL, MIN_POSITION, AS_OF),
+        parameters=declared(*filters, *common, SEARCH, LABEL, *paging, *of_tables, MIN_POSITION, AS_OF),
         answer=f"{SCHEMA_OF[kind]}List",
         refusals=(401, 403, 404, 422, 503),
     )
@@ -191,6 +194,7 @@ async def found(call: Call, kind: str, names: tuple[str, ...], query: Mapping[st
     else:
         shown, position = await model.one_at(kind, *names, scope=call.actor.tenant)
     if shown is None:
+        call.position = position
         raise await missing(call, kind, "/".join(names))
     return shown, position
 
@@ -248,31 +252,38 @@ async def position_of(call: Call, moment: Moment) -> int:
 
 
 async def page_reply(call: Call, page: Mapping[str, Any], query: Mapping[str, Any]) -> Answerable:
-    """A list in the form that was asked for. CSV has no room for the cursor: the next page is in `Link`."""
+    """A list in the form that was asked for. CSV has no room for the cursor: the next page is in `Link`, with the
+    classes that have columns, so that all pages have one header whatever is registered meanwhile."""
     headers: Headers = ((b"berth-position", b"%d" % page["position"]),)
     if not is_table(call.scope["headers"]):
         return json_reply(page, headers=headers)
-    if page["next_cursor"] is not None:
-        raw = call.scope["query_string"].decode("ascii")
-        kept = [part for part in raw.split("&") if part and b"cursor" not in names_in(part.encode())]
-        following = "&".join([*kept, urlencode({"cursor": page["next_cursor"]})])
-        link = f'<{quote(call.scope["path"])}?{following}>; rel="next"'
-        headers += ((b"link", link.encode()),)
     assert call.endpoint.answer is not None
     item = SCHEMAS[call.endpoint.answer]["properties"]["items"]["items"]
-    classes: list[str] = []
-    if has_amounts(item, SCHEMAS):
-        # Asked after the rows were read, so that none of theirs is missing.
-        classes = await call.context.read_model.classes(scope=call.actor.tenant)
-        if call.endpoint.answer not in WITH_COUNTS:
-            classes = [name for name in classes if name not in COUNTED]
+    classes = await _classes(call, query) if has_amounts(item, SCHEMAS) else None
+    if page["next_cursor"] is not None:
+        following = {"cursor": page["next_cursor"], **({"classes": ",".join(classes)} if classes is not None else {})}
+        raw = call.scope["query_string"].decode("ascii")
+        given_anew = {name.encode() for name in following}
+        kept = [part for part in raw.split("&") if part and given_anew.isdisjoint(names_in(part.encode()))]
+        link = f'<{quote(call.scope["path"])}?{"&".join([*kept, urlencode(following, safe=",")])}>; rel="next"'
+        headers += ((b"link", link.encode()),)
     return CsvReply(
         page["items"],
-        columns(item, SCHEMAS, classes=classes),
+        columns(item, SCHEMAS, classes=classes or ()),
         headers=headers,
         for_excel=query.get("excel", False),
         is_head=call.scope["method"] == "HEAD",
     )
+
+
+async def _classes(call: Call, query: Mapping[str, Any]) -> list[str]:
+    """Those that have columns: the first page's, or all that are known. Asked after the rows were read, so that none of
+    theirs is missing."""
+    given: list[str] | None = query.get("classes")
+    if given is not None:
+        return with_columns(given)
+    found = await call.context.read_model.classes(scope=call.actor.tenant)
+    return with_columns(name for name in found if call.endpoint.answer in WITH_COUNTS or name not in COUNTED)
 
 
 async def missing(call: Call, kind: str, name: str) -> NotFound:

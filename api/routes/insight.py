@@ -12,6 +12,7 @@ from api.budget import PAST
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import (
     AS_OF,
+    CLASSES,
     COUNT,
     CURSOR,
     EXCEL,
@@ -120,7 +121,9 @@ ENDPOINTS = (
         handle=_capacity,
         roles=VIEWER,
         permission="capacity.read",
-        parameters=declared(BY, *CAPACITY_FILTERS, SEARCH, ROWS_LIMIT, CURSOR, SORT, COUNT, EXCEL, MIN_POSITION),
+        parameters=declared(
+            BY, *CAPACITY_FILTERS, SEARCH, ROWS_LIMIT, CURSOR, SORT, COUNT, EXCEL, CLASSES, MIN_POSITION
+        ),
         answer="CapacityList",
         refusals=(401, 403, 422, 503),
     ),

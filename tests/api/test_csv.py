@@ -61,6 +61,51 @@ def test_all_pages_have_one_header_whatever_their_rows_hold(api: Api, fleet: dic
     assert table(empty) == (headers[0], [])
 
 
+@pytest.mark.parametrize("path", ["/v1/groups", "/v1/hosts", "/v1/capacity"])
+def test_a_class_that_comes_between_two_pages_changes_no_header_and_is_not_lost(
+    api: Api, fleet: dict[str, Any], named: str, path: str
+) -> None:
+    api.done("POST", "/v1/groups", {"name": f"{named}-2"})
+    last = api.done("POST", "/v1/hosts", {"name": f"{named}-a", "group": f"{named}-2", "capacity": {"cpu": 1}})
+    asked = {"q": named, "limit": 1, "sort": "name", **({"by": "host"} if path == "/v1/capacity" else {})}
+    page = api.shown(last, path, params=asked, headers=CSV)
+    header, _ = table(page.text)
+    late = {"cpu": 1, f"late_{named}": 7}
+    last = api.done("POST", "/v1/hosts", {"name": f"{named}-z", "group": f"{named}-2", "capacity": late})
+    api.shown(last, path, params=asked)
+    rows = []
+    while "Link" in page.headers:
+        page = api.get(page.headers["Link"].partition(">")[0].lstrip("<"), headers=CSV)
+        found, of_page = table(page.text)
+        assert found == header
+        rows += of_page
+    assert msgspec.json.decode(rows[-1]["capacity.others"]) == {f"late_{named}": 7}
+    assert f"capacity.late_{named}" in table(api.get(path, params=asked, headers=CSV).text)[0], "a new list has it"
+
+
+@pytest.mark.parametrize(
+    "classes", [",", "cpu,", "cpu,cpu", "CPU", "cpu memory_mib", "=1+1", ",".join(f"c{n}" for n in range(65))]
+)
+def test_classes_that_have_columns_are_checked(api: Api, classes: str) -> None:
+    refused = api.get("/v1/groups", params={"classes": classes}, headers=CSV)
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "query:classes")
+
+
+def test_a_list_without_amounts_takes_no_classes(api: Api) -> None:
+    assert api.get("/v1/events", params={"classes": "cpu"}, headers=CSV).status_code == 422
+    assert api.get("/v1/tokens", params={"classes": "cpu"}, headers=CSV).status_code == 422
+
+
+def test_classes_may_be_chosen_and_the_others_are_one_cell(api: Api, fleet: dict[str, Any], named: str) -> None:
+    for chosen, own in (("cpu", ["cpu"]), ("", []), ("others,cpu", ["cpu"])):
+        response = api.shown(fleet, "/v1/hosts", params={"group": named, "classes": chosen}, headers=CSV)
+        header, rows = table(response.text)
+        assert [name for name in header if name.startswith("capacity.")] == [
+            f"capacity.{name}" for name in (*own, "others")
+        ]
+        assert msgspec.json.decode(rows[2]["capacity.others"])[f"class_{named}_2"] == 3
+
+
 @pytest.mark.parametrize(
     "path", ["/v1/vms", "/v1/quotas", "/v1/groups", "/v1/capacity?by=group", "/v1/capacity?by=host"]
 )
@@ -120,7 +165,7 @@ def read(content: bytes) -> list[dict[str, str]]:
 def test_numbers_stay_numbers_in_a_spreadsheet() -> None:
     schema = {"properties": {"unpromised": {"additionalProperties": {"type": "integer"}}}}
     text = "".join(sent([{"unpromised": {"cpu": -4}}], columns(schema, {}, classes=["cpu"]), for_excel=True))
-    assert text == "\ufeffunpromised.cpu\r\n-4\r\n"
+    assert text == "\ufeffunpromised.cpu,unpromised.others\r\n-4,\r\n"
 
 
 async def sent_by(reply: CsvReply) -> list[str]:

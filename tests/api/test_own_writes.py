@@ -69,9 +69,10 @@ def test_what_is_not_shown_in_time_is_read_as_it_is(api: Api, named: str) -> Non
     token = api.token("operator")
     api.get("/v1/whoami", token=token)
     with nothing_projected(api):
-        api.done("POST", "/v1/tenants", {"name": named}, token=token)
+        done = api.done("POST", "/v1/tenants", {"name": named}, token=token)
         late = api.get(f"/v1/tenants/{named}", token=token)
         assert (late.status_code, late.json()["code"]) == (404, "not_found")
+        assert 0 < int(late.headers["Berth-Position"]) < done["position"], "it is not there yet, and says so"
         assert api.get("/v1/tenants", token=token).status_code == 200
 
 
