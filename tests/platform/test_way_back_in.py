@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.conftest import ROOT, endpoints_of, reachable_directory, stop_supervisor
+from tests.conftest import ROOT, endpoints_of, eventually, reachable_directory, stop_supervisor
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -24,12 +25,20 @@ def status(url: str, secret: str) -> int:
     return httpx.get(f"{url}/v1/tokens", headers={"Authorization": f"Bearer {secret}"}).status_code
 
 
+def greeting(data: Path, *, starts: int = 1) -> str:
+    """What was printed when it was ready, after so many starts."""
+    file = data.with_suffix(".log")
+    eventually(lambda: file.read_text().count("Ctrl-C stops it.") == starts, within_s=10)
+    return file.read_text().rpartition("Berth is ready")[2]
+
+
 def test_the_owner_gets_in_again_and_it_is_recorded(supervisors: Start) -> None:
     data = reachable_directory("berth-way-back-") / "data"
     process = supervisors(data)
     url = endpoints_of(data, process)["http"]
     file = data / "admin.token"
     first = file.read_text().strip()
+    assert f"BERTH_TOKEN=$(cat {file})" in greeting(data)
     file.unlink()
 
     reset = berth("token", "reset", "admin", "--data", str(data))
@@ -50,7 +59,9 @@ def test_the_owner_gets_in_again_and_it_is_recorded(supervisors: Start) -> None:
     process = supervisors(data)
     url = endpoints_of(data, process)["http"]
     assert not file.exists()
-    assert "token reset admin" in data.with_suffix(".log").read_text()
+    greeted = greeting(data, starts=2)
+    assert "token reset admin" in greeted
+    assert "export" not in greeted, "there is nothing that could be exported"
     assert status(url, second) == 200, "a file that is gone takes nobody's access"
     stop_supervisor(process)
     reset = berth("token", "reset", "admin", "--data", str(data))
@@ -60,6 +71,17 @@ def test_the_owner_gets_in_again_and_it_is_recorded(supervisors: Start) -> None:
     as_admin = {"Authorization": f"Bearer {file.read_text().strip()}"}
     audit = httpx.get(f"{url}/v1/audit", params={"command": "token.install"}, headers=as_admin).json()["items"]
     assert len(audit) == 3, "the first, and two resets: no start"
+
+
+def test_what_is_suggested_works_on_an_empty_site(supervisors: Start) -> None:
+    data = reachable_directory("berth-suggested-") / "data"
+    url = endpoints_of(data, supervisors(data))["http"]
+    as_admin = {"Authorization": f"Bearer {(data / 'admin.token').read_text().strip()}"}
+    assert httpx.get(f"{url}/v1/tenants", headers=as_admin).json()["items"] == [], "it is empty"
+    found = re.search(r"curl -i \$BERTH_URL(\S+) .* -d '(.*)'", greeting(data))
+    assert found is not None
+    made = httpx.post(f"{url}{found[1]}", json=json.loads(found[2]), headers=as_admin)
+    assert made.status_code == 201, made.text
 
 
 def test_what_is_no_data_directory_gets_no_token(tmp_path: Path) -> None:
