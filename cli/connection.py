@@ -14,7 +14,7 @@ import socket
 import ssl
 import time
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from cli.errors import Failed, Refused, Unreachable
 
@@ -41,31 +41,63 @@ class Answer(NamedTuple):
     headers: http.client.HTTPMessage
     body: bytes
 
-    def json(self) -> Any:
-        """
+    def json(self, **fields: Any) -> dict[str, Any]:
+        """The object that it is, with at least these fields of these types.
+
         Raises:
-            Failed: it is no JSON, so it is no Berth that answered.
+            Failed: it is not, so it is no Berth that answered.
         """
         try:
-            return json.loads(self.body) if self.body else None
-        except ValueError:
+            content = json.loads(self.body)
+        except (ValueError, RecursionError):
             raise Failed(NOT_BERTH) from None
+        if not isinstance(content, dict) or not all(isinstance(content.get(name), of) for name, of in fields.items()):
+            raise Failed(NOT_BERTH)
+        return content
+
+    def objects(self, field: str, *, count: int | None = None, **fields: Any) -> list[dict[str, Any]]:
+        """The list in `field`, of objects with these fields at least; so many of them, if that is known."""
+        found: list[dict[str, Any]] = self.json(**{field: list})[field]
+        for entry in found:
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(name), of) for name, of in fields.items()):
+                raise Failed(NOT_BERTH)
+        if count not in (None, len(found)):
+            raise Failed(NOT_BERTH)
+        return found
 
     def csv(self) -> list[list[str]]:
         """The rows of a table, its titles first."""
         if self.headers.get_content_type() != "text/csv":
             raise Failed(NOT_BERTH)
-        return list(csv.reader(io.StringIO(self.body.decode("utf-8"), newline="")))
+        try:
+            rows = list(csv.reader(io.StringIO(self.body.decode("utf-8"), newline="")))
+        except (ValueError, csv.Error):
+            raise Failed(NOT_BERTH) from None
+        if not rows:
+            raise Failed(NOT_BERTH)
+        return rows
 
     @property
-    def next_cursor(self) -> str | None:
-        """Of a table: where the next page begins."""
+    def next_page(self) -> Query | None:
+        """Of a table: the query of the next page, as the server has it: only it knows what that takes."""
         link = NEXT.search(self.headers.get("Link", ""))
-        return parse_qs(urlsplit(link.group(1)).query)["cursor"][0] if link else None
+        return parse_qsl(urlsplit(link.group(1)).query, keep_blank_values=True) if link else None
 
     @property
     def etag(self) -> str | None:
         return self.headers.get("ETag")
+
+
+def inner(item: dict[str, Any], field: str) -> dict[str, Any]:
+    """The object in that field of an answer; none is an empty one.
+
+    Raises:
+        Failed: it is something else, so it is no Berth that answered.
+    """
+    found = item.get(field)
+    if not isinstance(found, dict | None):
+        raise Failed(NOT_BERTH)
+    return found or {}
 
 
 class Connection:
@@ -204,7 +236,7 @@ def _problem(answer: Answer) -> dict[str, Any]:
     except ValueError:
         problem = None
     if isinstance(problem, dict):
-        return {"status": answer.status, **problem}
+        return {**problem, "status": answer.status}
     text = answer.body.decode(errors="replace").strip()[:300]
     return {"status": answer.status, "title": f"HTTP {answer.status}", "detail": text or "the server gave no reason"}
 

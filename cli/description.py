@@ -13,6 +13,7 @@ AMOUNT_FIELDS = frozenset(
     {"capacity", "used", "available", "resources", "limits", "effective_available", "requested", "largest_fit", "short"}
 )
 COLUMNS_MAX = 8
+NAMES_MAX = 5  # of a list that is one cell
 
 
 def lines(kind: Kind, resource: dict[str, Any]) -> list[str]:
@@ -91,8 +92,20 @@ def _is_table(value: Any) -> bool:
 
 
 def _entries(items: list[dict[str, Any]]) -> list[str]:
-    fields = list(dict.fromkeys(field for item in items for field in item if item[field] is not None))[:COLUMNS_MAX]
-    return tables.text_lines(tables.of_fields(items, fields, human=True))
+    shown = [{field: _first_names(item, field) for field in item if not field.endswith("_truncated")} for item in items]
+    fields = list(dict.fromkeys(field for item in shown for field in item if item[field] is not None))[:COLUMNS_MAX]
+    return tables.text_lines(tables.of_fields(shown, fields, human=True))
+
+
+def _first_names(item: dict[str, Any], field: str) -> Any:
+    """A list of names as its first few and how many more: whoever is to mend a broken rule needs names."""
+    value = item[field]
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value) or not value:
+        return value
+    left = len(value) - NAMES_MAX
+    least = "at least " if item.get(f"{field}_truncated") else ""
+    more = f" and {least}{left} others" if left > 0 else ""
+    return ", ".join(value[:NAMES_MAX]) + more
 
 
 def _amounts_table(resource: dict[str, Any], fields: list[str]) -> list[str]:

@@ -34,8 +34,7 @@ def commands(identity: str, ways: Iterable[str]) -> list[str]:
 
 def look(connection: Connection, identity: str, *, min_position: int | None = None) -> dict[str, Any]:
     query = [("min_position", str(min_position))] if min_position else []
-    found: dict[str, Any] = connection.request("GET", kinds.path(kinds.OPERATION, identity), query=query).json()
-    return found
+    return connection.request("GET", kinds.path(kinds.OPERATION, identity), query=query).json(state=str)
 
 
 def must_go_on(connection: Connection, identity: str | None) -> None:

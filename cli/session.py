@@ -13,6 +13,9 @@ from cli.kinds import Kind
 # The server does not end a wait for what gets stuck meanwhile; so it is asked for short ones, and looked between them.
 PREFER_WAIT_S = (1, 2, 5)
 PAGE_ITEMS = 1000
+# What an answer has at least: of a command, and of one in a batch.
+DONE = {"command": str, "position": int, "resource": dict | None, "warnings": list | None}
+RESULT = {"status": int, "warnings": list | None}
 
 
 class Session:
@@ -62,28 +65,27 @@ class Session:
         while left is None or left > 0:
             page_items = PAGE_ITEMS if left is None else min(left, PAGE_ITEMS)
             page = [*query, ("limit", str(page_items)), *([("cursor", cursor)] if cursor else [])]
-            content = self.get(path, page).json()
-            if not isinstance(content, dict) or not isinstance(content.get("items"), list):
-                raise Failed(NOT_BERTH)
-            yield from content["items"]
-            cursor = content.get("next_cursor")
+            answer = self.get(path, page)
+            found = answer.objects("items")
+            yield from found
+            cursor = answer.json(next_cursor=str | None).get("next_cursor")
             if cursor is None:
                 return
-            left = None if left is None else left - len(content["items"])
+            left = None if left is None else left - len(found)
 
     def print_csv(self, path: str, query: Query, *, limit: int | None = None, newest_last: bool = False) -> None:
         """Print a list as the API's own CSV, whose columns do not depend on its rows."""
         rows: list[list[str]] = []
-        left, cursor = limit, None
+        left, asked = limit, [*query, *self._moment()]
         while left is None or left > 0:
             page_items = PAGE_ITEMS if left is None else min(left, PAGE_ITEMS)
-            page = [*query, ("limit", str(page_items)), *([("cursor", cursor)] if cursor else []), *self._moment()]
+            page = [*asked, ("limit", str(page_items))]
             answer = self.connection.request("GET", path, query=page, headers={"Accept": "text/csv"})
             titles, *found = answer.csv()
             rows += found
-            cursor = answer.next_cursor
-            if cursor is None:
+            if answer.next_page is None:
                 break
+            asked = [(name, value) for name, value in answer.next_page if name != "limit"]
             left = None if left is None else left - len(found)
         output.rows([titles] if self.headers else [], rows[::-1] if newest_last else rows)
 
@@ -129,9 +131,9 @@ class Session:
             if attempt == 0:
                 self._was_done_before = self.key is not None and "Berth-Replayed" in answer.headers
             if answer.status != 202 or until is None:
-                self._warn(answer.json())
+                self._warn(answer.json(**DONE))
                 return answer
-            operation = (answer.json() or {}).get("operation")
+            operation = answer.json(**DONE).get("operation")
             operations.must_go_on(self.connection, operation)
             if until - time.monotonic() <= 0:
                 raise operations.still_under_way(operation, self.wait_s or 0)
@@ -150,11 +152,13 @@ class Session:
             body={"atomic": True, "commands": commands},
             headers={"Idempotency-Key": new_key()},  # remembered by nobody, but it makes a repeat safe
         )
-        for result in answer.json()["results"]:
+        for result in answer.objects("results", count=len(commands), **RESULT):
             self._warn(result)
 
-    def _warn(self, content: Any) -> None:
-        for warning in (content or {}).get("warnings") or ():
+    def _warn(self, content: dict[str, Any]) -> None:
+        for warning in content.get("warnings") or ():
+            if not isinstance(warning, dict):
+                raise Failed(NOT_BERTH)
             near = warning.get("did_you_mean")
             meant = f"; did you mean {near if isinstance(near, str) else ', '.join(near)}?" if near else ""
             terminal.say(f"berth: warning: {warning.get('field')}: {warning.get('message')}{meant}", err=True)
@@ -173,7 +177,7 @@ class Session:
 
         `doing` is the word for it while its operation is under way; `resource` what it is now, if that is known better.
         """
-        content = answer.json() or {}
+        content = answer.json(**DONE)
         if resource is not None:
             content = {**content, "resource": resource}
         if self.is_structured:
@@ -209,7 +213,7 @@ class Session:
             return False
         try:
             query = [("after", str(position - 1)), ("until", str(position))]
-            records = self.connection.request("GET", "/v1/events", query=query).json()["items"]
+            records = self.connection.request("GET", "/v1/events", query=query).objects("items", data=dict)
         except Refused:
             return False
-        return [(record.get("data") or {}).get("positions") for record in records] == [[]]
+        return [record["data"].get("positions") for record in records] == [[]]

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
 from cli import kinds, terminal, units
+from cli.connection import inner
 from cli.kinds import Kind
 from cli.terminal import printable, width
 
@@ -104,7 +105,7 @@ def of_kind(
     fields, after = list(kind.columns), list(kind.wide) if wide else []
     if human and not wide:
         fields = [field for field in fields if field not in kind.yields or any(_has(item, field) for item in shown)]
-    classes = units.class_order({name for item in items for source in kind.amounts for name in item.get(source) or {}})
+    classes = units.class_order({name for item in items for source in kind.amounts for name in inner(item, source)})
     words = units.titles(classes) if human else {name: name for name in classes}
     amounts = [
         _amounts(kind, items, name, title=words[name], human=human, overcommit=overcommit or {}) for name in classes
@@ -154,11 +155,11 @@ def of_fields(
 def amounts_of(items: Sequence[dict[str, Any]], fields: Sequence[str], *, by: str, human: bool) -> Table:
     """A row per item and class, for the reads whose point is the amounts (capacity): `fields` are the columns."""
     rows = []
-    words = units.titles({name for item in items for field in fields for name in item.get(field) or {}})
+    words = units.titles({name for item in items for field in fields for name in inner(item, field)})
     for item in items:
-        classes = units.class_order({name for field in fields for name in item.get(field) or {}})
+        classes = units.class_order({name for field in fields for name in inner(item, field)})
         for name in classes:
-            values = [(item.get(field) or {}).get(name) for field in fields]
+            values = [inner(item, field).get(name) for field in fields]
             word = words[name] if human else name
             shown = [units.under_title(value, name, word) if human else cell(value, human=False) for value in values]
             rows.append([printable(str(item.get("name"))), printable(word), *shown])
@@ -311,7 +312,7 @@ def _amounts(
     title = f"{printable(title)} {scale.unit}".rstrip() if human else printable(title)
     if len(kind.amounts) == 1:
         return title, [show(amount) if amount is not None else "–" if human else "" for amount in whole]
-    used = [(item.get(kind.amounts[0]) or {}).get(name, 0) for item in items]
+    used = [inner(item, kind.amounts[0]).get(name, 0) for item in items]
     # A class that a quota does not name is unlimited, which is not the same as none.
     missing = UNLIMITED if kind is kinds.QUOTA else "0"
     return title, [
@@ -321,10 +322,10 @@ def _amounts(
 
 def _limits(kind: Kind, item: dict[str, Any], overcommit: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
     """What the amounts are measured by; capacity counts as often as the group promises it."""
-    amounts: dict[str, int] = item.get(kind.amounts[-1]) or {}
+    amounts: dict[str, int] = inner(item, kind.amounts[-1])
     if kind is kinds.HOST:
         return units.promised(amounts, overcommit.get(str(item.get("group"))) or {})
-    return units.promised(amounts, item.get("overcommit") or {}) if kind is kinds.GROUP else amounts
+    return units.promised(amounts, inner(item, "overcommit")) if kind is kinds.GROUP else amounts
 
 
 def _heading(title: str) -> str:

@@ -102,7 +102,7 @@ class Player:
         body = {"commands": commands, "atomic": False}
         headers = {"Idempotency-Key": self._key("b")}
         try:
-            answer = self._connection.request("POST", "/v1/commands", body=body, headers=headers).json()
+            answer = self._connection.request("POST", "/v1/commands", body=body, headers=headers)
         except Refused as refused:
             if refused.code != "validation":
                 raise
@@ -110,8 +110,8 @@ class Player:
             for request in run:
                 self._create(request)
             return
-        for request, result in zip(run, answer["results"], strict=True):
-            if int(result["status"]) >= 400:
+        for request, result in zip(run, answer.objects("results", count=len(run), status=int), strict=True):
+            if result["status"] >= 400:
                 self._tally.refuse(result, request.time_s)
             else:
                 self._tally.place(request.vm, request.resources, request.time_s)

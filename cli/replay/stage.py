@@ -100,9 +100,9 @@ def total_capacity(trace: Trace) -> dict[str, int]:
 
 def _all_or_nothing(connection: Connection, commands: Sequence[dict[str, Any]]) -> None:
     body = {"commands": list(commands), "atomic": True}
-    answer = connection.request("POST", "/v1/commands", body=body, headers={"Idempotency-Key": new_key()}).json()
-    for result in answer["results"]:
-        if int(result.get("status") or 500) >= 400:
+    answer = connection.request("POST", "/v1/commands", body=body, headers={"Idempotency-Key": new_key()})
+    for result in answer.objects("results", count=len(commands), status=int):
+        if result["status"] >= 400:
             raise Refused(result)
 
 

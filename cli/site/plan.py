@@ -131,7 +131,7 @@ def current_of(session: Session, documents: list[Document]) -> Current:
 def read(session: Session, document: Document, *, min_position: int | None = None) -> dict[str, Any] | None:
     """The resource as it is now, or None."""
     try:
-        resource: dict[str, Any] = session.read(document.kind, document.name, min_position=min_position).json()
+        resource = session.read(document.kind, document.name, min_position=min_position).json(version=int)
     except Refused as refused:
         if refused.code == "not_found":
             return None
@@ -143,7 +143,7 @@ def _completed(session: Session, document: Document, resource: dict[str, Any] | 
     """With the strategy by which a VM was placed, if the document speaks of it; its explanation alone knows that."""
     if resource is None or document.kind is not kinds.VM or document.body.get("strategy") is None:
         return resource
-    explained = session.get(kinds.explanation_path(document.name)).json().get("explanation") or {}
+    explained = session.get(kinds.explanation_path(document.name)).json(explanation=dict)["explanation"]
     return {**resource, "strategy": explained.get("strategy")}
 
 

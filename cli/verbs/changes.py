@@ -76,7 +76,8 @@ def _put_quota(session: Session, name: str, body: dict[str, Any]) -> Answer:
     position = None
     for attempt in range(1, ATTEMPTS_MAX + 1):
         now = _if_there(session, kinds.QUOTA, name, min_position=position)
-        kept = {"limits": now.json()["limits"], **kinds.kept(now.json(), body)} if now else {}
+        standing = now.json(limits=dict) if now else None
+        kept = {"limits": standing["limits"], **kinds.kept(standing, body)} if standing else {}
         before, said = said, {**kept, **body}
         is_last_and_same = attempt == ATTEMPTS_MAX and said == before
         if_match = (ANY_VERSION if is_last_and_same else now.etag) if now else None

@@ -38,7 +38,7 @@ def login(url: str | None, name: str | None, token_file: str | None) -> None:
     if not token:
         raise Failed("no token was given")
     connection = Connection(address, token)
-    me = connection.request("GET", "/v1/whoami").json()
+    me = connection.request("GET", "/v1/whoami").json(name=str, role=str)
     label = name or urlsplit(connection.url).hostname or "default"
     saved = contexts.read_saved()
     entry = {"url": connection.url, "token": token}
@@ -129,11 +129,11 @@ def delete(name: str) -> None:
 @click.pass_obj
 def whoami(session: Session) -> None:
     """Say which server is asked, as whom, with which role and scope."""
-    me = session.get("/v1/whoami").json()
+    me = session.get("/v1/whoami").json(name=str)
     if session.is_structured:
         return output.data(me, form=session.form, headers=session.headers)
     if session.form == "name":
-        return terminal.say(me.get("name"))
+        return terminal.say(me["name"])
     shown = {"server": session.connection.url, **me}
     tables.show(tables.of_fields([shown], [field for field in shown if shown[field] is not None], human=True))
 

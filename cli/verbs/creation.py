@@ -204,7 +204,7 @@ def token(session: Session, /, name: str, secret_file: str | None, **given: Any)
     if secret_file is not None and os.path.exists(secret_file):
         raise Failed(f"{secret_file} is there already; a secret is not written over")
     answer = session.command("POST", kinds.list_path(kinds.TOKEN), {"name": name, **_body(given)})
-    secret = (answer.json() or {}).get("secret")
+    secret = answer.json(secret=str | None).get("secret")
     if session.is_structured or secret is None:
         return session.tell("made", kinds.TOKEN, name, answer)
     if secret_file is not None:
@@ -232,7 +232,7 @@ def _create(
 def _say_what_is_there(session: Session, kind: kinds.Kind, name: str, refused: Refused) -> None:
     """Of what failed in its creation nothing runs, and it is in the way of none but its successor."""
     try:
-        state = session.read(kind, name).json().get("state")
+        state = session.read(kind, name).json(state=str)["state"]
     except Refused:
         return
     if state in kind.failed_states:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import click
 
 from cli import options, output, tables, terminal, units
-from cli.connection import Connection, Query
-from cli.errors import Unreachable
+from cli.connection import NOT_BERTH, Connection, Query
+from cli.errors import Failed, Unreachable
 from cli.session import Session
 
 FIELDS = ("position", "at", "actor", "stream", "topic")
@@ -63,7 +63,7 @@ def events(
     if not follow:
         return output.entries(found, FIELDS, form=session.form, headers=session.headers, noun="events")
     if awaited is not None and after is None:  # what was found is only where the next ones begin
-        after, found = str(found[-1]["position"]) if found else None, []
+        after, found = str(found[-1].get("position")) if found else None, []
     try:
         _follow(session, found, after=after, stream=stream, topic=topic, limit=awaited)
     except KeyboardInterrupt:  # the way in which one ends it
@@ -84,7 +84,7 @@ def _follow(
     for event in found:
         if not _print(session, event):
             return
-    last = str(found[-1]["position"]) if found else after
+    last = str(found[-1].get("position")) if found else after
     if left == 0:
         return
     for event in live(session.connection, after=last):
@@ -136,7 +136,7 @@ def live(connection: Connection, *, after: str | None) -> Iterator[dict[str, Any
             response = own.stream("/v1/events/stream", query=query, headers={}, timeout_s=SILENCE_S_MAX)
             for message in messages(response):
                 failures = 0
-                event = json.loads(message.data)
+                event = _event(message)
                 last = message.id or last
                 yield event
         except (OSError, http.client.HTTPException) as error:
@@ -148,6 +148,16 @@ def live(connection: Connection, *, after: str | None) -> Iterator[dict[str, Any
         if failures > RECONNECTS_MAX:
             raise Unreachable(f"{connection.url} keeps ending the stream")
         time.sleep(min(0.2 * 2.0**failures, 5.0))
+
+
+def _event(message: Message) -> dict[str, Any]:
+    try:
+        event = json.loads(message.data)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        raise Failed(NOT_BERTH)
+    return event
 
 
 def _print(session: Session, event: dict[str, Any]) -> bool:

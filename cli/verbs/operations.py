@@ -24,7 +24,7 @@ def _and_wait(session: Session, identity: str, answer: Answer, *, said: str, wan
     """Say what was done; with --wait only after the operation's end, and fail unless it ended as `wanted`."""
     if session.wait_s is None or session.dry_run:
         return session.tell(said, kinds.OPERATION, identity, answer)
-    position = (answer.json() or {}).get("position")
+    position = answer.json(position=int)["position"]
     found = operations.ended(session.connection, identity, timeout_s=session.wait_s, min_position=position)
     if found["state"] != wanted:
         why = f": {found['message']}" if found.get("message") else ""

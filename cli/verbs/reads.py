@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from cli import description, kinds, options, output, tables, terminal, units
-from cli.connection import Query
+from cli.connection import Query, inner
 from cli.kinds import COMMON_FILTERS, Kind
 from cli.session import Session
 
@@ -75,7 +75,7 @@ def get(
         name = kinds.one_name(of, names)
         if query or sort or limit:
             raise click.UsageError("filters, --sort and --limit go with a list, not with a name")
-        resource = session.read(of, name).json()
+        resource = session.read(of, name).json(name=str)
         if session.form in ("json", "yaml"):
             return output.data(resource, form=session.form)
         overcommit = _overcommit(session, of, [resource])
@@ -101,10 +101,10 @@ def _overcommit(session: Session, kind: Kind, items: Sequence[dict[str, Any]]) -
         return {}
     names = {str(item.get("group")) for item in items}
     if len(names) == 1:
-        found = [session.read(kinds.GROUP, name).json() for name in names]
+        found = [session.read(kinds.GROUP, name).json(name=str) for name in names]
     else:
         found = list(session.items(kinds.list_path(kinds.GROUP), []))
-    return {group["name"]: group.get("overcommit") or {} for group in found}
+    return {str(group.get("name")): inner(group, "overcommit") for group in found}
 
 
 def _query(kind: Kind, given: dict[str, Any]) -> Query:
@@ -136,13 +136,13 @@ def describe(session: Session, kind: str, names: tuple[str, ...]) -> None:
     """Show everything about one resource, and the operation that is under way on it."""
     of = kinds.find(kind)
     name = kinds.one_name(of, names)
-    resource = session.read(of, name).json()
+    resource = session.read(of, name).json(name=str)
     if session.is_structured:
         return output.data(resource, form=session.form, headers=session.headers)
     terminal.say("\n".join(description.lines(of, resource)))
     operation = resource.get("operation")
     if isinstance(operation, str) and operation:
-        running = session.read(kinds.OPERATION, operation).json()
+        running = session.read(kinds.OPERATION, operation).json(name=str)
         terminal.say(f"\nOperation {operation}")
         terminal.say("\n".join(f"  {line}" for line in description.lines(kinds.OPERATION, running)))
 
@@ -175,7 +175,7 @@ def capacity(session: Session, /, by: str | None, **given: str | None) -> None:
 
 def _dimension(session: Session) -> str:
     """What the rows are of if nobody says: a scoped token may see its tenants alone."""
-    return "tenant" if session.get("/v1/whoami").json().get("tenant") else "group"
+    return "tenant" if session.get("/v1/whoami").json(name=str).get("tenant") else "group"
 
 
 @click.command()
@@ -186,7 +186,7 @@ def _dimension(session: Session) -> str:
 def explain(session: Session, kind: str, name: str) -> None:
     """Say why a VM runs where it runs: berth explain vm TENANT/VM."""
     kinds.find(kind, among=(kinds.VM,))
-    found = session.get(kinds.explanation_path(name)).json()
+    found = session.get(kinds.explanation_path(name)).json(vm=str)
     if session.is_structured:
         return output.data(found, form=session.form, headers=session.headers)
     terminal.say("\n".join(description.value_lines(found)))
@@ -244,7 +244,7 @@ def audit(session: Session, /, limit: int, everything: bool, **given: str | None
         found = list(session.items("/v1/audit", query, limit=limit))[::-1]
     if session.is_structured:
         return output.data(found, form=session.form, headers=session.headers)
-    shown = [{**entry, "problem": (entry.get("problem") or {}).get("code")} for entry in found]
+    shown = [{**entry, "problem": inner(entry, "problem").get("code")} for entry in found]
     fields = AUDIT_WIDE if session.form == "wide" else AUDIT_FIELDS
     if terminal.for_a_person() and session.form != "wide":  # why it was rejected says that it was
         shown = [{**entry, "outcome": entry["problem"] or entry.get("outcome")} for entry in shown]

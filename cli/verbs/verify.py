@@ -15,8 +15,8 @@ SHOWN_MAX = 50
 def ask(connection: Connection, *, full: bool = False) -> dict[str, Any]:
     """The verification's result: `position`, `events`, `violations`, `differences`."""
     path = "/v1/verify?full=true" if full else "/v1/verify"
-    result: dict[str, Any] = connection.request("POST", path, timeout_s=TIMEOUT_S).json()
-    return result
+    answer = connection.request("POST", path, timeout_s=TIMEOUT_S)
+    return answer.json(position=int, events=int, violations=list, differences=list)
 
 
 @click.command()

@@ -56,7 +56,7 @@ def _must_be_known(session: Session, kind: kinds.Kind, states: tuple[str, ...]) 
     """A misspelt state would be waited for in vain: the API refuses it as a filter, and lists those that there are."""
     query = [("state", state) for state in states if state != "deleted"]  # which is also of what is not there any more
     if query:
-        session.get(kinds.list_path(kind), [*query, ("limit", "1")])
+        session.get(kinds.list_path(kind), [*query, ("limit", "1")]).json(items=list)
 
 
 def _follow(
@@ -78,8 +78,7 @@ def _follow(
 
 def _look(session: Session, kind: kinds.Kind, name: str, *, is_gone_enough: bool) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = session.read(kind, name).json()
-        return found
+        return session.read(kind, name).json(state=str)
     except Refused as refused:
         if refused.code == "not_found" and is_gone_enough:
             return {"state": "deleted"}

@@ -1,11 +1,14 @@
 """Wrong use, unreachable servers, and what the parts of a command make of their text."""
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import click
@@ -13,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli import options, rules
-from cli.connection import header_text
+from cli.connection import NOT_BERTH, header_text
 from cli.description import changes
 from cli.main import VERBS, main
 from cli.session import Session
@@ -218,6 +221,101 @@ def test_an_answer_that_is_not_berths_is_said_so(tmp_path: Path) -> None:
             ended = berth(*arguments, directory=tmp_path, BERTH_URL=url)
             assert ended.returncode == code, ended.stderr
             assert "what answers there is not Berth's API" in ended.stderr
+
+
+# In no form what Berth answers to anything.
+STRANGE = (b"", b"null", b"3", b'"x"', b"[]", b"{}", b'{"items":{}}', b'{"items":[3]}', b'{"items":[],"next_cursor":3}')
+STRANGE += (b'{"results":[3]}', b'{"results":[]}', b'{"name":7,"position":"x"}', b"\xff", b"[" * 100_000)
+ASKING = (
+    ("verify",),
+    ("whoami",),
+    ("whoami", "-o", "name"),
+    ("get", "hosts"),
+    ("get", "hosts", "-o", "csv"),
+    ("get", "host", "h1"),
+    ("describe", "vm", "acme/web"),
+    ("explain", "vm", "acme/web"),
+    ("history", "host", "h1"),
+    ("audit",),
+    ("capacity",),
+    ("events",),
+    ("wait", "host", "h1", "--for", "available"),
+    ("set", "quota", "std", "acme", "--cpu", "1"),
+    ("create", "tenant", "acme"),
+    ("create", "token", "t1", "--role", "viewer"),
+    ("delete", "host", "h1"),
+    ("operation", "retry", "01a20f26-aa2c-7525-8531-d59adc8dacf6"),
+    ("operation", "retry", "01a20f26-aa2c-7525-8531-d59adc8dacf6", "--wait"),
+    ("diff", "-f", "site.yaml"),
+    ("apply", "-f", "site.yaml"),
+    ("replay", "trace.csv", "--hosts", "hosts.csv"),
+)
+
+
+@pytest.mark.parametrize("arguments", ASKING, ids=" ".join)
+def test_no_strange_answer_is_a_traceback(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site.yaml").write_text("kind: tenant\nname: acme\n")
+    (tmp_path / "trace.csv").write_text(
+        "time_s,action,vm,cpu_milli,memory_mib,storage_gib,gpu_milli\n0,create,a,1,1,0,0\n"
+    )
+    (tmp_path / "hosts.csv").write_text(
+        "host,region,dc,rack,cpu_milli,memory_mib,storage_gib,gpu_milli\nh,n,d,r,9,9,0,0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for body in STRANGE:
+        with strangely_answering(body) as url:
+            ended = CliRunner().invoke(main, arguments, env={"BERTH_URL": url, "BERTH_TOKEN": "t"})
+        assert isinstance(ended.exception, SystemExit), (body[:40], ended.output, ended.exc_info)
+        assert (ended.exit_code, NOT_BERTH in ended.output) == (1, True), (body[:40], ended.output)
+
+
+@pytest.mark.parametrize("strange", [b"5", b'"x"', b"[1]", b'[{"a":{}}]'])
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("get", "hosts"), b"capacity"),
+        (("get", "hosts"), b"used"),
+        (("get", "quotas"), b"limits"),
+        (("capacity",), b"available"),
+        (("audit",), b"problem"),
+    ],
+)
+def test_nor_is_one_with_something_strange_in_it(arguments: tuple[str, ...], field: bytes, strange: bytes) -> None:
+    body = b'{"name":"a","items":[{"name":"a","%s":%s}]}' % (field, strange)
+    with strangely_answering(body) as url:
+        ended = CliRunner().invoke(main, arguments, env={"BERTH_URL": url, "BERTH_TOKEN": "t"})
+    assert (ended.exit_code, NOT_BERTH in ended.output) == (1, True), ended.output
+
+
+@contextlib.contextmanager
+def strangely_answering(body: bytes) -> Iterator[str]:
+    """The URL of a server that answers everything with 200 and this."""
+
+    class Strange(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_PUT = do_DELETE = do_GET
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Strange)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def _answer(server: socket.socket) -> None:

@@ -227,3 +227,24 @@ def test_a_title_says_that_times_are_in_utc_to_a_person_alone() -> None:
 def test_an_operation_is_described_with_its_id_once() -> None:
     operation = {"uid": "o-1", "name": "o-1", "id": "o-1", "state": "running", "kind": "vm.start"}
     assert "\n".join(description.lines(kinds.OPERATION, operation)).count("o-1") == 1
+
+
+@pytest.mark.parametrize("members", [2, 12])
+def test_a_broken_rule_names_the_first_of_its_vms(members: int) -> None:
+    names = [f"acme/web-{number}" for number in range(members)]
+    broken = {"type": "anti_affinity", "set": "web", "level": "host", "vms": names}
+    vm = {"tenant": "acme", "name": "web-0", "state": "active", "broken_rules": [broken]}
+    for told in (
+        description.lines(kinds.VM, vm),
+        description.value_lines({"vm": "acme/web-0", "broken_rules": [broken]}),
+    ):
+        (line,) = [line for line in told if "anti_affinity" in line]
+        assert ", ".join(names[:5]) in line
+        assert ("acme/web-5" in line, line.endswith(" and 7 others")) == (False, members > 5)
+
+
+def test_a_cut_list_of_names_says_that_there_may_be_more() -> None:
+    broken = {"type": "affinity", "vms": [f"a/w{number}" for number in range(1000)], "vms_truncated": True}
+    told = description.value_lines({"broken_rules": [broken]})
+    assert told[-1].endswith(" and at least 995 others")
+    assert "truncated" not in "".join(told)

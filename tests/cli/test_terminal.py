@@ -94,6 +94,12 @@ def test_all_words_leave_through_the_one_place() -> None:
                 assert said not in ("print", "click.echo", "click.secho", "sys.stdout.write", "sys.stderr.write"), path
 
 
+def test_a_table_of_csv_on_a_terminal_has_nothing_that_it_would_obey(on_screen: Printed) -> None:
+    with on_screen() as screen:
+        output.rows([["name"]], [["a\rb\x1b[2Jc\u2028d\u200be\u202ef"]])
+    assert screen.getvalue() == "name\na\\x0db\\x1b[2Jc\\u2028d\\u200be\\u202ef\n"
+
+
 def test_a_file_of_csv_holds_what_was_written(in_file: Printed) -> None:
     with in_file() as file:
         output.data([HOST], form="csv")
