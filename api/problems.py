@@ -91,20 +91,11 @@ class RepeatedHeader(DomainError):
     code = "malformed"
     status = 400
     title = "The request can't be read"
-    name: str
-    errors: list[dict[str, str]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.errors = [{"field": f"header:{self.name}", "message": "is given twice"}]
+    errors: list[dict[str, str]]
 
     @property
     def detail(self) -> str:
-        return f"The header {self.name} came more than once; send it once."
-
-    def problem(self) -> dict[str, Any]:
-        told = super().problem()
-        del told["name"]
-        return told
+        return f"The {self.errors[0]['field'].replace(':', ' ')} came more than once; send it once."
 
 
 @dataclass(eq=False)

@@ -31,7 +31,7 @@ def combined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         if name not in found:
             found[name] = value
         elif name in SINGLE:
-            raise RepeatedHeader(SINGLE[name])
+            raise RepeatedHeader([{"field": f"header:{SINGLE[name]}", "message": "is given twice"}])
         else:
             found[name] += b", " + value
     return found

@@ -13,7 +13,8 @@ import pytest
 
 from api import body, parameters, upload
 from api.commanding import made_of
-from api.connection import HEAD_BYTES_MAX
+from api.connection import HEAD_BYTES_MAX, HEADERS_MAX
+from api.request_headers import combined
 from api.routes.batch import BATCH_ERRORS_MAX
 from api.validation import ERRORS_MAX
 from commands.operations import ReportOperation
@@ -92,6 +93,13 @@ PARSERS: dict[str, tuple[int, Callable[[int], Any], Callable[[Any], Any]]] = {
     "parameters": (HEAD, lambda n: b"a=1&" * (n // 4), query),
     "percent signs": (HEAD, lambda n: b"q=" + b"%" * n, query),
     "percent-encoded bytes": (HEAD, lambda n: b"q=" + b"%c3%a4" * (n // 6), query),
+    "names of parameters": (HEAD, lambda n: b"a%73_of" + b"&%61=1" * (n // 6), parameters.names_in),
+    "a long name of a parameter": (HEAD, lambda n: b"%61" * (n // 3), parameters.names_in),
+    "a header in many lines": (
+        HEADERS_MAX // 2,
+        lambda n: [(b"accept", b"*/*")] * n,
+        combined,
+    ),
     "pluses": (HEAD, lambda n: b"+" * n, query),
     "a label": (HEAD, lambda n: b"label=" + b"%3D" * (n // 3), query),
     "a cursor of brackets": (HEAD, lambda n: encoded(b"[" * n), cursor),

@@ -6,7 +6,9 @@ Each connection sends its next request when the last is answered, or its stream 
 """
 
 import asyncio
+import json
 import os
+import secrets
 import sys
 from urllib.parse import urlsplit
 
@@ -14,6 +16,16 @@ SECONDS_MAX = 60.0
 AGAIN_S = 1.0  # after a refusal, as `Retry-After` says
 STREAM_BYTES = 200_000  # of a stream, before it is closed and opened again
 
+VALUES = {f"x{n}": 0 for n in range(190)}
+BATCH = json.dumps({"commands": [{"command": "vm.provision", **VALUES}] * 1_000}).encode()
+UNKNOWN_FIELDS = json.dumps({f"x{n}": 0 for n in range(19_900)}).encode()
+
+# What is sent, again and again on a connection that is kept: the path, the body, how many connections.
+SENDERS = {
+    "large batches": ("/v1/commands", BATCH, 4),
+    "large bodies": ("/v1/vms", UNKNOWN_FIELDS, 4),
+    "guessed tokens": ("/v1/whoami", b"", 64),
+}
 # The path, how many connections, whether it is a stream that is left open.
 CROWDS = {
     "searches": ("/v1/events?q=nothing-has-this&count=true&limit=1", 8, False),
@@ -42,16 +54,43 @@ async def ask(host: str, port: int, request: bytes, *, stays_open: bool) -> None
             await asyncio.sleep(AGAIN_S)
 
 
+async def send(host: str, port: int, path: str, body: bytes, token: str) -> None:
+    """Without a body, each request has a token of its own."""
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection(host, port)
+            while True:
+                secret = token if body else secrets.token_urlsafe()
+                head = (
+                    f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: berth\r\nAuthorization: Bearer {secret}\r\n"
+                )
+                length = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
+                writer.write(f"{head}{length}\r\n".encode() + body)
+                answer = await reader.readuntil(b"\r\n\r\n")
+                for line in answer.lower().split(b"\r\n"):
+                    if line.startswith(b"content-length:"):
+                        await reader.readexactly(int(line.partition(b":")[2]))
+                if answer.startswith(b"HTTP/1.1 429"):
+                    await asyncio.sleep(AGAIN_S)
+        except (OSError, asyncio.IncompleteReadError):
+            await asyncio.sleep(AGAIN_S)
+
+
 async def main(url: str, token: str, what: str) -> None:
-    path, connections, stays_open = CROWDS[what]
     address = urlsplit(url)
+    assert address.hostname is not None
+    assert address.port is not None
+    if what in SENDERS:
+        path, body, connections = SENDERS[what]
+        async with asyncio.timeout(SECONDS_MAX):
+            await asyncio.gather(*(send(address.hostname, address.port, path, body, token) for _ in range(connections)))
+        return
+    path, connections, stays_open = CROWDS[what]
     accept = "text/csv" if what == "tables" else "*/*"
     request = (
         f"GET {path} HTTP/1.1\r\nHost: berth\r\nAuthorization: Bearer {token}\r\nAccept: {accept}\r\n"
         "Connection: close\r\n\r\n"
     ).encode()
-    assert address.hostname is not None
-    assert address.port is not None
     async with asyncio.timeout(SECONDS_MAX):
         await asyncio.gather(
             *(ask(address.hostname, address.port, request, stays_open=stays_open) for _ in range(connections))

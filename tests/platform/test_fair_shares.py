@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT, endpoints_of, reachable_directory, start_supervisor, stop_supervisor
 from tests.platform.client import Client
-from tests.platform.crowd import CROWDS
+from tests.platform.crowd import CROWDS, SENDERS
 
 TENANTS = 200
 ROUNDS = 100  # each two events for every tenant
@@ -29,6 +29,7 @@ class Place(msgspec.Struct):
     url: str
     operator: Client
     viewer: str
+    other_operator: str
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +53,12 @@ def place() -> Iterator[Place]:
         ]
         batch(admin, hosts)
         secrets = {
-            role: admin.made("/v1/tokens", {"name": role, "role": role})["secret"] for role in ("operator", "auditor")
+            name: admin.made("/v1/tokens", {"name": name, "role": role})["secret"]
+            for name, role in (("operator", "operator"), ("auditor", "auditor"), ("other-operator", "operator"))
         }
         operator = Client(endpoints["http"], secrets["operator"])
         changed(operator, times=CHANGES)  # warms all up
-        yield Place(endpoints["http"], operator, secrets["auditor"])
+        yield Place(endpoints["http"], operator, secrets["auditor"], secrets["other-operator"])
     finally:
         stop_supervisor(process)
         shutil.rmtree(directory, ignore_errors=True)
@@ -80,8 +82,10 @@ def changed(operator: Client, *, times: int) -> float:
 
 @contextmanager
 def a_crowd(place: Place, what: str) -> Iterator[None]:
+    # A viewer's large bodies are not read at all: another operator's are.
+    token = place.other_operator if what in SENDERS else place.viewer
     crowd = subprocess.Popen(
-        [sys.executable, "-m", "tests.platform.crowd", place.url, place.viewer, what],
+        [sys.executable, "-m", "tests.platform.crowd", place.url, token, what],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -95,8 +99,8 @@ def a_crowd(place: Place, what: str) -> Iterator[None]:
         crowd.wait()
 
 
-@pytest.mark.parametrize("what", list(CROWDS))
-def test_a_change_takes_at_most_three_times_as_long_beside_one_viewers(place: Place, what: str) -> None:
+@pytest.mark.parametrize("what", [*CROWDS, *SENDERS])
+def test_a_change_takes_at_most_three_times_as_long_beside_one_others(place: Place, what: str) -> None:
     tries = (ratio(place, what) for _ in range(TRIES))
     assert any(beside <= TIMES_AS_LONG_MAX for beside in tries)
 
