@@ -28,7 +28,7 @@ def kind(*among: Kind) -> Callable[[F], F]:
 
 #: Files and folders complete with Tab. Whether they are there is said when they are opened.
 FILE = click.Path(dir_okay=False, allow_dash=True)
-FOLDER = click.Path(file_okay=False)
+FOLDER = click.Path(file_okay=False, readable=False)  # who may use it is said where it is used
 FILE_OR_FOLDER = click.Path()
 
 #: One name; a quota's may be two words.

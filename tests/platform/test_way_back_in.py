@@ -97,7 +97,7 @@ def test_who_does_not_own_the_directory_gets_nothing() -> None:
     # Of root, as somebody else; of anybody else, a directory that is closed to them.
     os.chmod(directory, 0o711 if os.geteuid() == 0 else 0o500)
     # Imported before: that other user may not be able to read where Python is.
-    load = "import os, sys, cli.verbs.token; from cli.main import main"
+    load = "import os, sys, textwrap, cli.verbs.token, click._textwrap; from cli.main import main"
     code = f"{load}; os.geteuid() or os.setuid(65534); sys.argv[1:] = %r; main()"
     arguments = ["token", "reset", "admin", "--data", str(directory)]
     refused = subprocess.run(
