@@ -11,7 +11,7 @@ Within a line actors take turns, a ticket each: a thousand commands in one reque
 for one of them. And no actor may take more than its share of the places.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
@@ -56,40 +56,45 @@ class Rooms(msgspec.Struct, frozen=True):
 
 
 class _Line:
-    """Tickets by actor; the first actor is the one whose turn it is. `taken` counts the commands admitted and not
-    decided, those in look-ups included."""
+    """Tickets by actor; the first actor is the one whose turn it is. `waiting` counts them; `taken` the commands
+    admitted and not decided, those in look-ups included."""
+
+    __slots__ = ("most", "most_of_one", "put_back", "taken", "taken_by", "turns", "waiting")
 
     def __init__(self, *, most: int, most_of_one: int) -> None:
         self.most = most
         self.most_of_one = most_of_one
+        self.waiting = 0
         self.taken = 0
-        self.taken_by: Counter[str] = Counter()
+        self.taken_by: dict[str, int] = {}
         self.put_back: deque[Ticket] = deque()  # before all others
         self.turns: dict[str, deque[Ticket]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self.put_back or self.turns)
 
     def __iter__(self) -> Iterator[Ticket]:
         return chain(self.put_back, *self.turns.values())
 
     def take_places(self, actor: str, commands: int) -> None:
         self.taken += commands
-        self.taken_by[actor] += commands
+        self.taken_by[actor] = self.taken_by.get(actor, 0) + commands
 
     def give_places(self, actor: str, commands: int) -> None:
         self.taken -= commands
-        self.taken_by[actor] -= commands
-        if self.taken_by[actor] <= 0:
+        left = self.taken_by[actor] - commands
+        if left > 0:
+            self.taken_by[actor] = left
+        else:
             del self.taken_by[actor]
 
     def room_for(self, actor: str) -> int:
-        return min(self.most - self.taken, self.most_of_one - self.taken_by[actor])
+        """Without a name, of whoever has least."""
+        most_taken = self.taken_by.get(actor, 0) if actor else max(self.taken_by.values(), default=0)
+        return min(self.most - self.taken, self.most_of_one - most_taken)
 
     def first(self) -> Ticket:
         return self.put_back[0] if self.put_back else next(iter(self.turns.values()))[0]
 
     def take(self) -> Ticket:
+        self.waiting -= 1
         if self.put_back:
             ticket = self.put_back.popleft()
         else:
@@ -111,7 +116,7 @@ class Queue:
         self._reports_in_turn = 0
 
     def __bool__(self) -> bool:
-        return bool(self._clients or self._reports)
+        return self._clients.waiting > 0 or self._reports.waiting > 0
 
     def __iter__(self) -> Iterator[Ticket]:
         yield from self._reports
@@ -119,7 +124,7 @@ class Queue:
 
     def room_for(self, actor: Actor) -> int:
         """How many commands of the actor would be admitted now; without a name, of whoever has least room."""
-        return self._line(actor).room_for(actor.name) if actor.name else self.rooms.of(actor)
+        return self._line(actor).room_for(actor.name)
 
     @property
     def rooms(self) -> Rooms:
@@ -150,7 +155,12 @@ class Queue:
         """The tickets of one admitted envelope."""
         for ticket in tickets:
             actor = ticket.context.actor
-            self._line(actor).turns.setdefault(actor.name, deque()).append(ticket)
+            line = self._line(actor)
+            line.waiting += 1
+            if (turn := line.turns.get(actor.name)) is not None:
+                turn.append(ticket)
+            else:
+                line.turns[actor.name] = deque((ticket,))
 
     def put_back(self, tickets: Sequence[Ticket]) -> None:
         """Tickets that were taken, in front of all others, in their order; over the bound if need be."""
@@ -158,6 +168,7 @@ class Queue:
             actor = ticket.context.actor
             line = self._line(actor)
             line.put_back.appendleft(ticket)
+            line.waiting += 1
             line.take_places(actor.name, len(ticket.items))
 
     def first(self) -> Ticket:
@@ -176,12 +187,13 @@ class Queue:
         for line in (self._reports, self._clients):
             line.put_back.clear()
             line.turns.clear()
+            line.waiting = 0
         return tickets
 
     def _next(self) -> _Line:
-        if not self._reports:
+        if not self._reports.waiting:
             return self._clients
-        is_clients_turn = self._reports_in_turn >= OF_FOUR_FOR_REPORTS and self._clients
+        is_clients_turn = self._reports_in_turn >= OF_FOUR_FOR_REPORTS and self._clients.waiting
         return self._clients if is_clients_turn else self._reports
 
     def _line(self, actor: Actor) -> _Line:
