@@ -33,3 +33,16 @@ def api(postgres: Cluster) -> Iterator[Api]:
 def named() -> str:
     """A prefix for names of a test's own."""
     return f"n{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def one_host(api: Api, named: str) -> str:
+    """A tenant with quota in a group with one host, all of the same name."""
+    for path, body in (
+        ("/v1/tenants", {"name": named}),
+        ("/v1/groups", {"name": named}),
+        ("/v1/hosts", {"name": named, "group": named, "capacity": {"cpu": 16}}),
+    ):
+        api.done("POST", path, body)
+    api.done("PUT", f"/v1/groups/{named}/quotas/{named}", {"limits": {"cpu": 16}})
+    return named

@@ -18,16 +18,8 @@ VM = {"resources": {"cpu": 4}}
 
 
 @pytest.fixture
-def site(api: Api, named: str) -> str:
-    """A tenant with quota in a group with one host, all of the same name."""
-    for path, body in (
-        ("/v1/tenants", {"name": named}),
-        ("/v1/groups", {"name": named}),
-        ("/v1/hosts", {"name": named, "group": named, "capacity": {"cpu": 16}}),
-    ):
-        api.done("POST", path, body)
-    api.done("PUT", f"/v1/groups/{named}/quotas/{named}", {"limits": {"cpu": 16}})
-    return named
+def site(one_host: str) -> str:
+    return one_host
 
 
 @pytest.fixture

@@ -11,15 +11,9 @@ from tests.cli.test_command_line import berth
 
 
 @pytest.fixture
-def site(api: Api, named: str) -> str:
-    """A tenant with quota in a group with one host, all of the same name, and an active VM web-1."""
-    for path, body in (
-        ("/v1/tenants", {"name": named}),
-        ("/v1/groups", {"name": named}),
-        ("/v1/hosts", {"name": named, "group": named, "capacity": {"cpu": 16}}),
-    ):
-        api.done("POST", path, body)
-    api.done("PUT", f"/v1/groups/{named}/quotas/{named}", {"limits": {"cpu": 16}})
+def site(api: Api, one_host: str) -> str:
+    """With an active VM web-1."""
+    named = one_host
     body = {"tenant": named, "name": "web-1", "group": named, "resources": {"cpu": 4}}
     report(api, api.done("POST", "/v1/vms", body)["operation"], step="vm.create", outcome="succeeded")
     return named
