@@ -153,8 +153,8 @@ class TooMuchAtOnce(DomainError):
     @property
     def detail(self) -> str:
         return (
-            f"This token may have {self.at_once} {self.what} under way at once, and has. Wait for the answers to those"
-            " before you send more."
+            f"This token may have {self.at_once} {self.what} under way at once, and all tokens have a bound too;"
+            " one of the two is reached. Wait for answers before you send more."
         )
 
 
