@@ -16,7 +16,7 @@ from api.problem_schemas import (
 )
 from domain.scheduling.registry import STRATEGIES
 from domain.token import ROLES
-from eventlog.codec import TOPICS, UPCASTERS
+from eventlog.codec import FORMER, TOPICS
 
 NATURAL: Schema = {"type": "integer", "minimum": 0}
 MAYBE_INTEGER: Schema = {"type": ["integer", "null"]}
@@ -38,7 +38,7 @@ STATES: dict[str, tuple[str, ...]] = {
     "operation": ("running", "stuck", "succeeded", "failed", "cancelled"),
     "token": ("active", "revoked"),
 }
-ALL_TOPICS = tuple(sorted({*TOPICS, *UPCASTERS}))
+ALL_TOPICS = tuple(sorted({*TOPICS, *FORMER}))
 ENDED = ("deleted", "revoked")
 STEP_STATES = ("pending", "started", "succeeded", "failed", "cancelled")
 

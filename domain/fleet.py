@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from domain import group, host, operation, quota, rack, tenant, token, vm
 from domain.group import Group
 from domain.host import Host, controller_of
+from domain.kinds import ENDS, EVOLVE
 from domain.operation import Operation, Step
 from domain.quota import Quota
 from domain.rack import Rack
@@ -37,12 +37,6 @@ from domain.values import (
 from domain.vm import Vm
 
 State = Tenant | Rack | Group | Host | Quota | Vm | Operation | Token
-
-AGGREGATES: tuple[Any, ...] = (tenant, rack, group, host, quota, vm, operation, token)
-EVOLVE: dict[type, Callable[[Any, Any], Any]] = {
-    event: aggregate.evolve for aggregate in AGGREGATES for event in aggregate.TOPICS.values()
-}
-ENDS: frozenset[type] = frozenset(event for aggregate in AGGREGATES for event in aggregate.ENDS)
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):

@@ -5,6 +5,7 @@ from typing import assert_never
 import msgspec
 from msgspec.structs import replace
 
+from domain.kind import Kind
 from domain.values import About, Overcommit
 
 
@@ -31,8 +32,6 @@ class GroupDeleted(msgspec.Struct, frozen=True):
 
 
 GroupEvent = GroupCreated | GroupUpdated | GroupDeleted
-TOPICS: dict[str, type] = {"group.created": GroupCreated, "group.updated": GroupUpdated, "group.deleted": GroupDeleted}
-ENDS: tuple[type, ...] = (GroupDeleted,)
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -61,3 +60,19 @@ def evolve(group: Group, event: GroupEvent) -> Group:
             return replace(group, state="deleted")
         case _:
             assert_never(event)
+
+
+KIND = Kind(
+    name="group",
+    plural="groups",
+    named_by=("group",),
+    state=Group,
+    states=("active", "deleted"),
+    events={
+        "group.created": GroupCreated,
+        "group.updated": GroupUpdated,
+        "group.deleted": GroupDeleted,
+    },
+    evolve=evolve,
+    ends=frozenset({GroupDeleted}),
+)

@@ -8,6 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from domain.errors import InvalidState
+from domain.kind import Kind
 from domain.values import About, Bmc, Overcommit, Resources, minus, plus, usable
 
 WITH_PORT = re.compile(r"(?:\[(?P<inside>[^\[\]]+)\]|(?P<plain>[^\[\]:]+))(?::(?P<port>[0-9]+))?")
@@ -67,17 +68,6 @@ class HostDeleted(msgspec.Struct, frozen=True):
 HostEvent = (
     HostRegistered | HostUpdated | HostMoved | HostCordoned | HostUncordoned | HostClaimed | HostReleased | HostDeleted
 )
-TOPICS: dict[str, type] = {
-    "host.registered": HostRegistered,
-    "host.updated": HostUpdated,
-    "host.moved": HostMoved,
-    "host.cordoned": HostCordoned,
-    "host.uncordoned": HostUncordoned,
-    "host.claimed": HostClaimed,
-    "host.released": HostReleased,
-    "host.deleted": HostDeleted,
-}
-ENDS: tuple[type, ...] = (HostDeleted,)
 
 
 class Host(msgspec.Struct, frozen=True, gc=False):
@@ -195,3 +185,26 @@ def would_break(host: Host, *, capacity: Resources, overcommit: Overcommit) -> l
         for name, amount in host.used.items()
         if amount > room.get(name, 0)
     ]
+
+
+KIND = Kind(
+    name="host",
+    plural="hosts",
+    named_by=("host",),
+    state=Host,
+    states=("available", "cordoned", "deleted"),
+    events={
+        "host.registered": HostRegistered,
+        "host.updated": HostUpdated,
+        "host.moved": HostMoved,
+        "host.cordoned": HostCordoned,
+        "host.uncordoned": HostUncordoned,
+        "host.claimed": HostClaimed,
+        "host.released": HostReleased,
+        "host.deleted": HostDeleted,
+    },
+    evolve=evolve,
+    ends=frozenset({HostDeleted}),
+    refs={"group": "group", "rack": "rack"},
+    rebinds=frozenset({HostUpdated, HostMoved}),
+)

@@ -15,6 +15,8 @@ import msgspec
 from msgspec.structs import replace
 
 from domain.errors import Conflict, Forbidden, InvalidState
+from domain.kind import Former, Kind
+from domain.recorded import Recorded
 
 FORWARD_ONLY = frozenset({"vm.delete"})  # kinds of operations that nothing undoes: only forward, or stuck
 ATTEMPTS_MAX = 3  # of a step that only goes forward, before a person is called
@@ -148,19 +150,6 @@ OperationEvent = (
     | OperationFailed
     | OperationCancelled
 )
-TOPICS: dict[str, type] = {
-    "operation.started": OperationStarted,
-    "operation.step_started.2": OperationStepStarted,
-    "operation.step_succeeded": OperationStepSucceeded,
-    "operation.step_failed": OperationStepFailed,
-    "operation.stuck": OperationStuck,
-    "operation.retried": OperationRetried,
-    "operation.settled": OperationSettled,
-    "operation.succeeded": OperationSucceeded,
-    "operation.failed": OperationFailed,
-    "operation.cancelled": OperationCancelled,
-}
-ENDS: tuple[type, ...] = (OperationSucceeded, OperationFailed, OperationCancelled)
 
 
 class Operation(msgspec.Struct, frozen=True, gc=False):
@@ -440,3 +429,33 @@ def _settled(operation: Operation, event: OperationSettled) -> tuple[Step, ...]:
 def _going_on(operation: Operation) -> Operation:
     """It was stuck and is not any more; why it is being undone stays."""
     return replace(operation, state="running", reason=operation.reason if operation.is_undoing else None)
+
+
+def _with_the_deadline_of_its_turn(recorded: Recorded) -> OperationStepStarted:
+    return OperationStepStarted(recorded.event.step, recorded.event.attempt, 0)
+
+
+KIND = Kind(
+    name="operation",
+    plural="operations",
+    named_by=("operation",),
+    state=Operation,
+    states=("running", "stuck", "succeeded", "failed", "cancelled"),
+    ended=frozenset(),
+    events={
+        "operation.started": OperationStarted,
+        "operation.step_started.2": OperationStepStarted,
+        "operation.step_succeeded": OperationStepSucceeded,
+        "operation.step_failed": OperationStepFailed,
+        "operation.stuck": OperationStuck,
+        "operation.retried": OperationRetried,
+        "operation.settled": OperationSettled,
+        "operation.succeeded": OperationSucceeded,
+        "operation.failed": OperationFailed,
+        "operation.cancelled": OperationCancelled,
+    },
+    former={"operation.step_started": Former(OperationStepStartedInItsTurn, _with_the_deadline_of_its_turn)},
+    evolve=evolve,
+    ends=frozenset({OperationSucceeded, OperationFailed, OperationCancelled}),
+    target="target",
+)

@@ -7,6 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from domain.errors import QuotaExceeded
+from domain.kind import Kind
 from domain.values import About, Resources, minus, ordered, plus
 
 
@@ -38,13 +39,6 @@ class QuotaDeleted(msgspec.Struct, frozen=True):
 
 
 QuotaEvent = QuotaSet | QuotaConsumed | QuotaReleased | QuotaDeleted
-TOPICS: dict[str, type] = {
-    "quota.set": QuotaSet,
-    "quota.consumed": QuotaConsumed,
-    "quota.released": QuotaReleased,
-    "quota.deleted": QuotaDeleted,
-}
-ENDS: tuple[type, ...] = (QuotaDeleted,)
 
 
 class Quota(msgspec.Struct, frozen=True, gc=False):
@@ -123,3 +117,22 @@ def would_break(name: str, *, limits: Resources, used: Resources) -> list[dict[s
         for resource in ordered(limits)
         if used.get(resource, 0) > limits[resource]
     ]
+
+
+KIND = Kind(
+    name="quota",
+    plural="quotas",
+    named_by=("group", "tenant"),
+    state=Quota,
+    states=("active", "deleted"),
+    events={
+        "quota.set": QuotaSet,
+        "quota.consumed": QuotaConsumed,
+        "quota.released": QuotaReleased,
+        "quota.deleted": QuotaDeleted,
+    },
+    evolve=evolve,
+    ends=frozenset({QuotaDeleted}),
+    owner=lambda quota: quota.tenant,
+    refs={"group": "group", "tenant": "tenant"},
+)

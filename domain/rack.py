@@ -5,6 +5,7 @@ from typing import assert_never
 import msgspec
 from msgspec.structs import replace
 
+from domain.kind import Kind
 from domain.values import About
 
 
@@ -33,8 +34,6 @@ class RackDeleted(msgspec.Struct, frozen=True):
 
 
 RackEvent = RackCreated | RackUpdated | RackDeleted
-TOPICS: dict[str, type] = {"rack.created": RackCreated, "rack.updated": RackUpdated, "rack.deleted": RackDeleted}
-ENDS: tuple[type, ...] = (RackDeleted,)
 
 
 class Rack(msgspec.Struct, frozen=True):
@@ -60,3 +59,19 @@ def evolve(rack: Rack, event: RackEvent) -> Rack:
             return replace(rack, state="deleted")
         case _:
             assert_never(event)
+
+
+KIND = Kind(
+    name="rack",
+    plural="racks",
+    named_by=("rack",),
+    state=Rack,
+    states=("active", "deleted"),
+    events={
+        "rack.created": RackCreated,
+        "rack.updated": RackUpdated,
+        "rack.deleted": RackDeleted,
+    },
+    evolve=evolve,
+    ends=frozenset({RackDeleted}),
+)

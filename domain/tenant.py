@@ -5,6 +5,7 @@ from typing import assert_never
 import msgspec
 from msgspec.structs import replace
 
+from domain.kind import Kind
 from domain.values import About
 
 
@@ -36,15 +37,6 @@ class TenantDeleted(msgspec.Struct, frozen=True):
 
 
 TenantEvent = TenantCreated | TenantUpdated | TenantMoved | TenantSuspended | TenantResumed | TenantDeleted
-TOPICS: dict[str, type] = {
-    "tenant.created": TenantCreated,
-    "tenant.updated": TenantUpdated,
-    "tenant.moved": TenantMoved,
-    "tenant.suspended": TenantSuspended,
-    "tenant.resumed": TenantResumed,
-    "tenant.deleted": TenantDeleted,
-}
-ENDS: tuple[type, ...] = (TenantDeleted,)
 
 
 class Tenant(msgspec.Struct, frozen=True):
@@ -71,3 +63,25 @@ def evolve(tenant: Tenant, event: TenantEvent) -> Tenant:
             return replace(tenant, state="deleted")
         case _:
             assert_never(event)
+
+
+KIND = Kind(
+    name="tenant",
+    plural="tenants",
+    named_by=("tenant",),
+    state=Tenant,
+    states=("active", "suspended", "deleted"),
+    events={
+        "tenant.created": TenantCreated,
+        "tenant.updated": TenantUpdated,
+        "tenant.moved": TenantMoved,
+        "tenant.suspended": TenantSuspended,
+        "tenant.resumed": TenantResumed,
+        "tenant.deleted": TenantDeleted,
+    },
+    evolve=evolve,
+    ends=frozenset({TenantDeleted}),
+    owner=lambda tenant: tenant.parent,
+    refs={"parent": "tenant"},
+    rebinds=frozenset({TenantMoved}),
+)

@@ -5,6 +5,7 @@ from typing import assert_never
 import msgspec
 from msgspec.structs import replace
 
+from domain.kind import Kind
 from domain.values import About
 
 ROLES = ("viewer", "auditor", "operator", "admin", "controller")
@@ -34,12 +35,6 @@ class TokenReset(msgspec.Struct, frozen=True):
 
 
 TokenEvent = TokenCreated | TokenRevoked | TokenReset
-TOPICS: dict[str, type] = {
-    "token.created": TokenCreated,
-    "token.revoked": TokenRevoked,
-    "token.reset": TokenReset,
-}
-ENDS: tuple[type, ...] = ()  # an actor's name is never used again, so a revoked token stays known
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -85,3 +80,22 @@ def evolve(token: Token, event: TokenEvent) -> Token:
             )
         case _:
             assert_never(event)
+
+
+KIND = Kind(
+    name="token",
+    plural="tokens",
+    named_by=("token",),
+    state=Token,
+    states=("active", "revoked"),
+    ended=frozenset({"revoked"}),
+    events={
+        "token.created": TokenCreated,
+        "token.revoked": TokenRevoked,
+        "token.reset": TokenReset,
+    },
+    evolve=evolve,
+    # An actor's name is never used again, so a revoked token stays known: nothing ends it.
+    owner=lambda token: token.tenant,
+    refs={"tenant": "tenant"},
+)

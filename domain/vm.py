@@ -7,6 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from domain.errors import InvalidState, Protected
+from domain.kind import Kind
 from domain.operation import Operation, told
 from domain.values import About, Resources, larger
 
@@ -135,23 +136,6 @@ VmEvent = (
     | VmDeleting
     | VmDeleted
 )
-TOPICS: dict[str, type] = {
-    "vm.scheduled": VmScheduled,
-    "vm.creating": VmCreating,
-    "vm.activated": VmActivated,
-    "vm.failed": VmFailed,
-    "vm.updated": VmUpdated,
-    "vm.resizing": VmResizing,
-    "vm.resized": VmResized,
-    "vm.starting": VmStarting,
-    "vm.started": VmStarted,
-    "vm.stopping": VmStopping,
-    "vm.stopped": VmStopped,
-    "vm.change_failed": VmChangeFailed,
-    "vm.deleting": VmDeleting,
-    "vm.deleted": VmDeleted,
-}
-ENDS: tuple[type, ...] = (VmDeleted,)
 
 
 class Vm(msgspec.Struct, frozen=True, gc=False):
@@ -282,3 +266,33 @@ def delete(vm: Vm, *, operation: str, under_way: Operation | None = None) -> VmD
     if vm.about.protected:
         raise Protected("vm", full_name(vm))
     return VmDeleting(operation) if vm.claims else VmDeleted()
+
+
+KIND = Kind(
+    name="vm",
+    plural="vms",
+    named_by=("tenant", "vm"),
+    state=Vm,
+    states=("scheduled", "creating", "active", "stopped", "updating", "failed", "deleting", "deleted"),
+    events={
+        "vm.scheduled": VmScheduled,
+        "vm.creating": VmCreating,
+        "vm.activated": VmActivated,
+        "vm.failed": VmFailed,
+        "vm.updated": VmUpdated,
+        "vm.resizing": VmResizing,
+        "vm.resized": VmResized,
+        "vm.starting": VmStarting,
+        "vm.started": VmStarted,
+        "vm.stopping": VmStopping,
+        "vm.stopped": VmStopped,
+        "vm.change_failed": VmChangeFailed,
+        "vm.deleting": VmDeleting,
+        "vm.deleted": VmDeleted,
+    },
+    evolve=evolve,
+    ends=frozenset({VmDeleted}),
+    owner=lambda vm: vm.tenant,
+    refs={"tenant": "tenant", "host": "host"},
+    rebinds=frozenset({VmFailed}),
+)

@@ -11,10 +11,10 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from domain import command, group, host, operation, quota, rack, recorded, tenant, token, vm
+from domain import command, recorded
+from domain.kind import Former
+from domain.kinds import KINDS
 from domain.recorded import Recorded
-
-DOMAIN: tuple[Any, ...] = (recorded, command, tenant, quota, group, rack, host, vm, operation, token)
 
 Event = TypeVar("Event")
 
@@ -38,13 +38,6 @@ class State(msgspec.Struct, Generic[Event], frozen=True, gc=False):
     data: Event
 
 
-class Upcaster(msgspec.Struct, frozen=True):
-    """How a topic that is no longer written is read: as the class that it had then, turned into the event of today."""
-
-    written_as: type
-    upcast: Callable[[Any], Any]
-
-
 class UnknownTopic(Exception):
     """The log holds an event that this version of Berth does not know. A reader stops there: it never skips one."""
 
@@ -57,25 +50,20 @@ class UnknownTopic(Exception):
         self.position = position
 
 
-def merged(modules: tuple[Any, ...]) -> dict[str, type]:
-    """The topics of all `modules`; one topic names one event, and one event has one topic."""
+def merged(*parts: Mapping[str, type]) -> dict[str, type]:
+    """All topics together; one topic names one event, and one event has one topic."""
     topics: dict[str, type] = {}
-    for module in modules:
-        doubles = topics.keys() & module.TOPICS.keys()
-        assert not doubles, f"{module.__name__} names topics that others have: {sorted(doubles)}"
-        topics.update(module.TOPICS)
+    for part in parts:
+        doubles = topics.keys() & part.keys()
+        assert not doubles, f"topics that are declared twice: {sorted(doubles)}"
+        topics.update(part)
     assert len(set(topics.values())) == len(topics), "an event has two topics"
     return topics
 
 
-TOPICS: dict[str, type] = merged(DOMAIN)
+TOPICS: dict[str, type] = merged(recorded.TOPICS, command.TOPICS, *(kind.events for kind in KINDS))
 TOPIC_OF: dict[type, str] = {event: topic for topic, event in TOPICS.items()}
-UPCASTERS: dict[str, Upcaster] = {
-    "operation.step_started": Upcaster(
-        written_as=operation.OperationStepStartedInItsTurn,
-        upcast=lambda old: operation.OperationStepStarted(old.step, old.attempt, 0),
-    ),
-}
+FORMER: dict[str, Former] = {topic: former for kind in KINDS for topic, former in kind.former.items()}
 
 _encode_state = msgspec.json.Encoder().encode
 
@@ -90,26 +78,26 @@ def encode(event: Recorded) -> Row:
     )
 
 
-def decoder(topics: Mapping[str, type], upcasters: Mapping[str, Upcaster]) -> Callable[[Row], Recorded]:
+def decoder(topics: Mapping[str, type], former: Mapping[str, Former]) -> Callable[[Row], Recorded]:
     """A function from rows to events that knows these topics.
 
     It raises UnknownTopic, and msgspec.ValidationError for bytes that are not what their topic says.
     """
-    assert not topics.keys() & upcasters.keys(), "a topic is written today or upcast, not both"
+    assert not topics.keys() & former.keys(), "a topic is written today or upcast, not both"
     current = {topic: _state_decoder(event) for topic, event in topics.items()}
-    former = {topic: (_state_decoder(old.written_as), old.upcast) for topic, old in upcasters.items()}
+    upcast = {topic: (_state_decoder(old.written_as), old.upcast) for topic, old in former.items()}
 
     def decode(row: Row) -> Recorded:
+        stream, version, position = row.stream, row.version, row.position
         if decode_state := current.get(row.topic):
             state = decode_state(row.state)
-            event = state.data
-        elif row.topic in former:
-            decode_state, upcast = former[row.topic]
-            state = decode_state(row.state)
-            event = upcast(state.data)
-        else:
-            raise UnknownTopic(row.topic, row.position)
-        return Recorded(row.stream, row.version, row.position, state.at, state.actor, state.command, event)
+            return Recorded(stream, version, position, state.at, state.actor, state.command, state.data)
+        if row.topic not in upcast:
+            raise UnknownTopic(row.topic, position)
+        decode_state, into_todays = upcast[row.topic]
+        state = decode_state(row.state)
+        written = Recorded(stream, version, position, state.at, state.actor, state.command, state.data)
+        return Recorded(stream, version, position, state.at, state.actor, state.command, into_todays(written))
 
     return decode
 
@@ -118,7 +106,7 @@ def _state_decoder(event: type) -> Callable[[bytes], State[Any]]:
     return msgspec.json.Decoder(State[event]).decode  # type: ignore[valid-type]
 
 
-decode = decoder(TOPICS, UPCASTERS)
+decode = decoder(TOPICS, FORMER)
 
 
 class _Time(msgspec.Struct, frozen=True, gc=False):

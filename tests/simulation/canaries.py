@@ -13,7 +13,8 @@ from commands.writer.batch import Batch, Ticket
 from commands.writer.engine import Engine
 from domain import operation, vm
 from domain.errors import Conflict
-from domain.fleet import EVOLVE, Fleet
+from domain.fleet import Fleet
+from domain.kinds import EVOLVE
 from domain.operation import Operation, OperationStepFailed, Step
 from domain.vm import Vm, VmChangeFailed
 from eventlog import checkpoints

@@ -8,9 +8,10 @@ import msgspec
 
 from commands.writer.gateway import Answer, Envelope
 from domain.command import CommandAccepted, CommandRejected
-from domain.fleet import ENDS, Entry, Fleet
+from domain.fleet import Entry, Fleet
 from domain.host import HostClaimed
 from domain.invariants import violations
+from domain.kinds import ENDS
 from domain.operation import Operation
 from domain.quota import QuotaConsumed
 from domain.recorded import LeaderTookOver, LogOpened, Recorded

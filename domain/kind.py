@@ -1,0 +1,61 @@
+"""What a kind of resource declares of itself. Whatever can be derived from a declaration is derived, and written
+nowhere else; each domain file ends with its own `KIND`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from domain.recorded import Recorded
+
+S = TypeVar("S")
+
+
+class Former(msgspec.Struct, frozen=True):
+    """How a topic that is no longer written is read: as the class that it had then, turned into the event of today. It
+    is given the whole record, with stream, actor and time."""
+
+    written_as: type
+    upcast: Callable[[Recorded], Any]
+
+
+def nobody(state: Any) -> str | None:
+    """The owner of what belongs to no tenant."""
+    return None
+
+
+class Kind(msgspec.Struct, Generic[S], frozen=True, eq=False, kw_only=True):
+    """One kind of resource. `S` is its state: a frozen struct with `uid`, `state` and, if people have words about it,
+    `about`.
+
+    `named_by` are the parts of its full name, which is its stream and its path too: `("tenant", "vm")` is
+    `vm/<tenant>/<vm>`. `states` are the words that `state` may be, those of what has just ended in `ended`. `events` are
+    those of today by topic, `former` the topics that were written once. `refs` are the fields of the state that name
+    another resource, with its kind; `rebinds` are the events that may change one of them while the resource lives (the
+    first and the last event of a life need not be said). `owner` is the tenant to whom it belongs; what is about another
+    resource, whose stream its field `target` holds, belongs to that one's tenant.
+    """
+
+    name: str
+    plural: str
+    named_by: tuple[str, ...]
+    state: type[S]
+    states: tuple[str, ...]
+    ended: frozenset[str] = frozenset({"deleted"})
+    events: Mapping[str, type]
+    former: Mapping[str, Former] = {}
+    evolve: Callable[[Any, Any], S]
+    ends: frozenset[type] = frozenset()
+    owner: Callable[[S], str | None] = nobody
+    target: str | None = None
+    refs: Mapping[str, str] = {}
+    rebinds: frozenset[type] = frozenset()
+
+    def stream(self, *name: str) -> str:
+        """`vm/acme/web-1`, of `acme`, `web-1`."""
+        return f"{self.name}/{'/'.join(name)}"
+
+    @property
+    def own_name(self) -> str:
+        """The last part of its full name."""
+        return self.named_by[-1]
