@@ -29,11 +29,11 @@ class Kind(msgspec.Struct, Generic[S], frozen=True, eq=False, kw_only=True):
     `about`.
 
     `named_by` are the parts of its full name, which is its stream and its path too: `("tenant", "vm")` is
-    `vm/<tenant>/<vm>`. `states` are the words that `state` may be, those of what has just ended in `ended`. `events` are
-    those of today by topic, `former` the topics that were written once. `refs` are the fields of the state that name
-    another resource, with its kind; `rebinds` are the events that may change one of them while the resource lives (the
-    first and the last event of a life need not be said). `owner` is the tenant to whom it belongs; what is about another
-    resource, whose stream its field `target` holds, belongs to that one's tenant.
+    `vm/<tenant>/<vm>`. `states` are the words that `state` may be, those of what has just ended in `ended`. `events`
+    are those of today by topic, `former` the topics that were written once. `refs` are the fields of the state that
+    name another resource, with its kind; `rebinds` are the events that may change one of them while the resource lives
+    (the first and the last event of a life need not be said). `owner` is the tenant to whom it belongs; what is about
+    another resource, whose stream its field `target` holds, belongs to that one's tenant.
     """
 
     name: str

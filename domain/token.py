@@ -98,4 +98,5 @@ KIND = Kind(
     # An actor's name is never used again, so a revoked token stays known: nothing ends it.
     owner=lambda token: token.tenant,
     refs={"tenant": "tenant"},
+    rebinds=frozenset({TokenReset}),
 )
