@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import structlog
 from eventsourcing.persistence import PersistenceError
@@ -14,11 +13,9 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 from psycopg import Error as DatabaseError
 
+from api.context import Context
 from commands.writer.metrics import Part
 from eventlog.codec import time_of
-
-if TYPE_CHECKING:
-    from api.context import Context
 
 log = structlog.get_logger()
 
@@ -47,7 +44,7 @@ class _Requests(Collector):
 REGISTRY.register(_Requests())
 
 
-async def exposition(context: "Context") -> bytes:
+async def exposition(context: Context) -> bytes:
     """The text format. Asks the log and the read model where they are. Costs some 10 ms, in a thread."""
     own = CollectorRegistry()
     ready = Gauge("berth_component_ready", "1: as it should be, as /readyz has it", ["component"], registry=own)

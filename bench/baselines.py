@@ -70,7 +70,8 @@ class Fgd:
             self._counts = np.array(list(counts.values()), dtype=np.float64)
             shapes = [[dict(shape).get(name, 0) for shape in counts] for name in table.classes]
             self._shapes = np.array(shapes, dtype=np.float64)[:, :, None]
-            self._whole = np.array([table.kinds.largest[name] for name in table.classes], dtype=np.float64)[:, None]
+            largest = table.host_classes.largest
+            self._whole = np.array([largest[name] for name in table.classes], dtype=np.float64)[:, None]
         after = np.asarray(free, dtype=np.float64)
         return self._fragments(after) - self._fragments(after + asked)
 

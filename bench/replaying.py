@@ -96,7 +96,7 @@ class Ground:
     def create(self, body: dict[str, Any]) -> dict[str, Any] | None:
         """The problem with which it is refused, if it is."""
         if self._is_chance:
-            self.fleet.capacity.table(RUN).shapes.clear()
+            self.fleet.capacity.table(RUN).scores_by_shape.clear()
         try:
             self._decide("vm.provision", body)
         except DomainError as refusal:

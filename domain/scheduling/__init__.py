@@ -6,7 +6,7 @@
                           └── each host counted by the first that drops it ┴─► none left: NoCapacity (explain.py)
 
 The capacity index (index.py) keeps, per group, a table of its hosts (table.py), and per request shape in use their
-scores (shape.py); it touches only hosts that changed since, works out once what is the same for hosts that are alike
-(kinds.py), and answers as the plain loop over all hosts would. Conditions come on top as masks over the table.
-Strategies and filters are found through entry points (registry.py).
+scores (shape_scores.py). It touches only hosts that changed since (changes.py), computes once what is the same for
+identical hosts (host_classes.py), and answers as the plain loop over all hosts would. Conditions come on top as masks
+over the table. Strategies and filters are found through entry points (registry.py).
 """

@@ -1,4 +1,4 @@
-"""What a group was asked for lately: the shapes of the VMs that were placed in it and live, each with a weight.
+"""What a group is asked for: the shapes of the VMs that were placed in it and live, each with a weight.
 
 A function of the VMs as they stand, so a replay, a checkpoint and an undone command all leave the same. Weights count
 VMs by the digits of their number: they rarely change, and with them every score that they enter.
@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from domain.scheduling.host_classes import Amounts
 from domain.vm import Vm
 
 SHAPES_MAX = 256
-COPIES_MAX = 2**20  # of one shape on one host: beyond that, one more or less tells nothing
+COPIES_MAX = 2**20  # of one shape on one host: beyond that, one more or less makes no difference
 SIZE_MAX = 1000  # the size of a shape that fills the largest host
 
 Shape = tuple[tuple[str, int], ...]  # (class, amount), by class
-Line = NDArray[np.float64]
 ZERO = np.zeros(())
 
 
@@ -81,19 +80,19 @@ class Demand:
                 weighed.append((size * _digits(count), shape))
         self.weighed = sorted(weighed, key=lambda one: (-one[0], one[1]))[:SHAPES_MAX]
         self._weights = np.array([weight for weight, _ in self.weighed], dtype=np.float64)
-        # A line a class, a row a shape; NaN where a shape does not ask for a class, which then limits nothing.
+        # By class, then shape; NaN where a shape does not ask for a class, which then limits nothing.
         amounts = [[dict(shape).get(name, np.nan) for _, shape in self.weighed] for name in largest]
         self._amounts = np.array(amounts, dtype=np.float64).reshape(len(largest), len(self.weighed), 1)
 
-    def worth(self, free: Line) -> Line:
-        """Per host Σ weight × how many of that shape its free amounts would take; `free` is a line a class.
+    def worth(self, free: Amounts) -> Amounts:
+        """Per host Σ weight × how many of that shape its free amounts would take; `free` has a row a class.
 
         All are whole numbers below 2^53, so the sum is exact in whatever order it is added.
         """
         parts = np.maximum(free, ZERO)[:, None] / self._amounts
-        copies: Line = np.fmin.reduce(parts, 0, initial=COPIES_MAX)
+        copies: Amounts = np.fmin.reduce(parts, 0, initial=COPIES_MAX)
         np.floor(copies, copies)
-        worth: Line = self._weights.dot(copies)
+        worth: Amounts = self._weights.dot(copies)
         return worth
 
 

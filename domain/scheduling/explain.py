@@ -25,7 +25,7 @@ def no_capacity(
     table: HostTable, passing: Mask, *, group: str, resources: Resources, reasons: dict[str, int]
 ) -> NoCapacity:
     """The refusal; `passing` are the hosts that only the capacity dropped."""
-    rows = table.kinds.first_of_each(np.flatnonzero(passing))
+    rows = table.host_classes.first_of_each(np.flatnonzero(passing))
     nearest: dict[str, Any] | None = None
     largest_fit: Resources | None = None
     if len(rows):
@@ -80,7 +80,7 @@ def _largest_fit(free: Amounts, asked: list[int]) -> list[int] | None:
 
 
 def _distinct(amounts: Amounts, chosen: NDArray[np.bool_]) -> list[int]:
-    """The first of each kind of column among those chosen; hosts that are alike may be many."""
+    """The first of each set of equal columns among those chosen, as many hosts may be alike."""
     columns = np.flatnonzero(chosen)
     _, first = np.unique(amounts[:, columns], axis=1, return_index=True)
     return [int(column) for column in columns[first]]

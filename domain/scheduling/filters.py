@@ -7,23 +7,19 @@ that the request's rules name; those without a host stand nowhere, but their rul
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from domain.scheduling.table import HostTable, Mask, PlaceColumn
 from domain.vm import Rule, Vm
 
-if TYPE_CHECKING:
-    from domain.scheduling.table import Column, HostTable
-
-Mask = NDArray[np.bool_]
 Members = Mapping[str, Sequence[Vm]]
 
 PLACES = ("region", "dc", "room", "rack", "host")
 
 
-def place(request: Any, table: "HostTable", members: Members) -> Iterator[tuple[str, Mask]]:
+def place(request: Any, table: HostTable, members: Members) -> Iterator[tuple[str, Mask]]:
     """Region, dc, room, rack and host, as `where` names them."""
     where = request.where
     if where is None:
@@ -36,7 +32,7 @@ def place(request: Any, table: "HostTable", members: Members) -> Iterator[tuple[
         yield "place", ~kept
 
 
-def labels(request: Any, table: "HostTable", members: Members) -> Iterator[tuple[str, Mask]]:
+def labels(request: Any, table: HostTable, members: Members) -> Iterator[tuple[str, Mask]]:
     """All of the labels of `where`."""
     if request.where is None or not request.where.labels:
         return
@@ -46,7 +42,7 @@ def labels(request: Any, table: "HostTable", members: Members) -> Iterator[tuple
     yield "labels", ~kept
 
 
-def rules(request: Any, table: "HostTable", members: Members) -> Iterator[tuple[str, Mask]]:
+def rules(request: Any, table: HostTable, members: Members) -> Iterator[tuple[str, Mask]]:
     """The request's own rules, and those by which the members of its sets are bound already."""
     if not request.rules:
         return
@@ -74,10 +70,10 @@ def binding(own: Sequence[Rule], members: Members) -> list[Rule]:
     return list(found)
 
 
-def _allowed(rule: Rule, table: "HostTable", standing: Sequence[Vm]) -> Mask:
+def _allowed(rule: Rule, table: HostTable, standing: Sequence[Vm]) -> Mask:
     """The hosts that keep the rule's promise; one without a place at its level can't."""
     column = table.column(rule.level)
-    places = [table.index.place_of(vm.host or "", rule.level) for vm in standing]
+    places = [table.place_of(vm.host or "", rule.level) for vm in standing]
     known = [place for place in places if place is not None]
     has_place = column.codes >= 0
     match rule.type:
@@ -108,7 +104,7 @@ def _partition(vm: Vm, rule: Rule) -> int | None:
     return None
 
 
-def _evenly(rule: Rule, column: "Column", counts: Counter[str]) -> Mask:
+def _evenly(rule: Rule, column: PlaceColumn, counts: Counter[str]) -> Mask:
     """The places whose count with the newcomer is at most `max_skew` above the least one now.
 
     Measured from the place that would grow, not over all: after deletions have left a set uneven, what evens it out

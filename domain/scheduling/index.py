@@ -1,20 +1,21 @@
 """The capacity index: for each request shape in use, the score of every host, kept by touching only what changed.
 
 Per group a table of its hosts (table.py), sorted by name: capacity and room per class, and a list of the rows that
-changed. Per shape (resources, strategy) a vector of scores (shape.py) that catches up with that list when it is asked.
-Scores are kept with the least of each block of rows, so that the best of 100,000 hosts and the runner-up are found in
-short steps.
+changed. Per shape (resources, strategy) a vector of scores (shape_scores.py) that catches up with that list when it is
+asked. Scores are kept with the least of each block of rows, so that the best of 100,000 hosts and the runner-up are
+found in short steps.
 
 All that a table answers is a function of the hosts, racks, VMs and group as they stand, never of the way there: an
 index that was filled by a replay answers as the one that lived through it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from domain.group import Group
 from domain.host import Host
 from domain.rack import Rack
-from domain.scheduling.demand import ShapeCounts
+from domain.scheduling.demand import Shape, ShapeCounts
 from domain.scheduling.table import HostTable
 from domain.values import Resources
 from domain.vm import Vm
@@ -79,7 +80,7 @@ class CapacityIndex:
             if (table := self._tables.get(group)) is not None:
                 table.demand_changed()
 
-    def shape_counts(self, group: str) -> Mapping[tuple[tuple[str, int], ...], int]:
+    def shape_counts(self, group: str) -> Mapping[Shape, int]:
         """How many VMs of each shape hold a place that they were given in the group."""
         if self._shape_counts is None:
             self._shape_counts = ShapeCounts()
@@ -91,7 +92,13 @@ class CapacityIndex:
         found = self._tables.get(group)
         if found is None:
             hosts = [self.hosts[name] for name in sorted(self._members.get(group, ()))]
-            found = self._tables[group] = HostTable(self, group, self.groups.get(group), hosts)
+            policy = self.groups.get(group)
+            found = self._tables[group] = HostTable(
+                hosts,
+                overcommit=policy.overcommit if policy is not None else {},
+                place_of=self.place_of,
+                shape_counts=partial(self.shape_counts, group),
+            )
         return found
 
     def names(self, group: str) -> Iterable[str]:

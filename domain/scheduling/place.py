@@ -11,7 +11,7 @@ from domain.scheduling import explain
 from domain.scheduling.filters import PLACES
 from domain.scheduling.index import CapacityIndex
 from domain.scheduling.registry import BUILT_IN_ORDER, filters
-from domain.scheduling.shape import STATE, Shape
+from domain.scheduling.shape_scores import STATE, ShapeScores
 from domain.scheduling.table import HostTable, Mask
 from domain.values import Resources
 from domain.vm import Rule, Vm, Where
@@ -54,16 +54,16 @@ def place(
         NoCapacity: none passes; without alternatives, which only the caller can know.
     """
     table = index.table(group)
-    shape = table.shape(request.resources, strategy)
+    found = table.shape_scores(request.resources, strategy)
     dropped = _dropped(request, table, members)
     if dropped:
-        kept, reasons = _filtered(shape, dropped)
-        best = _best(np.where(kept, shape.scores[: len(kept)], np.inf))
+        kept, reasons = _filtered(found, dropped)
+        best = _best(np.where(kept, found.scores[: len(kept)], np.inf))
     else:
-        reasons = {shape.reason(code): hosts for code, hosts in enumerate(shape.counts[: shape.fits]) if hosts}
-        best = shape.best()
+        reasons = {found.reason(code): hosts for code, hosts in enumerate(found.counts[: found.fits]) if hosts}
+        best = found.best()
     if not best:
-        passing = shape.codes != STATE
+        passing = found.codes != STATE
         for _, gone in dropped:
             passing &= ~gone
         raise explain.no_capacity(table, passing, group=group, resources=request.resources, reasons=reasons)
@@ -128,22 +128,22 @@ def _dropped(
     return [found for condition in conditions for found in condition(request, table, members)]
 
 
-def _filtered(shape: Shape, dropped: list[tuple[str, Mask]]) -> tuple[Mask, dict[str, int]]:
+def _filtered(found: ShapeScores, dropped: list[tuple[str, Mask]]) -> tuple[Mask, dict[str, int]]:
     """The hosts that pass everything, and how many each reason was the first to drop, in the filters' order."""
-    codes = shape.codes
+    codes = found.codes
     alive = codes != STATE
     reasons = {"state": len(codes) - int(alive.sum())}
     for reason, gone in dropped:
         reasons[reason] = reasons.get(reason, 0) + int((alive & gone).sum())
         alive &= ~gone
-    for code, hosts in enumerate(np.bincount(codes[alive], minlength=shape.fits).tolist()[: shape.fits]):
+    for code, hosts in enumerate(np.bincount(codes[alive], minlength=found.fits).tolist()[: found.fits]):
         if hosts:
-            reasons[shape.reason(code)] = hosts
-    return alive & (codes == shape.fits), {reason: hosts for reason, hosts in reasons.items() if hosts}
+            reasons[found.reason(code)] = hosts
+    return alive & (codes == found.fits), {reason: hosts for reason, hosts in reasons.items() if hosts}
 
 
 def _best(scores: NDArray[np.float64]) -> list[tuple[int, float]]:
-    """As `Shape.best`, of scores that may be changed."""
+    """As `ShapeScores.best`, of scores that may be changed."""
     found = []
     for _ in range(2):
         row = int(scores.argmin()) if len(scores) else -1

@@ -1,32 +1,27 @@
 """The hosts of one group as vectors, and what is kept about them: scores by request shape, places, labels, totals."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.group import Group
 from domain.host import Host
-from domain.scheduling.demand import Demand
-from domain.scheduling.kinds import Kinds
-from domain.scheduling.shape import Shape
+from domain.scheduling.changes import RowChanges
+from domain.scheduling.demand import Demand, Shape
+from domain.scheduling.host_classes import HostClasses
+from domain.scheduling.shape_scores import ShapeScores
 from domain.scheduling.totals import Totals
-from domain.values import Resources, ordered
-
-if TYPE_CHECKING:
-    from domain.scheduling.index import CapacityIndex
+from domain.values import Overcommit, Resources, ordered
 
 SHAPES_MAX = 64  # 10 bytes a host each
-CHANGES_MAX = 16_384
 LABEL_MASKS_MAX = 32
 
 Mask = NDArray[np.bool_]
 
 
-class Column:
-    """A place of each host as a small number: `codes` is −1 where it has none."""
+class PlaceColumn:
+    """Where each host stands at one level, as a small number: `codes` is −1 where that is not known."""
 
     def __init__(self, places: list[str | None]) -> None:
         self.code_of: dict[str, int] = {}
@@ -47,20 +42,27 @@ class Column:
 class HostTable:
     """The hosts of one group as vectors; `classes` are those of which any host has a capacity."""
 
-    def __init__(self, index: "CapacityIndex", name: str, group: Group | None, hosts: list[Host]) -> None:
-        self.index = index
-        self.name = name
+    def __init__(
+        self,
+        hosts: list[Host],
+        *,
+        overcommit: Overcommit,
+        place_of: Callable[[str, str], str | None],
+        shape_counts: Callable[[], Mapping[Shape, int]],
+    ) -> None:
+        """`place_of` gives where a host stands at a level; `shape_counts` how many VMs of each shape the group has."""
         self.hosts = hosts  # by name
         self.names = [host.name for host in hosts]
         self.row_of = {name: row for row, name in enumerate(self.names)}
-        self.overcommit = group.overcommit if group is not None else {}
+        self.overcommit = overcommit
+        self.place_of = place_of
         self.classes = ordered({name for host in self.hosts for name, amount in host.capacity.items() if amount})
         self.class_index = {name: k for k, name in enumerate(self.classes)}
-        self.kinds = Kinds(self.classes, self.hosts, self.overcommit)
-        self.changes: list[int] = []  # rows that changed, oldest first
-        self.cut = 0  # how many older ones are forgotten
-        self.shapes: OrderedDict[tuple[object, ...], Shape] = OrderedDict()
-        self._columns: dict[str, Column] = {}
+        self.host_classes = HostClasses(self.classes, self.hosts, self.overcommit)
+        self.scores_by_shape: OrderedDict[tuple[object, ...], ShapeScores] = OrderedDict()
+        self._shape_counts = shape_counts
+        self._changes = RowChanges()
+        self._columns: dict[str, PlaceColumn] = {}
         self._labelled: dict[tuple[str, str], Mask] = {}
         self._totals: Totals | None = None
         self._demand: Demand | None = None
@@ -76,11 +78,8 @@ class HostTable:
             self._labelled.clear()
         if old.used is new.used and old.state == new.state:
             return
-        self.kinds.put(row, new)
-        self.changes.append(row)
-        if len(self.changes) >= CHANGES_MAX:
-            del self.changes[: CHANGES_MAX // 2]
-            self.cut += CHANGES_MAX // 2
+        self.host_classes.put(row, new)
+        self._changes.add(row)
 
     def racks_changed(self) -> None:
         self._columns.clear()
@@ -89,58 +88,49 @@ class HostTable:
         self._demand = None
 
     def demand(self) -> Demand:
-        """The shapes seen lately."""
+        """The shapes that the group is asked for."""
         if self._demand is None:
-            self._demand = Demand(self.index.shape_counts(self.name), self.kinds.largest)
+            self._demand = Demand(self._shape_counts(), self.host_classes.largest)
         return self._demand
 
-    @property
-    def now(self) -> int:
-        """The point in the list of changes up to which all is known."""
-        return self.cut + len(self.changes)
-
-    def since(self, seen: int) -> list[int] | None:
-        """The rows that changed since `now` was `seen`, each once; None if that is no longer known."""
-        if seen < self.cut:
-            return None
-        return list(dict.fromkeys(self.changes[seen - self.cut :]))
-
-    def shape(self, resources: Resources, strategy: str) -> Shape:
+    def shape_scores(self, resources: Resources, strategy: str) -> ShapeScores:
         """The scores for one request shape, up to date."""
         key = (strategy, *resources.items())
-        found = self.shapes.get(key)
+        found = self.scores_by_shape.get(key)
         if found is None:
-            found = self.shapes[key] = Shape(self, resources, strategy)
-            if len(self.shapes) > SHAPES_MAX:
-                self.shapes.popitem(last=False)
+            found = self.scores_by_shape[key] = ShapeScores(
+                self.host_classes, self._changes, resources=resources, strategy=strategy, demand=self.demand
+            )
+            if len(self.scores_by_shape) > SHAPES_MAX:
+                self.scores_by_shape.popitem(last=False)
         else:
-            self.shapes.move_to_end(key)
+            self.scores_by_shape.move_to_end(key)
             found.catch_up()
         return found
 
     def fitting(self, resources: Resources, strategy: str) -> tuple[int, Mask | None]:
-        """How many hosts have room and take workload, and which; None for which, where it is none. Makes no scores."""
-        largest = self.kinds.largest
+        """How many hosts have room and take workload, and which (None if there are none). Makes no scores."""
+        largest = self.host_classes.largest
         if any(amount > largest.get(name, 0) for name, amount in resources.items()):
             return 0, None
-        found = self.shapes.get((strategy, *resources.items()))
+        found = self.scores_by_shape.get((strategy, *resources.items()))
         if found is not None:
             found.catch_up()
             fitting = found.counts[found.fits]
             return fitting, found.codes == found.fits if fitting else None
-        fits = self.kinds.fitting([self.class_index[name] for name in resources], list(resources.values()))
+        fits = self.host_classes.fitting([self.class_index[name] for name in resources], list(resources.values()))
         return int(fits.sum()), fits
 
     def totals(self) -> Totals:
         if self._totals is None:
-            self._totals = Totals(self)
+            self._totals = Totals(self.hosts, self._changes, classes=self.classes, overcommit=self.overcommit)
         return self._totals
 
-    def column(self, level: str) -> Column:
+    def column(self, level: str) -> PlaceColumn:
         """The places of the hosts at host, rack, room, dc (with its region), dc_name or region."""
         found = self._columns.get(level)
         if found is None:
-            found = Column([self.index.place_of(name, level) for name in self.names])
+            found = PlaceColumn([self.place_of(name, level) for name in self.names])
             self._columns[level] = found
         return found
 
@@ -157,7 +147,7 @@ class HostTable:
             mask[row] = True
         return mask
 
-    def _named(self, level: str) -> Column:
+    def _named(self, level: str) -> PlaceColumn:
         return self.column("dc_name" if level == "dc" else level)
 
     def labelled(self, key: str, value: str) -> Mask:
@@ -171,10 +161,10 @@ class HostTable:
         return found
 
     def free(self, classes: list[str], rows: NDArray[np.intp]) -> NDArray[np.int64]:
-        """What is free of these classes on these hosts, the state apart: a line a class."""
-        amounts = self.kinds.amounts_of(rows)
+        """What is free of these classes on these hosts, the state apart: a row a class."""
+        amounts = self.host_classes.amounts_of(rows)
         free = np.zeros((len(classes), len(rows)), dtype=np.int64)
-        for line, name in zip(free, classes, strict=True):
+        for amounts_free, name in zip(free, classes, strict=True):
             if (k := self.class_index.get(name)) is not None:
-                line[:] = np.maximum(amounts[:, 1 + k], 0.0)
+                amounts_free[:] = np.maximum(amounts[:, 1 + k], 0.0)
         return free

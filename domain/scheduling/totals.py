@@ -1,49 +1,48 @@
 """What the hosts of a group use and have available in all, kept by touching only what changed."""
 
-from typing import TYPE_CHECKING
-
 from domain.host import Host
-from domain.values import Resources, available, ordered
-
-if TYPE_CHECKING:
-    from domain.scheduling.table import HostTable
+from domain.scheduling.changes import RowChanges
+from domain.values import Overcommit, Resources, available, ordered
 
 
 class Totals:
-    """Use of all hosts and availability of the schedulable ones, kept the same way."""
+    """Use of all hosts and availability of the schedulable ones."""
 
     _hosts: list[Host]  # as they are counted
     capacity: Resources  # without over-commit; a table is made anew when it changes
     _used: Resources
     _available: Resources
-    _seen: int
+    _read: int  # how far into the changes
 
-    def __init__(self, table: "HostTable") -> None:
-        self.table = table
+    def __init__(self, hosts: list[Host], changes: RowChanges, *, classes: list[str], overcommit: Overcommit) -> None:
+        """`hosts` is the table's own list, whose elements it replaces as they change."""
+        self._now = hosts
+        self._changes = changes
+        self._classes = classes
+        self._overcommit = overcommit
         self.capacity = {}
-        for host in table.hosts:
+        for host in hosts:
             for name, amount in host.capacity.items():
                 self.capacity[name] = self.capacity.get(name, 0) + amount
         self.capacity = {name: self.capacity[name] for name in ordered(self.capacity)}
         self._recount()
 
     def read(self) -> tuple[Resources, Resources]:
-        table = self.table
-        rows = table.since(self._seen)
+        rows = self._changes.since(self._read)
         if rows is None:
             self._recount()
         elif rows:
-            self._seen = table.now
+            self._read = self._changes.end
             for row in rows:
                 self._count(self._hosts[row], -1)
-                self._hosts[row] = table.hosts[row]
+                self._hosts[row] = self._now[row]
                 self._count(self._hosts[row], 1)
-        shown = dict.fromkeys(table.classes, 0)
+        shown = dict.fromkeys(self._classes, 0)
         return _shown(shown, self._used), _shown(shown, self._available)
 
     def _recount(self) -> None:
-        self._seen = self.table.now
-        self._hosts = list(self.table.hosts)
+        self._read = self._changes.end
+        self._hosts = list(self._now)
         self._used = {}
         self._available = {}
         for host in self._hosts:
@@ -54,7 +53,7 @@ class Totals:
         for name, amount in host.used.items():
             used[name] = used.get(name, 0) + sign * amount
         if host.is_schedulable:
-            for name, amount in available(host.capacity, self.table.overcommit, host.used).items():
+            for name, amount in available(host.capacity, self._overcommit, host.used).items():
                 free[name] = free.get(name, 0) + sign * amount
 
 

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from msgspec.structs import replace
 
 from domain.errors import NoCapacity
-from domain.scheduling import shape as shape_module
+from domain.scheduling import changes, shape_scores
 from domain.scheduling import table as table_module
 from domain.scheduling.index import CapacityIndex
 from domain.scheduling.place import Placement, PlacementRequest, fitting_hosts, load_after, place
@@ -86,7 +86,7 @@ class IndexAgainstLoop(RuleBasedStateMachine):
         self.index = CapacityIndex(lambda: self.site.vms)
         self.vms: dict[str, list[Vm]] = {name: [] for name in SETS}
         self.bounds = pytest.MonkeyPatch()
-        self.bounds.setattr(shape_module, "BLOCK_ROWS", 2)  # so that few hosts stand in several
+        self.bounds.setattr(shape_scores, "BLOCK_ROWS", 2)  # so that few hosts stand in several
 
     def teardown(self) -> None:
         self.bounds.undo()
@@ -269,17 +269,17 @@ class IndexAgainstLoop(RuleBasedStateMachine):
             assert [{n: a for n, a in amounts.items() if a} for amounts in shown] == [used, available]
 
     @invariant()
-    def hosts_are_of_one_kind_where_they_are_alike(self) -> None:
-        """And kinds that no host is of any more make place for others."""
+    def identical_hosts_are_of_one_class(self) -> None:
+        """And the numbers of empty classes are reused."""
         for group in self.site.groups:
-            hosts, kinds = self.site.hosts_of(group), self.index.table(group).kinds
+            hosts, classes = self.site.hosts_of(group), self.index.table(group).host_classes
             alike = [
                 (host.state == "available", [(self.site.usable(host, n), self.site.left(host, n)) for n in CLASSES])
                 for host in hosts
             ]
-            numbers = kinds.of.tolist()
+            numbers = classes.of.tolist()
             assert [alike.index(one) for one in alike] == [numbers.index(number) for number in numbers]
-            assert len(kinds.amounts) <= len(hosts)
+            assert len(classes.amounts) <= len(hosts)
 
     @rule(group=st.sampled_from(GROUPS), resources=shapes)
     def answers_do_not_depend_on_the_way(self, group: str, resources: Resources) -> None:
@@ -336,9 +336,9 @@ class WithSmallBounds(IndexAgainstLoop):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bounds.setattr(shape_module, "KINDS_AT_ONCE", 2)
+        self.bounds.setattr(shape_scores, "CLASSES_AT_ONCE", 2)
         self.bounds.setattr(table_module, "SHAPES_MAX", 6)
-        self.bounds.setattr(table_module, "CHANGES_MAX", 16)
+        self.bounds.setattr(changes, "CHANGES_MAX", 16)
 
 
 TestIndexAgainstLoop = IndexAgainstLoop.TestCase

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from domain.scheduling.demand import SHAPES_MAX, Demand
 from domain.scheduling.registry import STRATEGIES, reads_demand
-from domain.scheduling.shape import BLOCK_ROWS
+from domain.scheduling.shape_scores import BLOCK_ROWS
 from tests.domain.scheduling.building import a_host, a_vm, an_index, claimed, placed
 
 EMPTY = a_host("a-empty", cpu=8, memory_mib=80)
