@@ -28,7 +28,6 @@ IS_CLASS = re.compile(rf"{CLASS_NAME}\Z").match
 BATCH_KEY_CHARACTERS_MAX = 60
 
 Read = Callable[[str], Any]
-NOT_GIVEN: Any = object()
 
 
 class Parameter(msgspec.Struct, frozen=True):

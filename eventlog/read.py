@@ -46,7 +46,6 @@ _PORTION = """
         ORDER BY {by} LIMIT %(limit)s
     ) AS portion WHERE bytes - octet_length(state) < %(bytes)s ORDER BY {by}
 """
-_LAST = _SELECT + SQL("WHERE originator_id = %s ORDER BY originator_version DESC LIMIT 1")
 _LAST_OF_EACH = SQL(
     "SELECT last.* FROM unnest(%s::text[]) AS asked (stream) CROSS JOIN LATERAL"
     " ({select} WHERE originator_id = stream ORDER BY originator_version DESC LIMIT 1) AS last"
@@ -155,10 +154,6 @@ class LogReader:
         """The rows of one stream with a version above `after`, rising; all of them, unless there is a `limit`."""
         rows: list[Row] = self._rows(_STREAM, (stream, after, limit))
         return rows
-
-    def last_of(self, stream: str) -> Row | None:
-        rows = self._rows(_LAST, (stream,))
-        return rows[0] if rows else None
 
     def existing(self, streams: Sequence[str]) -> dict[str, Row]:
         """The last row of each of `streams` that exists: one query, about a millisecond for 256 keys."""

@@ -39,7 +39,6 @@ ROWS_AT_ONCE = 50
 
 _document = msgspec.json.Decoder(Document).decode
 _token_columns = (tokens.c.key, tokens.c.role, tokens.c.tenant, tokens.c.hash, tokens.c.state, tokens.c.expires_at)
-_ALL_TOKENS = sessions.statement(at_a_position(select(*_token_columns)))
 _TOKENS_BY_HASH = sessions.statement(
     at_a_position(
         select(*_token_columns).where(tokens.c.hash == any_(cast(bindparam("hashes", type_=Text), ARRAY(Text))))
@@ -293,16 +292,9 @@ class ReadModel:
 
     async def tokens_by_hash(self, hashes: Sequence[str]) -> dict[str, TokenRow]:
         """The tokens whose secrets have these hashes (in hex), be they revoked or expired."""
-        found = await self._tokens(_TOKENS_BY_HASH, {"hashes": f"{{{','.join(hashes)}}}"})
+        _, rows = await self._read(_TOKENS_BY_HASH, {"hashes": f"{{{','.join(hashes)}}}"})
+        found = [_token_row(row[2:]) for row in rows if row[2] is not None]
         return {token.hash: token for token in found}
-
-    async def all_tokens(self) -> list[TokenRow]:
-        """Every token there ever was, for a cache."""
-        return await self._tokens(_ALL_TOKENS, {})
-
-    async def _tokens(self, asked: Statement, values: Mapping[str, Any]) -> list[TokenRow]:
-        _, rows = await self._read(asked, values)
-        return [_token_row(row[2:]) for row in rows if row[2] is not None]
 
     async def _page(self, question: Question, kind: str, *, of: str, limit: int, scope: str | None) -> dict[str, Any]:
         position, rows = await self._read(question.statement, question.values)

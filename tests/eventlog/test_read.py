@@ -61,11 +61,9 @@ async def test_a_stream_is_read_by_itself(database: Database, reader: LogReader)
     assert reader.stream("host/r1-h2") == other
     assert reader.stream("host/r1-h2", after=2) == other[1:]
     assert reader.stream("host/r1-h2", after=2, limit=1) == other[1:2]
-    assert reader.last_of("host/r1-h2") == other[-1]
     assert reader.stream("host/none") == []
-    assert reader.last_of("host/none") is None
     # A command's version is 1 for ever, and its position its own.
-    assert reader.last_of("command/ann/k-1") == a_command_row(7, "k-1")
+    assert reader.stream("command/ann/k-1") == [a_command_row(7, "k-1")]
     await leader.close()
 
 
