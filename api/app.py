@@ -24,41 +24,19 @@ from api.metrics import KEPT_S, exposition
 from api.problems import NoSuchRoute
 from api.rate import RateLimit
 from api.reply import Answerable, encode
-from api.routes import (
-    audit,
-    batch,
-    events,
-    groups,
-    hosts,
-    insight,
-    open_doors,
-    operations,
-    quotas,
-    racks,
-    tenants,
-    tokens,
-    vms,
-)
+from api.routes import audit, batch, events, insight, open_doors, resources
 from api.source import Network
 from api.token_lookups import TokenLookUps
 from commands.writer.gateway import Gateway
 from eventlog.read import LogReader
 from projections.queries import ReadModel
 
-# VMs first: routes are tried in order, and theirs is the one that must be fast.
 ENDPOINTS: tuple[Endpoint, ...] = (
-    *vms.ENDPOINTS,
-    *operations.ENDPOINTS,
+    *resources.ENDPOINTS,
     *batch.ENDPOINTS,
     *events.ENDPOINTS,
     *audit.ENDPOINTS,
     *insight.ENDPOINTS,
-    *tenants.ENDPOINTS,
-    *racks.ENDPOINTS,
-    *groups.ENDPOINTS,
-    *hosts.ENDPOINTS,
-    *quotas.ENDPOINTS,
-    *tokens.ENDPOINTS,
     *open_doors.ENDPOINTS,
 )
 

@@ -17,14 +17,16 @@ from pydantic import ValidationError
 from api import body, parameters, problems, refusals, upload
 from api.endpoint import Call, Endpoint, declared
 from api.reply import Answerable, Headers, Reply, json_reply
+from api.schemas import schema_name
 from api.validation import ERRORS_MAX, MOST, Most, errors_of, unknown_members
-from commands.model import Command
+from commands.model import Command, Route
 from commands.operations import ReportOperation
 from commands.tokens import RevokeToken
 from commands.writer.deciding import ANY_VERSION
 from commands.writer.gateway import Answer, Envelope, Item
 from commands.writer.ids import uuid7
 from domain.errors import Unauthenticated, Unavailable, Validation
+from domain.kinds import path_of
 
 DECIDED_WITHIN_S = 30.0
 ASKED_AGAIN_S = 0.5
@@ -38,20 +40,20 @@ log = structlog.get_logger()
 _sorted = msgspec.json.Encoder(order="sorted").encode
 
 
-def command(method: str, path: str, model: type[Command], summary: str, *, answer: str) -> Endpoint:
+def command(model: type[Command], route: Route) -> Endpoint:
     """The endpoint of one command. Path parameters fill the model's fields of the same name."""
     fields = model.model_fields.keys()
-    in_path = frozenset(name for name in fields if f"{{{name}}}" in path)
-    accepted = (body.JSON_TYPE, body.PATCH_TYPE) if method == "PATCH" else (body.JSON_TYPE,)
+    in_path = frozenset(name for name in fields if f"{{{name}}}" in route.path)
+    accepted = (body.JSON_TYPE, body.PATCH_TYPE) if route.method == "PATCH" else (body.JSON_TYPE,)
     return Endpoint(
-        method=method,
-        path=path,
-        summary=summary,
+        method=route.method,
+        path=route.path,
+        summary=model.summary(),
         handle=partial(_handle, model=model, in_path=in_path, accepted=accepted, has_body=bool(fields - in_path)),
         parameters=declared(parameters.DRY_RUN),
-        headers=HEADERS + (("If-None-Match",) if method == "PUT" else ()),
+        headers=HEADERS + (("If-None-Match",) if route.method == "PUT" else ()),
         model=model,
-        answer=answer,
+        answer=schema_name(model.about_kind),
         statuses=(200, 201, 202),
         refusals=REFUSALS,
     )
@@ -215,15 +217,6 @@ def unavailable(error: Unavailable, envelope: Envelope) -> Reply:
     if handed_in:
         seconds = max(0, math.ceil(envelope.expires_at - time.time())) + SETTLED_S
     return problems.reply(Unavailable(id).problem(), ((b"retry-after", b"%d" % seconds),))
-
-
-def path_of(stream: str) -> str:
-    """Where the resource of a stream is read."""
-    kind, _, name = stream.partition("/")
-    if kind == "quota":
-        group, _, tenant = name.partition("/")
-        return f"/v1/groups/{group}/quotas/{tenant}"
-    return f"/v1/{kind}s/{name}"
 
 
 def _headers(answer: Answer) -> Headers:

@@ -9,7 +9,8 @@ from api.body import JSON_TYPE, PATCH_TYPE
 from api.endpoint import Endpoint
 from api.parameters import KEY, REASON_CHARACTERS_MAX, Parameter
 from api.problem_schemas import response_name, responses
-from api.schemas import SCHEMAS, STATES, enum, ref
+from api.schemas import SCHEMAS, enum, ref
+from domain.kinds import BY_NAME
 from domain.values import NAME_PATTERN
 
 Document = dict[str, Any]
@@ -78,6 +79,8 @@ def _operation(endpoint: Endpoint, schemas: Document) -> Document:
         ],
         "responses": _responses(endpoint),
     }
+    if endpoint.model is not None and (details := endpoint.model.details()):
+        described["description"] = details
     if endpoint.roles is None:
         described["security"] = []
     if body := _body(endpoint, schemas):
@@ -104,7 +107,7 @@ def _path_parameter(name: str) -> Document:
         case "operation":
             schema = {"type": "string", "pattern": ID_PATTERN}
         case "kind":
-            schema = enum(*STATES)
+            schema = enum(*BY_NAME)
         case "name" | "code" | "command":
             schema = {"type": "string", "minLength": 1}
         case _:

@@ -37,8 +37,9 @@ from api.parameters import (
 )
 from api.problems import NotThereYet
 from api.reply import Answerable, Headers, Reply, encode, json_reply
-from api.schemas import RESOURCES, SCHEMAS, enum, sorts, with_states
+from api.schemas import RESOURCES, SCHEMAS, enum, schema_name, sorts
 from domain.errors import Conflict, NotFound, Unavailable, Validation
+from domain.kind import Kind
 from domain.values import COUNTS as COUNTED
 from projections.lists import must_sort, sortable
 from projections.queries import decoded
@@ -53,17 +54,6 @@ COMMON_FILTERS = (
 NAMES_COMPARED_MAX = 100
 WITH_COUNTS = ("QuotaList", "CapacityList")  # whose amounts are limits: of VMs and hosts, too
 
-SCHEMA_OF = {
-    "tenant": "Tenant",
-    "rack": "Rack",
-    "group": "Group",
-    "quota": "Quota",
-    "host": "Host",
-    "vm": "Vm",
-    "operation": "Operation",
-    "token": "Token",
-}
-
 
 class _Versioned(msgspec.Struct):
     version: int
@@ -74,7 +64,7 @@ _IS_SUM = re.compile(r"-?(hosts|\w+_(available|used|capacity))\Z").match
 
 
 def listing(
-    kind: str,
+    of: Kind[Any],
     path: str,
     *,
     filters: tuple[Parameter, ...],
@@ -82,10 +72,11 @@ def listing(
     within: str | None = None,
 ) -> Endpoint:
     """The list of a kind; `within` is a path parameter that is a filter, and the name of a kind that must exist."""
-    common = (_states_of(kind), *COMMON_FILTERS)
+    kind = of.name
+    common = (_states_of(of), *COMMON_FILTERS)
     own = {parameter.name for parameter in (*filters, *common)}
     paging = (LIMIT, CURSOR, _sort_of(kind), COUNT)
-    of_tables = (EXCEL, CLASSES) if has_amounts(RESOURCES[SCHEMA_OF[kind]], SCHEMAS) else (EXCEL,)
+    of_tables = (EXCEL, CLASSES) if has_amounts(RESOURCES[schema_name(of)], SCHEMAS) else (EXCEL,)
 
     async def handle(call: Call) -> Answerable:
         query = call.query()
@@ -121,19 +112,19 @@ def listing(
     return Endpoint(
         method="GET",
         path=path,
-        name=f"list_{within}_{kind}s" if within is not None else f"list_{kind}s",
-        summary=f"List {kind}s",
+        name=f"list_{within}_{of.module}" if within is not None else f"list_{of.module}",
+        summary=f"List {of.plural}",
         handle=handle,
         roles=roles,
         permission=f"{kind}.read",
         parameters=declared(*filters, *common, SEARCH, LABEL, *paging, *of_tables, MIN_POSITION, AS_OF),
-        answer=f"{SCHEMA_OF[kind]}List",
+        answer=f"{schema_name(of)}List",
         refusals=(401, 403, 404, 422, 503),
     )
 
 
-def _states_of(kind: str) -> Parameter:
-    states = with_states(kind)
+def _states_of(kind: Kind[Any]) -> Parameter:
+    states = tuple(state for state in kind.states if state not in kind.ended)
     return Parameter("state", "Only those in this state", one_of(*states), enum(*states), repeatable=True)
 
 
@@ -146,8 +137,9 @@ def _sort_of(kind: str) -> Parameter:
     return msgspec.structs.replace(SORT, schema=schema)
 
 
-def single(kind: str, path: str, *, roles: frozenset[str] = VIEWER) -> Endpoint:
+def single(of: Kind[Any], *, roles: frozenset[str] = VIEWER) -> Endpoint:
     """One resource, named by the path's parameters in their order."""
+    kind = of.name
 
     async def handle(call: Call) -> Answerable:
         query = call.query()
@@ -159,14 +151,14 @@ def single(kind: str, path: str, *, roles: frozenset[str] = VIEWER) -> Endpoint:
 
     return Endpoint(
         method="GET",
-        path=path,
+        path=of.path,
         name=f"get_{kind}",
-        summary=f"Read a {kind}",
+        summary=f"Read {'an' if kind[0] in 'aeiou' else 'a'} {kind}",
         handle=handle,
         roles=roles,
         permission=f"{kind}.read",
         parameters=declared(MIN_POSITION, AS_OF),
-        answer=SCHEMA_OF[kind],
+        answer=schema_name(of),
         refusals=(401, 403, 404, 422, 503),
     )
 

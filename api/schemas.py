@@ -14,6 +14,8 @@ from api.problem_schemas import (
     STRINGS,
     Schema,
 )
+from domain.kind import Kind
+from domain.kinds import KINDS
 from domain.scheduling.registry import STRATEGIES
 from domain.token import ROLES
 from eventlog.codec import FORMER, TOPICS
@@ -27,19 +29,7 @@ OBJECT: Schema = {"type": "object", "additionalProperties": True}
 MAYBE_OBJECT: Schema = {"type": ["object", "null"], "additionalProperties": True}
 LABELS: Schema = {"type": "object", "additionalProperties": STRING}
 
-# What a kind's `state` may be. What has just ended is answered once, by the command that ended it.
-STATES: dict[str, tuple[str, ...]] = {
-    "tenant": ("active", "suspended", "deleted"),
-    "rack": ("active", "deleted"),
-    "group": ("active", "deleted"),
-    "quota": ("active", "deleted"),
-    "host": ("available", "cordoned", "deleted"),
-    "vm": ("scheduled", "creating", "active", "stopped", "updating", "failed", "deleting", "deleted"),
-    "operation": ("running", "stuck", "succeeded", "failed", "cancelled"),
-    "token": ("active", "revoked"),
-}
 ALL_TOPICS = tuple(sorted({*TOPICS, *FORMER}))
-ENDED = ("deleted", "revoked")
 STEP_STATES = ("pending", "started", "succeeded", "failed", "cancelled")
 
 
@@ -83,6 +73,11 @@ def _list(items: Schema) -> Schema:
         },
         optional=("count", "count_truncated"),
     )
+
+
+def schema_name(kind: Kind[Any]) -> str:
+    """What the description calls one of a kind: `MaintainerGroup`."""
+    return "".join(word.capitalize() for word in kind.name.split("_"))
 
 
 def _base(kind: str) -> dict[str, Schema]:
@@ -333,7 +328,8 @@ def answer_to_command(kind: str) -> Schema:
 
 SCHEMAS: dict[str, Schema] = {
     **RESOURCES,
-    **{f"{kind.capitalize()}State": enum(*states) for kind, states in STATES.items()},
+    # What has just ended is answered once, by the command that ended it.
+    **{f"{schema_name(kind)}State": enum(*kind.states) for kind in KINDS},
     **{f"{name}List": _list(ref(name)) for name in RESOURCES},
     **{f"{name}Answer": answer_to_command(name) for name in RESOURCES},
     **problem_schemas.schemas(),
@@ -430,8 +426,3 @@ SCHEMAS: dict[str, Schema] = {
         },
     },
 }
-
-
-def with_states(kind: str) -> Any:
-    """The states that a list of the kind can be asked for."""
-    return tuple(state for state in STATES[kind] if state not in ENDED)

@@ -1,7 +1,7 @@
 """Commands on groups."""
 
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -19,11 +19,12 @@ from commands.model import (
 )
 from domain.errors import AlreadyExists, BelowUse, Conflict, InUse
 from domain.fleet import Transaction
+from domain.group import KIND as GROUP
 from domain.group import Group, GroupCreated, GroupDeleted, GroupUpdated
 from domain.host import Host, would_break
 from domain.quota import QuotaDeleted
 from domain.scheduling.registry import STRATEGIES
-from domain.values import Overcommit, group_stream, host_stream, quota_stream, usable
+from domain.values import Overcommit, host_stream, quota_stream, usable
 
 DEFAULT_STRATEGY = "least_fragmentation"  # what measures best: docs/decisions/0005-the-default-strategy.md
 
@@ -46,36 +47,33 @@ Ratio = Annotated[float, Field(gt=0, le=1000), AfterValidator(_at_most_three_dec
 Ratios = Annotated[dict[ClassName, Ratio], Field(max_length=CLASSES_MAX)]
 
 
-class CreateGroup(Protectable):
-    kind: ClassVar[str] = "group.create"
+class CreateGroup(Protectable, creates=GROUP):
+    """Create a group."""
+
     name: Name
     region: Name | None = None
     strategy: StrategyName = DEFAULT_STRATEGY
     overcommit: Ratios = {}
 
-    def on(self) -> str:
-        return group_stream(self.name)
-
 
 class _OnGroup(Command):
     group: Name
 
-    def on(self) -> str:
-        return group_stream(self.group)
 
+class UpdateGroup(_OnGroup, Redescribed, changes=GROUP):
+    """Change a group.
 
-class UpdateGroup(_OnGroup, Redescribed):
-    """`overcommit` is merged class by class, null removes one; `force` leaves hosts above it."""
+    `overcommit` is merged class by class, null removes one; `force` leaves hosts above it.
+    """
 
-    kind: ClassVar[str] = "group.update"
     region: Name | None = None
     strategy: StrategyName = DEFAULT_STRATEGY  # null is refused: a group always has one
     overcommit: Annotated[dict[ClassName, Ratio | None], Field(max_length=CLASSES_PATCHED_MAX)] | None = None
     force: bool = False
 
 
-class DeleteGroup(_OnGroup):
-    kind: ClassVar[str] = "group.delete"
+class DeleteGroup(_OnGroup, ends=GROUP):
+    """Delete a group without hosts, and its quotas."""
 
 
 def create(command: CreateGroup, tx: Transaction) -> Done:

@@ -1,6 +1,6 @@
 """Commands on hosts."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -23,6 +23,7 @@ from domain import host as decide
 from domain.errors import AlreadyExists, BelowUse, Conflict, InUse, NoQuota, Validation
 from domain.fleet import Transaction
 from domain.group import Group
+from domain.host import KIND as HOST
 from domain.host import HostDeleted, HostMoved, HostRegistered, HostUpdated
 from domain.quota import would_break
 from domain.values import Bmc, host_stream
@@ -62,8 +63,9 @@ class BmcPatch(BaseModel):
     system: Line | None = None
 
 
-class RegisterHost(Protectable):
-    kind: ClassVar[str] = "host.register"
+class RegisterHost(Protectable, creates=HOST, verb="register"):
+    """Register a host."""
+
     name: Name
     group: Name
     capacity: Asked
@@ -71,22 +73,18 @@ class RegisterHost(Protectable):
     unit: Unit | None = None
     bmc: BmcField | None = None
 
-    def on(self) -> str:
-        return host_stream(self.name)
-
 
 class _OnHost(Command):
     host: Name
 
-    def on(self) -> str:
-        return host_stream(self.host)
 
+class UpdateHost(_OnHost, Redescribed, changes=HOST):
+    """Change a host.
 
-class UpdateHost(_OnHost, Redescribed):
-    """`capacity` and `bmc` are merged as well, class by class and part by part; `force` leaves use above a capacity,
-    or rules and conditions of VMs broken."""
+    `capacity` and `bmc` are merged as well, class by class and part by part; `force` leaves use above a capacity,
+    or rules and conditions of VMs broken.
+    """
 
-    kind: ClassVar[str] = "host.update"
     capacity: PatchedAmounts = {}
     rack: Name | None = None
     unit: Unit | None = None
@@ -94,24 +92,26 @@ class UpdateHost(_OnHost, Redescribed):
     force: bool = False
 
 
-class MoveHost(_OnHost):
-    """`force` leaves the host above its new over-commit, quotas above their limits and rules of VMs broken."""
+class MoveHost(_OnHost, does=HOST, verb="move"):
+    """Move a host to another group.
 
-    kind: ClassVar[str] = "host.move"
+    `force` leaves the host above its new over-commit, quotas above their limits and rules of VMs broken.
+    """
+
     group: Name
     force: bool = False
 
 
-class CordonHost(_OnHost):
-    kind: ClassVar[str] = "host.cordon"
+class CordonHost(_OnHost, does=HOST, verb="cordon"):
+    """Place nothing new on a host."""
 
 
-class UncordonHost(_OnHost):
-    kind: ClassVar[str] = "host.uncordon"
+class UncordonHost(_OnHost, does=HOST, verb="uncordon"):
+    """Place on a host again."""
 
 
-class DeleteHost(_OnHost):
-    kind: ClassVar[str] = "host.delete"
+class DeleteHost(_OnHost, ends=HOST):
+    """Delete a host without VMs."""
 
 
 def register(command: RegisterHost, tx: Transaction) -> Done:

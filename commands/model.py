@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar
+from inspect import cleandoc
+from typing import Annotated, Any, ClassVar, Unpack
 
 import msgspec
 from msgspec.structs import replace
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, St
 from commands.characters import one_line, printable, prose, without_nul
 from domain.command import Warned
 from domain.errors import Validation
+from domain.kind import Kind
 from domain.values import AMOUNT_MAX, COUNTS, NAME_PATTERN, NOTHING_SAID, About, Resources, ordered
 
 TEXT_CHARACTERS_MAX = 2_000
@@ -135,13 +137,93 @@ class Done(msgspec.Struct, frozen=True, gc=False):
     warnings: tuple[Warned, ...] = ()
 
 
+ENGINE_ROLE = "engine"
+ADMINS = frozenset({"admin"})
+OPERATORS = frozenset({"operator", "admin"})
+REPORTERS = frozenset({"controller", "operator", "admin"})
+ENGINE = frozenset({ENGINE_ROLE})  # what it alone may give has no route
+
+
+class Route(msgspec.Struct, frozen=True):
+    """How a command is given over HTTP. `verb` is what the command line calls it: create, set, delete, or its own."""
+
+    method: str
+    path: str
+    verb: str
+
+
 class Command(BaseModel):
-    """A request to change something. `kind` is its name in the contract; `on()` the stream of the resource it is
-    about."""
+    """A request to change something. Each says in its class's keywords what it does to which kind:
+
+        class CreateRack(Protectable, creates=RACK)             POST /v1/racks                 rack.create
+        class UpdateRack(_OnRack, Redescribed, changes=RACK)    PATCH /v1/racks/{rack}         rack.update
+        class SetQuota(Protectable, sets=QUOTA)                 PUT, makes it or replaces it   quota.set
+        class DeleteRack(_OnRack, ends=RACK)                    DELETE                         rack.delete
+        class CordonHost(_OnHost, does=HOST, verb="cordon")     POST /v1/hosts/{host}/cordon   host.cordon
+
+    `verb` is the second half of its name, where that is another (`creates=HOST, verb="register"`), and `roles` are
+    those that may give it. The first line of its docstring is its summary. Its fields say the name of what it is about:
+    `name` and those above it if it creates, else each part by its own name.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, serialize_by_alias=True)
 
     kind: ClassVar[str]
+    """Its name in the contract."""
+    about_kind: ClassVar[Kind[Any]]
+    roles: ClassVar[frozenset[str]]
+    route: ClassVar[Route | None]
+    creates_it: ClassVar[bool]
+    _named_by: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(
+        cls,
+        *,
+        creates: Kind[Any] | None = None,
+        changes: Kind[Any] | None = None,
+        sets: Kind[Any] | None = None,
+        ends: Kind[Any] | None = None,
+        does: Kind[Any] | None = None,
+        verb: str = "",
+        roles: frozenset[str] = OPERATORS,
+        **config: Unpack[ConfigDict],
+    ) -> None:
+        super().__init_subclass__(**config)
+        match (creates, changes, sets, ends, does):
+            case (None, None, None, None, None):  # what several have in common
+                return
+            case (Kind() as kind, None, None, None, None):
+                method, path, word, called = "POST", kind.list_path, "create", "create"
+            case (None, Kind() as kind, None, None, None):
+                method, path, word, called = "PATCH", kind.path, "set", "update"
+            case (None, None, Kind() as kind, None, None):
+                method, path, word, called = "PUT", kind.path, "set", "set"
+            case (None, None, None, Kind() as kind, None):
+                method, path, word, called = "DELETE", kind.path, "delete", "delete"
+            case (None, None, None, None, Kind() as kind) if verb:
+                method, path, word, called = "POST", f"{kind.path}/{verb.replace('_', '-')}", verb, verb
+            case _:
+                raise TypeError(f"{cls.__name__} must say one of creates, changes, sets, ends, or does with its verb")
+        if not cls.__doc__:
+            raise TypeError(f"{cls.__name__} needs a docstring, whose first line says in the API what it does")
+        cls.kind, cls.about_kind, cls.roles = f"{kind.name}.{verb or called}", kind, roles
+        cls.route = Route(method, path, word) if roles is not ENGINE else None
+        cls.creates_it = creates is not None
+        cls._named_by = (*kind.named_by[:-1], "name") if cls.creates_it else kind.named_by
+
+    @classmethod
+    def summary(cls) -> str:
+        """What it does, in a line without its full stop."""
+        return cls._said()[0].removesuffix(".")
+
+    @classmethod
+    def details(cls) -> str:
+        """What else is to be known about it."""
+        return cls._said()[2].strip().replace("\n", " ")
+
+    @classmethod
+    def _said(cls) -> tuple[str, str, str]:
+        return cleandoc(cls.__doc__ or "").partition("\n")
 
     @property
     def is_recorded(self) -> bool:
@@ -154,7 +236,11 @@ class Command(BaseModel):
         return None
 
     def on(self) -> str:
-        raise AssertionError(f"{type(self).__name__} must say what it is about")
+        """The stream of the resource that it is about, as `Kind.stream` gives it (0.2 µs for 0.35)."""
+        stream, fields = self.about_kind.name, self.__dict__
+        for part in self._named_by:
+            stream = f"{stream}/{fields[part]}"
+        return stream
 
 
 class Described(Command):

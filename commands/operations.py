@@ -2,17 +2,18 @@
 one."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
 from commands import finding, vms
-from commands.model import Command, Done, Line, Text, without_nul_inside
+from commands.model import ENGINE, REPORTERS, Command, Done, Line, Text, without_nul_inside
 from commands.warning import Warnings
 from domain import operation as decide
 from domain.errors import Conflict, Validation
 from domain.fleet import Transaction
+from domain.operation import KIND as OPERATION
 from domain.operation import (
     Operation,
     OperationCancelled,
@@ -44,15 +45,14 @@ OUTCOMES = {"vm": Outcome(vms.begun, vms.succeeded, vms.failed, vms.unsaid)}
 class _OnOperation(Command):
     operation: Id
 
-    def on(self) -> str:
-        return operation_stream(self.operation)
 
+class ReportOperation(_OnOperation, does=OPERATION, verb="report", roles=REPORTERS):
+    """Report on an attempt of a step.
 
-class ReportOperation(_OnOperation):
-    """A controller's report on one attempt of one step. `progress` is no command: it goes to a side table. `retryable`
-    and `code` are of what failed: whether another attempt may do better, and why in the controller's own word."""
+    A controller's report on one attempt of one step. `progress` is no command: it goes to a side table. `retryable`
+    and `code` are of what failed: whether another attempt may do better, and why in the controller's own word.
+    """
 
-    kind: ClassVar[str] = "operation.report"
     step: Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.[a-z_]+$", max_length=64)]
     attempt: Annotated[int, Field(ge=1, le=1_000_000)]
     outcome: Literal["started", "progress", "succeeded", "failed"]
@@ -72,20 +72,22 @@ class ReportOperation(_OnOperation):
         return f"{self.operation}:{self.step}:{self.attempt}:{self.outcome}"
 
 
-class CancelOperation(_OnOperation):
-    kind: ClassVar[str] = "operation.cancel"
+class CancelOperation(_OnOperation, does=OPERATION, verb="cancel"):
+    """Cancel an operation, and undo what was begun."""
 
 
-class RetryOperation(_OnOperation):
-    kind: ClassVar[str] = "operation.retry"
+class RetryOperation(_OnOperation, does=OPERATION, verb="retry"):
+    """Try a stuck step once more."""
 
 
-class SettleOperation(_OnOperation):
-    """A person's word about the world, the same for every kind of operation: `as` succeeded, what it was to do is done
+class SettleOperation(_OnOperation, does=OPERATION, verb="settle"):
+    """Say whether an operation's work is done.
+
+    A person's word about the world, the same for every kind of operation: `as` succeeded, what it was to do is done
     (of a deletion: nothing stands); failed, it is not (of a creation: nothing stands). Needs a `reason`, here or in the
-    header Berth-Reason. `outputs` are what a controller would have reported."""
+    header Berth-Reason. `outputs` are what a controller would have reported.
+    """
 
-    kind: ClassVar[str] = "operation.settle"
     as_: Annotated[Literal["succeeded", "failed"], Field(alias="as")]
     outputs: Outputs | None = None
     reason: Text | None = None
@@ -95,10 +97,9 @@ class SettleOperation(_OnOperation):
         return self.reason
 
 
-class ExpireOperation(_OnOperation):
+class ExpireOperation(_OnOperation, does=OPERATION, verb="expire", roles=ENGINE):
     """The engine's own, when a deadline has passed."""
 
-    kind: ClassVar[str] = "operation.expire"
     step: str
     attempt: int
 

@@ -2,37 +2,34 @@
 
 from collections import defaultdict
 from itertools import islice
-from typing import ClassVar
 
 from commands import finding, warning
 from commands.model import Command, Done, Limits, Name, Protectable
 from domain.errors import USED_BY_MAX, BelowUse, InUse
 from domain.fleet import Transaction
+from domain.quota import KIND as QUOTA
 from domain.quota import QuotaDeleted, QuotaSet, would_break
-from domain.values import NOTHING_SAID, Resources, ordered, quota_stream
+from domain.values import NOTHING_SAID, Resources, ordered
 from domain.vm import Vm
 
 
-class SetQuota(Protectable):
-    """`limits` is replaced as a whole: a class or count that it does not name is unlimited, 0 forbids."""
-
-    kind: ClassVar[str] = "quota.set"
+class _OnQuota(Command):
     group: Name
     tenant: Name
+
+
+class SetQuota(_OnQuota, Protectable, sets=QUOTA):
+    """Set a tenant's limits in a group.
+
+    `limits` is replaced as a whole: a class or count that it does not name is unlimited, 0 forbids.
+    """
+
     limits: Limits
     force: bool = False
 
-    def on(self) -> str:
-        return quota_stream(self.group, self.tenant)
 
-
-class DeleteQuota(Command):
-    kind: ClassVar[str] = "quota.delete"
-    group: Name
-    tenant: Name
-
-    def on(self) -> str:
-        return quota_stream(self.group, self.tenant)
+class DeleteQuota(_OnQuota, ends=QUOTA):
+    """Withdraw a quota under which nothing runs."""
 
 
 def set(command: SetQuota, tx: Transaction) -> Done:

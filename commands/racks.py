@@ -1,6 +1,6 @@
 """Commands on racks."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from msgspec.structs import replace
 from pydantic import Field
@@ -10,35 +10,33 @@ from commands.keeping import rules_broken
 from commands.model import Command, Done, Name, Protectable, Redescribed
 from domain.errors import AlreadyExists, BelowUse, Conflict, InUse
 from domain.fleet import Transaction
+from domain.rack import KIND as RACK
 from domain.rack import RackCreated, RackDeleted, RackUpdated
-from domain.values import host_stream, rack_stream
+from domain.values import host_stream
 
 Units = Annotated[int, Field(ge=1, le=100)]
 
 
-class CreateRack(Protectable):
-    kind: ClassVar[str] = "rack.create"
+class CreateRack(Protectable, creates=RACK):
+    """Create a rack."""
+
     name: Name
     region: Name
     dc: Name
     room: Name | None = None
     units: Units | None = None
 
-    def on(self) -> str:
-        return rack_stream(self.name)
-
 
 class _OnRack(Command):
     rack: Name
 
-    def on(self) -> str:
-        return rack_stream(self.rack)
 
+class UpdateRack(_OnRack, Redescribed, changes=RACK):
+    """Change a rack.
 
-class UpdateRack(_OnRack, Redescribed):
-    """`force` leaves rules and conditions of VMs broken by another place."""
+    `force` leaves rules and conditions of VMs broken by another place.
+    """
 
-    kind: ClassVar[str] = "rack.update"
     region: Name = ""
     dc: Name = ""
     room: Name | None = None
@@ -46,8 +44,8 @@ class UpdateRack(_OnRack, Redescribed):
     force: bool = False
 
 
-class DeleteRack(_OnRack):
-    kind: ClassVar[str] = "rack.delete"
+class DeleteRack(_OnRack, ends=RACK):
+    """Delete a rack without hosts."""
 
 
 def create(command: CreateRack, tx: Transaction) -> Done:

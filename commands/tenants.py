@@ -1,12 +1,13 @@
 """Commands on tenants."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from commands import claims, finding, warning
 from commands.model import Command, Done, Name, Protectable, Redescribed
 from domain.errors import USED_BY_MAX, AlreadyExists, BelowUse, Conflict, InUse
 from domain.fleet import Transaction
 from domain.quota import QuotaDeleted, would_break
+from domain.tenant import KIND as TENANT
 from domain.tenant import (
     TenantCreated,
     TenantDeleted,
@@ -20,44 +21,41 @@ from domain.values import minus, plus, quota_stream, tenant_stream
 DEPTH_MAX = 16  # a chain is walked for every decision
 
 
-class CreateTenant(Protectable):
-    kind: ClassVar[str] = "tenant.create"
+class CreateTenant(Protectable, creates=TENANT):
+    """Create a tenant."""
+
     name: Name
     parent: Name | None = None
-
-    def on(self) -> str:
-        return tenant_stream(self.name)
 
 
 class _OnTenant(Command):
     tenant: Name
 
-    def on(self) -> str:
-        return tenant_stream(self.tenant)
+
+class UpdateTenant(_OnTenant, Redescribed, changes=TENANT):
+    """Change a tenant's words and protection."""
 
 
-class UpdateTenant(_OnTenant, Redescribed):
-    kind: ClassVar[str] = "tenant.update"
+class MoveTenant(_OnTenant, does=TENANT, verb="move"):
+    """Give a tenant another parent.
 
+    `parent` null makes it a root. `force` leaves quotas above their limits.
+    """
 
-class MoveTenant(_OnTenant):
-    """`parent` null makes it a root. `force` leaves quotas above their limits."""
-
-    kind: ClassVar[str] = "tenant.move"
     parent: Name | None
     force: bool = False
 
 
-class SuspendTenant(_OnTenant):
-    kind: ClassVar[str] = "tenant.suspend"
+class SuspendTenant(_OnTenant, does=TENANT, verb="suspend"):
+    """Allow a tenant no new workload."""
 
 
-class ResumeTenant(_OnTenant):
-    kind: ClassVar[str] = "tenant.resume"
+class ResumeTenant(_OnTenant, does=TENANT, verb="resume"):
+    """Allow a tenant new workload again."""
 
 
-class DeleteTenant(_OnTenant):
-    kind: ClassVar[str] = "tenant.delete"
+class DeleteTenant(_OnTenant, ends=TENANT):
+    """Delete a tenant that has nothing."""
 
 
 def create(command: CreateTenant, tx: Transaction) -> Done:

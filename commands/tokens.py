@@ -1,25 +1,28 @@
 """Commands on tokens. The secret is made here and leaves in the first answer alone; the log gets its hash."""
 
 import hashlib
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import field_validator
 
 from commands import finding, warning
-from commands.model import Command, Described, Done, Name
+from commands.model import ADMINS, ENGINE, Command, Described, Done, Name
 from domain.errors import AlreadyExists, Conflict, Validation
 from domain.fleet import Transaction
+from domain.token import KIND as TOKEN
 from domain.token import TokenCreated, TokenReset, TokenRevoked
-from domain.values import from_rfc3339, token_stream
+from domain.values import from_rfc3339
 
 # Those that the steps of Berth's own operations name, now or soon. An actor's name is for ever, and so is this.
 CONTROLLERS = frozenset({"baremetal", "bmc", "cluster", "host", "ipam", "kubernetes", "network", "vm", "volume"})
 
 
-class CreateToken(Described):
-    """A token's name is its actor's for ever: it is never used again, not even after revocation."""
+class CreateToken(Described, creates=TOKEN, roles=ADMINS):
+    """Make a token; this answer alone has its secret.
 
-    kind: ClassVar[str] = "token.create"
+    A token's name is its actor's for ever: it is never used again, not even after revocation.
+    """
+
     name: Name
     role: Literal["viewer", "auditor", "operator", "admin", "controller"]
     tenant: Name | None = None
@@ -32,28 +35,19 @@ class CreateToken(Described):
             from_rfc3339(text)
         return text
 
-    def on(self) -> str:
-        return token_stream(self.name)
 
+class RevokeToken(Command, ends=TOKEN, verb="revoke", roles=ADMINS):
+    """Revoke a token."""
 
-class RevokeToken(Command):
-    kind: ClassVar[str] = "token.revoke"
     token: Name
 
-    def on(self) -> str:
-        return token_stream(self.token)
 
-
-class InstallToken(Command):
+class InstallToken(Command, creates=TOKEN, verb="install", roles=ENGINE):
     """The engine's own: the token of whoever owns the installation, whose secret stands in a file of theirs. A secret
     that was not seen before makes the token, or replaces its secret; one that was seen does nothing."""
 
-    kind: ClassVar[str] = "token.install"
     name: Name
     hash: str
-
-    def on(self) -> str:
-        return token_stream(self.name)
 
 
 def install(command: InstallToken, tx: Transaction) -> Done:

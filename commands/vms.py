@@ -1,6 +1,6 @@
 """Commands on VMs, and what becomes of a VM when one of its operations ends."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -27,7 +27,8 @@ from domain.fleet import Transaction
 from domain.operation import Operation, OperationCancelled, OperationStarted, Step
 from domain.scheduling.explain import scaled_down
 from domain.scheduling.place import PlacementRequest
-from domain.values import NAME_PATTERN, Resources, available, excess, operation_stream, vm_stream
+from domain.values import NAME_PATTERN, Resources, available, excess, operation_stream
+from domain.vm import KIND as VM
 from domain.vm import (
     Rule,
     Vm,
@@ -98,10 +99,12 @@ class RuleField(BaseModel):
         return self
 
 
-class ProvisionVm(Protectable):
-    """`group` is a name, a list of names, or "*": every group where the tenant has quota."""
+class ProvisionVm(Protectable, creates=VM, verb="provision"):
+    """Provision a VM.
 
-    kind: ClassVar[str] = "vm.provision"
+    `group` is a name, a list of names, or "*": every group where the tenant has quota.
+    """
+
     tenant: Name
     name: Name
     group: GroupChoice
@@ -113,39 +116,35 @@ class ProvisionVm(Protectable):
         default_factory=list, json_schema_extra={"default": []}
     )
 
-    def on(self) -> str:
-        return vm_stream(self.tenant, self.name)
-
 
 class _OnVm(Command):
     tenant: Name
     vm: Name
 
-    def on(self) -> str:
-        return vm_stream(self.tenant, self.vm)
+
+class UpdateVm(_OnVm, Redescribed, changes=VM):
+    """Change a VM's words and protection."""
 
 
-class UpdateVm(_OnVm, Redescribed):
-    kind: ClassVar[str] = "vm.update"
+class ResizeVm(_OnVm, does=VM, verb="resize"):
+    """Resize a VM.
 
+    `resources` are merged: a class that is not named stays, 0 or null removes it.
+    """
 
-class ResizeVm(_OnVm):
-    """`resources` are merged: a class that is not named stays, 0 or null removes it."""
-
-    kind: ClassVar[str] = "vm.resize"
     resources: PatchedAmounts
 
 
-class StartVm(_OnVm):
-    kind: ClassVar[str] = "vm.start"
+class StartVm(_OnVm, does=VM, verb="start"):
+    """Start a stopped VM."""
 
 
-class StopVm(_OnVm):
-    kind: ClassVar[str] = "vm.stop"
+class StopVm(_OnVm, does=VM, verb="stop"):
+    """Stop a VM; it keeps its claims."""
 
 
-class DeleteVm(_OnVm):
-    kind: ClassVar[str] = "vm.delete"
+class DeleteVm(_OnVm, ends=VM):
+    """Delete a VM."""
 
 
 def provision(command: ProvisionVm, tx: Transaction) -> Done:

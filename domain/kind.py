@@ -33,7 +33,9 @@ class Kind(msgspec.Struct, Generic[S], frozen=True, eq=False, kw_only=True):
     are those of today by topic, `former` the topics that were written once. `refs` are the fields of the state that
     name another resource, with its kind; `rebinds` are the events that may change one of them while the resource lives
     (the first and the last event of a life need not be said). `owner` is the tenant to whom it belongs; what is about
-    another resource, whose stream its field `target` holds, belongs to that one's tenant.
+    another resource, whose stream its field `target` holds, belongs to that one's tenant. A `workload` runs for the
+    tenant in its name: whoever is confined to a tenant may command those of its subtree, and nothing else. `own_path`
+    is where one of them is read over HTTP, if not at `/v1/vms/{tenant}/{vm}`.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Kind(msgspec.Struct, Generic[S], frozen=True, eq=False, kw_only=True):
     target: str | None = None
     refs: Mapping[str, str] = {}
     rebinds: frozenset[type] = frozenset()
+    is_workload: bool = False
+    own_path: str = ""
 
     def stream(self, *name: str) -> str:
         """`vm/acme/web-1`, of `acme`, `web-1`."""
@@ -59,3 +63,20 @@ class Kind(msgspec.Struct, Generic[S], frozen=True, eq=False, kw_only=True):
     def own_name(self) -> str:
         """The last part of its full name."""
         return self.named_by[-1]
+
+    @property
+    def list_path(self) -> str:
+        return f"/v1/{self.plural}"
+
+    @property
+    def path(self) -> str:
+        """Where one of them is read, with a field for each part of its name."""
+        return self.own_path or "/".join([self.list_path, *(f"{{{part}}}" for part in self.named_by)])
+
+    def path_of(self, *name: str) -> str:
+        return self.path.format_map(dict(zip(self.named_by, name, strict=True)))
+
+    @property
+    def module(self) -> str:
+        """What its files in `commands/` and `projections/kinds/` are called: `maintainer_groups`."""
+        return self.plural.replace("-", "_")

@@ -34,6 +34,12 @@ def tenant_of(stream: str) -> str | None:
     return name[known.named_by.index("tenant")]
 
 
+def path_of(stream: str) -> str:
+    """Where the resource of a stream is read over HTTP."""
+    kind, *name = stream.split("/")
+    return BY_NAME[kind].path_of(*name)
+
+
 def owner_of(state: Any) -> str | None:
     """The tenant to whom a resource belongs."""
     kind = BY_STATE[type(state)]

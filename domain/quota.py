@@ -135,4 +135,5 @@ KIND = Kind(
     ends=frozenset({QuotaDeleted}),
     owner=lambda quota: quota.tenant,
     refs={"group": "group", "tenant": "tenant"},
+    own_path="/v1/groups/{group}/quotas/{tenant}",
 )

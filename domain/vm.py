@@ -295,4 +295,5 @@ KIND = Kind(
     owner=lambda vm: vm.tenant,
     refs={"tenant": "tenant", "host": "host"},
     rebinds=frozenset({VmFailed}),
+    is_workload=True,
 )

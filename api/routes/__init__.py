@@ -1,1 +1,1 @@
-"""One file a resource kind; each turns HTTP into commands and queries, and decides nothing."""
+"""Each turns HTTP into commands and queries, and decides nothing; `resources.py` those of every kind."""

@@ -21,7 +21,7 @@ from api.parameters import HINTS_MAX
 from api.reply import Answerable, Headers, json_reply
 from api.sight import Sight
 from api.validation import ERRORS_MAX, Most, unknown_members
-from commands.catalogue import BATCHABLE, COMMANDS
+from commands.catalogue import ROUTED
 from commands.operations import ReportOperation
 from commands.tokens import RevokeToken
 from commands.writer.deciding import ANY_VERSION
@@ -48,7 +48,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 async def _handle(call: Call) -> Answerable:
     dry_run: bool = call.query().get("dry_run", False)
-    raw = await upload.read(call, limit=upload.BATCH_BYTES_MAX, permission="command", kinds=BATCHABLE)
+    raw = await upload.read(call, limit=upload.BATCH_BYTES_MAX, permission="command", kinds=ROUTED)
     body.must_be_json(call.headers)
     given = call.headers.get(b"idempotency-key")
     key = parameters.idempotency_key(given, longest=parameters.BATCH_KEY_CHARACTERS_MAX) if given is not None else None
@@ -150,12 +150,12 @@ def _item(entry: Any, n: int, *, key: str | None, fingerprint: str, most: Most) 
         raise Validation([{"field": "", "message": "must be an object"}])
     fields = dict(entry)
     kind = fields.pop("command", None)
-    if not isinstance(kind, str) or kind not in BATCHABLE:
-        known = sorted(BATCHABLE)
+    if not isinstance(kind, str) or kind not in ROUTED:
+        known = sorted(ROUTED)
         message = parameters.unknown("command", kind, known, hints=most.hints > 0) if isinstance(kind, str) else ""
         raise Validation([{"field": "/command", "message": message or "is needed"}])
     if_match = _version(fields.pop("if_match", None))
-    made = made_of(COMMANDS[kind], fields, path={}, most=most)
+    made = made_of(ROUTED[kind], fields, path={}, most=most)
     if isinstance(made, ReportOperation) and made.outcome == "progress":
         message = "progress is no command and goes alone, with POST /v1/operations/{id}/report"
         raise Validation([{"field": "/outcome", "message": message}])

@@ -34,10 +34,11 @@ from api.parameters import (
     text,
     whole,
 )
-from api.reading import SCHEMA_OF, at_least, missing, must_be_of_this_log, page_reply
+from api.reading import at_least, missing, must_be_of_this_log, page_reply
 from api.reply import Answerable, encode
 from api.schemas import ALL_TOPICS, enum
 from domain.errors import NotFound, Unavailable, Validation
+from domain.kinds import BY_NAME
 from eventlog.codec import Row
 from eventlog.read import is_cut
 from eventlog.tasks import end_tasks
@@ -296,7 +297,7 @@ async def _history(call: Call) -> Answerable:
     query = call.query()
     await at_least(call, query)
     kind, name = call.path["kind"], call.path["name"]
-    if kind not in SCHEMA_OF:
+    if kind not in BY_NAME:
         raise NotFound("kind", kind[:100])
     if kind == "token":
         must_be_one_of(ADMIN, call.actor, permission="token.read")

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from commands.catalogue import ENGINE_ROLE
+from commands.model import ENGINE_ROLE
 from commands.operations import ExpireOperation
 from commands.writer import ids
 from commands.writer.deciding import now_us

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from commands.catalogue import ENGINE_ROLE, HANDLERS, SCOPED_KINDS, permits
-from commands.model import Command, Described, Done
+from commands.catalogue import HANDLERS, permits
+from commands.model import ENGINE_ROLE, Command, Done
 from commands.operations import ReportOperation
 from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Item
@@ -26,6 +26,7 @@ from domain.errors import (
     VersionMismatch,
 )
 from domain.fleet import Entry, Fleet, Transaction
+from domain.kinds import BY_NAME, tenant_of
 from domain.recorded import EVENT_BYTES_MAX, Recorded
 from domain.token import Token
 from domain.values import command_stream, kind_of, name_of, token_stream
@@ -130,9 +131,9 @@ class Decider:
         return now is not None and (on is None or now.tenant is None or now.tenant in self._owners(on))
 
     def _owners(self, on: str) -> list[str]:
-        """The chain of the tenant whose a VM or a cluster is; all else has none for who is confined."""
-        kind, _, name = on.partition("/")
-        return self.fleet.chain(name.partition("/")[0]) if f"{kind}." in SCOPED_KINDS else []
+        """The chain of the tenant whose workload it is; all else has none for who is confined."""
+        tenant = tenant_of(on) if BY_NAME[kind_of(on)].is_workload else None
+        return self.fleet.chain(tenant) if tenant is not None else []
 
     def decide(
         self, tx: Transaction, item: Item, context: Context, *, at: int, known: Known, rows: list[Row]
@@ -177,8 +178,8 @@ class Decider:
         )
 
     def authorise(self, command: Command, on: str, actor: Actor) -> None:
-        """By role, then by scope: who is confined to a tenant commands the VMs and clusters of its subtree; the rest is
-        not there for them, and nothing may tell it from what does not exist.
+        """By role, then by scope: who is confined to a tenant commands the workloads of its subtree; the rest is not
+        there for them, and nothing may tell it from what does not exist.
 
         Raises:
             Forbidden, NotFound
@@ -187,9 +188,9 @@ class Decider:
             raise Forbidden(command.kind)
         if actor.tenant is None or actor.role == ENGINE_ROLE or actor.tenant in self._owners(on):
             return
-        if isinstance(command, Described) and command.kind.startswith(SCOPED_KINDS):
+        if command.creates_it and command.about_kind.is_workload:
             # Of what is to be made, that is missing.
-            raise NotFound("tenant", name_of(on).partition("/")[0], in_scope=True)
+            raise NotFound("tenant", tenant_of(on) or "", in_scope=True)
         raise NotFound(kind_of(on), name_of(on), in_scope=True)
 
     def _handled(self, tx: Transaction, item: Item, on: str) -> Done:

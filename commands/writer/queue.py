@@ -17,7 +17,7 @@ from itertools import chain
 
 import msgspec
 
-from commands.catalogue import ENGINE_ROLE
+from commands.model import ENGINE_ROLE
 from commands.writer.batch import Ticket
 from commands.writer.gateway import Actor, Envelope
 from domain.errors import Unavailable

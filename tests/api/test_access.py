@@ -15,7 +15,7 @@ from api.app import ENDPOINTS
 from api.auth import Tokens
 from api.commanding import submitted
 from api.endpoint import Endpoint
-from commands.catalogue import BATCHABLE, COMMANDS
+from commands.catalogue import COMMANDS, ROUTED
 from commands.model import Command
 from commands.tokens import hash_of
 from commands.writer.gateway import Actor, Answer, Envelope, Item
@@ -77,7 +77,7 @@ def _example(field: dict[str, Any], schema: dict[str, Any]) -> Any:
 
 def batch_of_all(names: Mapping[str, str] = UNKNOWN) -> dict[str, Any]:
     """A command of every kind."""
-    return {"commands": [{"command": kind, **body_of(COMMANDS[kind], names)} for kind in sorted(BATCHABLE)]}
+    return {"commands": [{"command": kind, **body_of(ROUTED[kind], names)} for kind in sorted(ROUTED)]}
 
 
 def ask(api: Api, endpoint: Endpoint, *, token: str | None, names: Mapping[str, str] = UNKNOWN) -> httpx.Response:
@@ -151,10 +151,10 @@ def test_a_role_does_what_is_its_own_and_no_more(
     response = ask(api, endpoint, token=tokens[role])
     if endpoint.body == "Batch":
         assert response.status_code == 200
-        results = dict(zip(sorted(BATCHABLE), response.json()["results"], strict=True))
+        results = dict(zip(sorted(ROUTED), response.json()["results"], strict=True))
         assert not [kind for kind, result in results.items() if result["status"] in (400, 422)]
         assert {kind for kind, result in results.items() if result["status"] != 403} == {
-            kind for kind in BATCHABLE if may_command(role, kind)
+            kind for kind in ROUTED if may_command(role, kind)
         }
         return
     is_allowed = may_command(role, endpoint.model.kind) if endpoint.model else may_read(role, endpoint)

@@ -9,7 +9,7 @@ import pytest
 
 from api import refusals
 from api.sight import Sight
-from commands.catalogue import BATCHABLE, COMMANDS
+from commands.catalogue import COMMANDS, ROUTED
 from commands.writer import ids
 from commands.writer.engine import Engine
 from commands.writer.gateway import Actor, Answer, Envelope, Item
@@ -322,7 +322,7 @@ def without(names: dict[str, str], answer: Answer) -> str:
 
 
 @pytest.mark.parametrize("if_match", [None, 1, -1], ids=["any version", "an old version", "what is there"])
-@pytest.mark.parametrize("kind", sorted(BATCHABLE))
+@pytest.mark.parametrize("kind", sorted(ROUTED))
 def test_what_is_foreign_cannot_be_told_from_what_is_not_there(kind: str, if_match: int | None) -> None:
     site, operation = a_site_with_others()
     foreign = told(site, kind, {**FOREIGN, "operation": operation}, if_match)
