@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from api import openapi
 from api.auth import Tokens
-from api.context import Context, EngineMetrics, LogChanges, Past, RelayLag, RoomFor, Standings
+from api.context import ComponentStatuses, Context, EngineMetrics, LogChanges, Past, RelayLag, RoomFor
 from api.door import Door
 from api.endpoint import Call, Endpoint, Path
 from api.kept import Kept
@@ -76,7 +76,7 @@ def create_app(
     log_reader: LogReader,
     log_changes: LogChanges,
     past: Past,
-    standings: Standings,
+    component_statuses: ComponentStatuses,
     relay_lag: RelayLag | None = None,
     room_for: RoomFor = lambda actor: sys.maxsize,
     rate_limit_per_s: float = 0.0,
@@ -85,10 +85,10 @@ def create_app(
 ) -> FastAPI:
     """The app. The caller opens and closes what it gives; the app's lifespan runs the live tail alone.
 
-    `log_changes` gives a fresh iterator that yields when something was appended; `standings` tells how each component
-    of the platform fares; `relay_lag` how many events NATS still lacks; `room_for` how many commands of an actor would
-    be taken now (an engine on another machine says so when it is asked, so nobody is kept out before);
-    `engine_metrics` what an engine in a process of its own counts.
+    `log_changes` gives a fresh iterator that yields when something was appended; `component_statuses` the status of
+    each component; `relay_lag` how many events NATS still lacks; `room_for` how many commands of an actor would be
+    taken now (an engine on another machine says so when it is asked, so nobody is kept out before); `engine_metrics`
+    what an engine in a process of its own counts.
     `rate_limit_per_s` is how many requests a token may send; 0: as many as it likes. `trusted_proxies` say where their
     requests came from.
     """
@@ -109,7 +109,7 @@ def create_app(
         past,
         known,
         tail,
-        standings,
+        component_statuses,
         relay_lag,
         room_for,
         limit,

@@ -13,7 +13,7 @@ from api.own_writes import OwnWrites
 from api.rate import RateLimit
 from api.source import Network
 from commands.writer.gateway import Actor, Gateway
-from eventlog.components import Standing
+from eventlog.components import ComponentStatus
 from eventlog.read import LogReader
 from projections.queries import ReadModel
 
@@ -31,7 +31,7 @@ class Past(Protocol):
 
 
 LogChanges = Callable[[], AsyncIterator[None]]
-Standings = Callable[[], Awaitable[list[Standing]]]
+ComponentStatuses = Callable[[], Awaitable[list[ComponentStatus]]]
 RelayLag = Callable[[], Awaitable[int]]
 RoomFor = Callable[[Actor], int]
 EngineMetrics = Callable[[], Awaitable[str]]
@@ -44,7 +44,7 @@ class Context(msgspec.Struct, frozen=True):
     past: Past
     tokens: Tokens
     tail: Tail
-    standings: Standings
+    component_statuses: ComponentStatuses
     relay_lag: RelayLag | None
     room_for: RoomFor
     rate_limit: RateLimit

@@ -16,7 +16,7 @@ from api.sight import Sight
 from domain.values import from_rfc3339, kind_of, name_of
 from eventlog.codec import Row, time_of
 from eventlog.read import is_cut
-from projections.history import Changes
+from projections.history import StreamHistory
 
 PORTION_EVENTS = 500
 PAGE_BYTES_MAX = 8 * 1024 * 1024
@@ -32,7 +32,7 @@ async def page_of_changes(
 ) -> dict[str, Any] | None:
     """A list's page, of the changes after a position, or falling before it; None if the actor sees none at all."""
     sight = await call.sight(at_least=end)
-    changes, kind = Changes(), kind_of(stream)
+    changes, kind = StreamHistory(), kind_of(stream)
     items: deque[_Item] = deque()
     size, count, has_more = 0, 0, False
 

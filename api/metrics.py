@@ -48,7 +48,7 @@ async def exposition(context: Context) -> bytes:
     """The text format. Asks the log and the read model where they are. Costs some 10 ms, in a thread."""
     own = CollectorRegistry()
     ready = Gauge("berth_component_ready", "1: as it should be, as /readyz has it", ["component"], registry=own)
-    for one in await context.standings():
+    for one in await context.component_statuses():
         ready.labels(one.name).set(one.is_ready)
     try:
         shown = context.read_model.position  # first: below 0 it shows what the log does not hold

@@ -1,8 +1,8 @@
-"""How each part of the platform fares, told by itself: a row an instance, beside the log, which the API reads.
+"""The health of each part of the platform, as it reports it: a row an instance, beside the log, which the API reads.
 
-    relay, dispatcher, projector, past ─► Health ─► telling ─► berth.components ─► standings ─► /readyz, /metrics
+    relay, dispatcher, projector, past ─► Health ─► reporting ─► berth.components ─► status_of ─► /readyz, /metrics
 
-It is told through PostgreSQL, as nobody can do anything without that, while NATS may be the very thing that is wrong.
+It goes through PostgreSQL, without which nothing works anyway, while NATS may be the very thing that is wrong.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ RETRY_S = 1.0
 GRACE_S = 10.0
 FORGOTTEN_AFTER = "1 hour"  # instances that are gone
 
-_TELL = SQL(
+_REPORT = SQL(
     "INSERT INTO {components} AS c (component, instance, state, reason, at, ok_at)"
     " VALUES (%(component)s, %(instance)s, %(state)s, %(reason)s, now(), CASE %(state)s WHEN 'ok' THEN now() END)"
     " ON CONFLICT (component, instance) DO UPDATE SET state = excluded.state, reason = excluded.reason, at = now(),"
@@ -44,7 +44,7 @@ Connection = psycopg.AsyncConnection[Any]
 
 
 class Health:
-    """What a process of ours says of itself. Nothing is told before it has said anything.
+    """What a process says of itself. Nothing is reported before it has said anything.
 
     `troubled`: it tries again by itself, and is not ready when that lasts longer than `GRACE_S`. `stopped`: a person
     must do something. The reason is read by everybody: no addresses, nothing secret.
@@ -76,7 +76,7 @@ class Health:
 
 
 def reason_of(error: Exception) -> str:
-    """What may be told to everybody of an error that is not of our own making."""
+    """What anybody may read about an error that PostgreSQL, NATS or the network caused."""
     if isinstance(error, psycopg.Error | PersistenceError):
         return "PostgreSQL is not reached, or refuses."
     if isinstance(error, OSError):
@@ -84,8 +84,8 @@ def reason_of(error: Exception) -> str:
     return f"NATS: {str(error) or type(error).__name__}".partition('"')[0]  # what follows names an inbox
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What an instance told last: `age_s` ago, and that it was well `ok_s` ago, if it ever was."""
+class InstanceReport(msgspec.Struct, frozen=True):
+    """The last report of an instance, `age_s` old; it was last healthy `ok_s` ago, if it ever was."""
 
     component: str
     state: State
@@ -94,7 +94,7 @@ class Told(msgspec.Struct, frozen=True):
     ok_s: float | None
 
 
-class Standing(msgspec.Struct, frozen=True):
+class ComponentStatus(msgspec.Struct, frozen=True):
     """A component as a whole: as well as the best of its instances."""
 
     name: str
@@ -104,10 +104,10 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def telling(conninfo: str, health: Health) -> AsyncIterator[Health]:
-    """Tell when it changes and each `INTERVAL_S`, for as long as this is open, and once more at its end."""
+async def reporting(conninfo: str, health: Health) -> AsyncIterator[Health]:
+    """Report each change, and every `INTERVAL_S`, while this is open; and once more at its end."""
     instance = f"{socket.gethostname()}:{os.getpid()}"
-    task = asyncio.create_task(_tell_for_ever(conninfo, health, instance))
+    task = asyncio.create_task(_report_for_ever(conninfo, health, instance))
     try:
         yield health
     finally:
@@ -115,52 +115,54 @@ async def telling(conninfo: str, health: Health) -> AsyncIterator[Health]:
         if health.state == "stopped":  # why it ends
             with contextlib.suppress(psycopg.Error, OSError):
                 async with await _connect(conninfo) as connection:
-                    await _tell(connection, health, instance)
+                    await _report(connection, health, instance)
 
 
-def standing(component: str, told: Iterable[Told]) -> Standing:
-    """How a component stands by what its instances told."""
-    own = sorted((one for one in told if one.component == component), key=lambda one: one.age_s)
+def status_of(component: str, reports: Iterable[InstanceReport]) -> ComponentStatus:
+    """The status of a component by what its instances reported."""
+    own = sorted((one for one in reports if one.component == component), key=lambda one: one.age_s)
     if not own:
-        return Standing(component, "silent", "It has never told anything: is it running?", False)
+        return ComponentStatus(component, "silent", "It has never reported: is it running?", False)
     if any(one.state == "ok" and one.age_s <= GRACE_S for one in own):
-        return Standing(component, "ok")
+        return ComponentStatus(component, "ok")
     newest = own[0]
     was_ok_s = min((one.ok_s for one in own if one.ok_s is not None), default=None)
     is_ready = was_ok_s is not None and was_ok_s <= GRACE_S
     if newest.state == "stopped":
-        return Standing(component, "stopped", newest.reason, False)
+        return ComponentStatus(component, "stopped", newest.reason, False)
     if newest.age_s > GRACE_S:
-        return Standing(component, "silent", f"It has told nothing for {newest.age_s:.0f} s: is it running?", is_ready)
-    return Standing(component, "troubled", newest.reason, is_ready)
+        return ComponentStatus(
+            component, "silent", f"It has not reported for {newest.age_s:.0f} s: is it running?", is_ready
+        )
+    return ComponentStatus(component, "troubled", newest.reason, is_ready)
 
 
-async def read(connection: Connection) -> list[Told]:
-    return [Told(*row) for row in await (await connection.execute(_READ)).fetchall()]
+async def read(connection: Connection) -> list[InstanceReport]:
+    return [InstanceReport(*row) for row in await (await connection.execute(_READ)).fetchall()]
 
 
-async def _tell_for_ever(conninfo: str, health: Health, instance: str) -> None:
+async def _report_for_ever(conninfo: str, health: Health, instance: str) -> None:
     while True:
         try:
             async with await _connect(conninfo) as connection:
                 await connection.execute(_FORGET, (FORGOTTEN_AFTER,))
                 while True:
                     if health.state is not None:
-                        await _tell(connection, health, instance)
+                        await _report(connection, health, instance)
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(health.changed(), INTERVAL_S)
         except (psycopg.Error, OSError):
             await asyncio.sleep(RETRY_S)
 
 
-async def _tell(connection: Connection, health: Health, instance: str) -> None:
+async def _report(connection: Connection, health: Health, instance: str) -> None:
     values = {
         "component": health.component,
         "instance": instance,
         "state": health.state,
         "reason": health.reason.replace("\0", "")[:500],
     }
-    await connection.execute(_TELL, values)
+    await connection.execute(_REPORT, values)
 
 
 async def _connect(conninfo: str) -> Connection:

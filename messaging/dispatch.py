@@ -38,7 +38,7 @@ RETRY_S = 0.2
 log = structlog.get_logger()
 
 
-class Sent(msgspec.Struct, frozen=True, gc=False):
+class DispatchedStep(msgspec.Struct, frozen=True, gc=False):
     """An attempt that was published: when (seconds of the monotonic clock), and as which message of the stream."""
 
     step: str
@@ -67,7 +67,7 @@ class Dispatcher:
         self._fleet = Fleet()
         self.position = 0
         self._at = 0  # the time of the event there
-        self.sent: dict[str, Sent] = {}
+        self.sent: dict[str, DispatchedStep] = {}
         self.due: dict[str, None] = {}
 
     async def restore(self, conninfo: str) -> None:
@@ -149,7 +149,7 @@ class Dispatcher:
             subjects.of_work(step.name), msgspec.json.encode(work), headers={"Nats-Msg-Id": message_id}
         )
         self.sent.pop(id, None)  # so that the oldest stay first
-        self.sent[id] = Sent(step.name, step.attempt, time.monotonic(), ack.seq)
+        self.sent[id] = DispatchedStep(step.name, step.attempt, time.monotonic(), ack.seq)
         self.due.pop(id, None)
 
     async def _send_again(self) -> None:

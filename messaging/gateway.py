@@ -27,11 +27,11 @@ from messaging.wire import (
     NOT_UNDERSTOOD,
     UNAVAILABLE,
     Answers,
-    Reply,
-    Served,
+    EngineGateway,
+    WireReply,
+    decode_envelope,
     decode_reply,
-    from_the_wire,
-    on_the_wire,
+    encode_envelope,
 )
 
 CONCURRENT_MAX = 20_000
@@ -78,7 +78,7 @@ class RemoteGateway:
             raise Unavailable(reply.command)
         return reply.answers
 
-    async def _ask(self, envelope: Envelope, asked: "set[asyncio.Task[Msg]]", *, patience_s: float) -> Reply:
+    async def _ask(self, envelope: Envelope, asked: "set[asyncio.Task[Msg]]", *, patience_s: float) -> WireReply:
         """The first answer. Silence may be a lost message, or a leader that is dead: then it is sent again, which is
         safe, since a command's id is in the log once at most.
 
@@ -87,7 +87,7 @@ class RemoteGateway:
         """
         began = time.monotonic()
         pause_s, give_up_at = RESEND_S, began + NO_ENGINE_PATIENCE_S
-        data, leader = on_the_wire(envelope), ""
+        data, leader = encode_envelope(envelope), ""
         while True:
             asked.add(asyncio.create_task(self._client.request(self._subject, data, timeout=patience_s)))
             done, _ = await asyncio.wait(asked, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
@@ -106,10 +106,10 @@ class RemoteGateway:
                     leader = leader or reply.leader
             if not done and time.monotonic() - began > TAKE_OVER_S:
                 pause_s = min(2 * pause_s, RESEND_S_MAX)
-            data = on_the_wire(envelope, resent=True, leader=leader)
+            data = encode_envelope(envelope, resent=True, leader=leader)
 
 
-async def serve_commands(client: Client, cell: str, engine: Served) -> None:
+async def serve_commands(client: Client, cell: str, engine: EngineGateway) -> None:
     """Answer commands of a cell from now on, whenever the engine leads."""
     answers = Answers(engine)
     name = uuid.uuid4().hex
@@ -118,22 +118,22 @@ async def serve_commands(client: Client, cell: str, engine: Served) -> None:
         if not engine.is_leading:
             return None
         try:
-            envelope = from_the_wire(message.data)
+            envelope = decode_envelope(message.data)
         except NOT_UNDERSTOOD as error:
             log.error("command not understood", error=str(error))
             return UNAVAILABLE
         id = envelope.items[0].id
         if envelope.resent and id not in answers and envelope.leader != name:
             if not envelope.leader:
-                return _encode(Reply(leader=name))
+                return _encode(WireReply(leader=name))
             log.warning("command not taken over", command=id, reason="two leaders were silent after they had it")
-            return _encode(Reply(unavailable=True, command=id))
+            return _encode(WireReply(unavailable=True, command=id))
         return await answers.once(envelope)
 
     await _serve(client, subjects.of_commands(cell), answer)
 
 
-async def serve_reports(client: Client, engine: Served) -> None:
+async def serve_reports(client: Client, engine: EngineGateway) -> None:
     """Answer controllers' reports: who reports is told by the subject, to which only that controller may publish."""
 
     async def answer(message: Msg) -> bytes | None:

@@ -28,7 +28,7 @@ from commands.writer.metrics import exposition
 from commands.writer.queue import Rooms, is_of_reports
 from domain.errors import Unavailable
 from eventlog.tasks import end_tasks
-from messaging.wire import Answers, Reply, Sent, Served, sent
+from messaging.wire import Answers, EngineGateway, WireEnvelope, WireReply, to_wire
 
 ANSWER_GRACE_S = 2.0
 NO_LEADER_PATIENCE_S = 5.0  # an engine that is restarted leads within it
@@ -41,14 +41,14 @@ LEADERS_MAX = 2
 log = structlog.get_logger()
 
 
-class _Asked(msgspec.Struct, frozen=True, array_like=True):
+class _ToEngine(msgspec.Struct, frozen=True, array_like=True):
     """An envelope; without one, the engine's metrics are asked for."""
 
     number: int
-    envelope: Sent | None
+    envelope: WireEnvelope | None
 
 
-class _Told(msgspec.Struct, frozen=True, array_like=True):
+class _FromEngine(msgspec.Struct, frozen=True, array_like=True):
     """What an engine says: its name while it leads, the last number that it has seen on this connection, how many
     commands it would take then, and replies by number (None: it no longer leads, another is to decide). `metrics` if
     they were asked for."""
@@ -56,18 +56,18 @@ class _Told(msgspec.Struct, frozen=True, array_like=True):
     leader: str
     seen: int
     rooms: Rooms
-    replies: list[tuple[int, Reply | None]]
+    replies: list[tuple[int, WireReply | None]]
     metrics: str = ""
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_asked = msgspec.json.Decoder(list[_Asked]).decode
-_decode_told = msgspec.json.Decoder(_Told).decode
+_decode_to_engine = msgspec.json.Decoder(list[_ToEngine]).decode
+_decode_from_engine = msgspec.json.Decoder(_FromEngine).decode
 
 LENGTH = struct.Struct("<I")
 
 
-class Engine(Served, Protocol):
+class LocalEngine(EngineGateway, Protocol):
     """One of this process, which can tell what room there is for everybody at once."""
 
     @property
@@ -129,7 +129,7 @@ def _named(path: Path) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def served(path: Path, engine: Engine) -> AsyncIterator[None]:
+async def served(path: Path, engine: LocalEngine) -> AsyncIterator[None]:
     """Answer commands on a socket that its owner alone may use, for as long as the context lasts."""
     server = _Server(engine)
     path.unlink(missing_ok=True)
@@ -153,7 +153,7 @@ async def served(path: Path, engine: Engine) -> AsyncIterator[None]:
 class _Server:
     """What all connections of an engine share. `name` is the engine's, as long as the process lives."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: LocalEngine) -> None:
         self.engine = engine
         self.answers = Answers(engine)
         self.name = uuid.uuid4().hex
@@ -198,7 +198,7 @@ class _Accepted(_Frames):
         self._server.connections.discard(self)
 
     def on_frame(self, frame: bytes) -> None:
-        for asked in _decode_asked(frame):
+        for asked in _decode_to_engine(frame):
             if asked.envelope is None:
                 self._server.spawn(self._tell_metrics())
                 continue
@@ -214,7 +214,7 @@ class _Accepted(_Frames):
             return
         if (failure := task.exception()) is not None:
             log.error("command not answered", command=id, exc_info=failure)
-            self._reply(number, _encode(Reply(unavailable=True, command=id)))
+            self._reply(number, _encode(WireReply(unavailable=True, command=id)))
         else:
             self._reply(number, task.result())
 
@@ -241,7 +241,7 @@ class _Pending:
 
     __slots__ = ("envelope", "future", "is_sent", "is_unseen", "leaders", "line", "number", "on")
 
-    def __init__(self, number: int, envelope: Envelope, future: "asyncio.Future[Reply]") -> None:
+    def __init__(self, number: int, envelope: Envelope, future: "asyncio.Future[WireReply]") -> None:
         self.number = number
         self.envelope = envelope
         self.future = future
@@ -273,7 +273,7 @@ class _Link(_Frames):
         self._gateway.links.append(self)
 
     def on_frame(self, frame: bytes) -> None:
-        self._gateway.note(self, _decode_told(frame))
+        self._gateway.note(self, _decode_from_engine(frame))
 
     def on_end(self) -> None:
         self.leader = ""
@@ -281,14 +281,14 @@ class _Link(_Frames):
         self._gateway.note_end(self)
 
     def ask(self, pending: _Pending) -> None:
-        self._put(_Asked(pending.number, sent(pending.envelope, resent=pending.is_sent)))
+        self._put(_ToEngine(pending.number, to_wire(pending.envelope, resent=pending.is_sent)))
         pending.is_sent, pending.on = True, self
         self.unseen.append(pending)
 
     def ask_for_metrics(self) -> None:
-        self._put(_Asked(0, None))
+        self._put(_ToEngine(0, None))
 
-    def _put(self, asked: _Asked) -> None:
+    def _put(self, asked: _ToEngine) -> None:
         self._outgoing.append(_encode(asked))
         if len(self._outgoing) == 1:
             asyncio.get_running_loop().call_soon(self._flush)
@@ -312,7 +312,7 @@ class UnixGateway:
         self._unseen_by: Counter[str] = Counter()  # by actor
         self._metrics_asked: asyncio.Future[str] | None = None
         self._rooms = Rooms()
-        self._rooms_told_at = -ROOM_FRESH_S
+        self._rooms_read_at = -ROOM_FRESH_S
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator["UnixGateway"]:
@@ -333,7 +333,7 @@ class UnixGateway:
     def room_for(self, actor: Actor) -> int:
         """How many commands of the actor the engine would take: by what it said last, less what it has not seen yet.
         What it said holds for a moment: it says nothing while it has nothing to answer."""
-        is_fresh = time.monotonic() - self._rooms_told_at < ROOM_FRESH_S
+        is_fresh = time.monotonic() - self._rooms_read_at < ROOM_FRESH_S
         room = (self._rooms if is_fresh else Rooms()).of(actor)
         return room - (self._unseen_by[actor.name] if actor.name else self._unseen[int(is_of_reports(actor))])
 
@@ -372,14 +372,14 @@ class UnixGateway:
                 return await asked
         return ""
 
-    def note(self, link: _Link, told: _Told) -> None:
+    def note(self, link: _Link, message: _FromEngine) -> None:
         """An engine said something."""
-        if told.metrics and self._metrics_asked is not None and not self._metrics_asked.done():
-            self._metrics_asked.set_result(told.metrics)
-        while link.unseen and link.unseen[0].number <= told.seen:
+        if message.metrics and self._metrics_asked is not None and not self._metrics_asked.done():
+            self._metrics_asked.set_result(message.metrics)
+        while link.unseen and link.unseen[0].number <= message.seen:
             self._note_seen(link.unseen.popleft())
         given_back: list[_Pending] = []
-        for number, reply in told.replies:
+        for number, reply in message.replies:
             pending = self._pending.get(number)
             if pending is None or pending.future.done():
                 continue
@@ -388,16 +388,16 @@ class UnixGateway:
             elif pending.on is link:
                 pending.on = None
                 given_back.append(pending)
-        led_before, link.leader = link.leader, told.leader
-        if told.leader and told.leader != led_before:
+        led_before, link.leader = link.leader, message.leader
+        if message.leader and message.leader != led_before:
             self._follow(link)
-        elif not told.leader and link is self._current:
+        elif not message.leader and link is self._current:
             self._follow_another()
         elif self._current is not None:
             for pending in given_back:
                 self._hand(pending, self._current)
         if link is self._current:
-            self._rooms, self._rooms_told_at = told.rooms, time.monotonic()
+            self._rooms, self._rooms_read_at = message.rooms, time.monotonic()
 
     def note_end(self, link: _Link) -> None:
         self.links.remove(link)

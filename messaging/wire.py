@@ -23,7 +23,7 @@ NOT_UNDERSTOOD = (msgspec.DecodeError, UnicodeDecodeError, ValidationError, KeyE
 log = structlog.get_logger()
 
 
-class Served(Gateway, Protocol):
+class EngineGateway(Gateway, Protocol):
     """An engine, here or elsewhere. One that does not lead is silent: whoever does answers."""
 
     @property
@@ -34,7 +34,7 @@ class Served(Gateway, Protocol):
         ...
 
 
-class _Item(msgspec.Struct, frozen=True, array_like=True):
+class _WireItem(msgspec.Struct, frozen=True, array_like=True):
     id: str
     kind: str
     request: dict[str, Any]
@@ -44,7 +44,7 @@ class _Item(msgspec.Struct, frozen=True, array_like=True):
     create_only: bool
 
 
-class Sent(msgspec.Struct, frozen=True, array_like=True):
+class WireEnvelope(msgspec.Struct, frozen=True, array_like=True):
     """An envelope: commands as their names and requests. `leader` is the one engine that it is meant for, if any.
 
     Of the actor nothing travels but the token's name and the address: role and tenant are looked up by the engine, and
@@ -53,7 +53,7 @@ class Sent(msgspec.Struct, frozen=True, array_like=True):
 
     token: str
     source: str | None
-    items: list[_Item]
+    items: list[_WireItem]
     expires_at: float
     atomic: bool
     dry_run: bool
@@ -64,7 +64,7 @@ class Sent(msgspec.Struct, frozen=True, array_like=True):
     leader: str = ""
 
 
-class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+class WireReply(msgspec.Struct, frozen=True, omit_defaults=True):
     """Answers, or none of them: `unavailable` with the first command's id. With `leader` alone, nothing was decided:
     an engine of that name leads, and takes the envelope when it is meant for it."""
 
@@ -75,101 +75,101 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_sent = msgspec.json.Decoder(Sent).decode
-decode_reply = msgspec.json.Decoder(Reply).decode
+_decode_envelope = msgspec.json.Decoder(WireEnvelope).decode
+decode_reply = msgspec.json.Decoder(WireReply).decode
 
 
-def sent(envelope: Envelope, *, resent: bool = False, leader: str = "") -> Sent:
+def to_wire(envelope: Envelope, *, resent: bool = False, leader: str = "") -> WireEnvelope:
     """What goes over the wire for an envelope; `resent` when it went before, whoever got it."""
-    return Sent(
-        envelope.actor.name,
-        envelope.actor.source,
-        [
-            _Item(
-                item.id,
-                item.command.kind,
-                item.request,
-                item.key,
-                item.fingerprint,
-                item.if_match,
-                item.create_only,
+    return WireEnvelope(
+        token=envelope.actor.name,
+        source=envelope.actor.source,
+        items=[
+            _WireItem(
+                id=item.id,
+                kind=item.command.kind,
+                request=item.request,
+                key=item.key,
+                fingerprint=item.fingerprint,
+                if_match=item.if_match,
+                create_only=item.create_only,
             )
             for item in envelope.items
         ],
-        envelope.expires_at,
-        envelope.atomic,
-        envelope.dry_run,
-        envelope.reason,
-        envelope.wait_s,
-        envelope.batch,
-        envelope.resent or resent,
-        leader,
+        expires_at=envelope.expires_at,
+        atomic=envelope.atomic,
+        dry_run=envelope.dry_run,
+        reason=envelope.reason,
+        wait_s=envelope.wait_s,
+        batch=envelope.batch,
+        resent=envelope.resent or resent,
+        leader=leader,
     )
 
 
-def received(told: Sent) -> Envelope:
-    """The envelope again, each command checked again.
+def from_wire(wire: WireEnvelope) -> Envelope:
+    """The envelope, each of its commands validated again.
 
     Raises:
         pydantic.ValidationError, KeyError: it holds a command that we don't know.
     """
     return Envelope(
-        Actor(told.token, "", source=told.source),
-        tuple(
+        actor=Actor(wire.token, "", source=wire.source),
+        items=tuple(
             Item(
-                item.id,
-                COMMANDS[item.kind].model_validate(item.request),
-                item.request,
-                item.key,
-                item.fingerprint,
-                item.if_match,
-                item.create_only,
+                id=item.id,
+                command=COMMANDS[item.kind].model_validate(item.request),
+                request=item.request,
+                key=item.key,
+                fingerprint=item.fingerprint,
+                if_match=item.if_match,
+                create_only=item.create_only,
             )
-            for item in told.items
+            for item in wire.items
         ),
-        told.expires_at,
-        told.atomic,
-        told.dry_run,
-        told.reason,
-        told.wait_s,
-        told.batch,
-        told.resent,
+        expires_at=wire.expires_at,
+        atomic=wire.atomic,
+        dry_run=wire.dry_run,
+        reason=wire.reason,
+        wait_s=wire.wait_s,
+        batch=wire.batch,
+        resent=wire.resent,
     )
 
 
-def on_the_wire(envelope: Envelope, *, resent: bool = False, leader: str = "") -> bytes:
-    return _encode(sent(envelope, resent=resent, leader=leader))
+def encode_envelope(envelope: Envelope, *, resent: bool = False, leader: str = "") -> bytes:
+    return _encode(to_wire(envelope, resent=resent, leader=leader))
 
 
-def from_the_wire(data: bytes) -> Sent:
+def decode_envelope(data: bytes) -> WireEnvelope:
     """Raises msgspec.DecodeError, UnicodeDecodeError: this is no envelope."""
-    return _decode_sent(data)
+    return _decode_envelope(data)
 
 
-UNAVAILABLE = _encode(Reply(unavailable=True))
+UNAVAILABLE = _encode(WireReply(unavailable=True))
 
 
 class Answers:
     """What was answered lately, so that an envelope that comes again gets the same bytes, and is decided once."""
 
-    def __init__(self, engine: Served) -> None:
+    def __init__(self, engine: EngineGateway) -> None:
         self._engine = engine
         self._under_way: dict[str, asyncio.Task[bytes | None]] = {}
-        self._told: OrderedDict[str, bytes] = OrderedDict()
-        self._told_bytes = 0
+        self._answered: OrderedDict[str, bytes] = OrderedDict()
+        self._answered_bytes = 0
 
     def __contains__(self, id: str) -> bool:
-        return id in self._under_way or id in self._told
+        return id in self._under_way or id in self._answered
 
-    def once(self, envelope: Sent) -> "asyncio.Future[bytes | None]":
+    def once(self, envelope: WireEnvelope) -> "asyncio.Future[bytes | None]":
         """The reply's bytes; None if the engine was deposed meanwhile, so that another must be asked."""
         id = envelope.items[0].id
-        if (told := self._told.get(id)) is not None:
+        if (reply := self._answered.get(id)) is not None:
             again: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-            again.set_result(told)
+            again.set_result(reply)
             return again
         if (task := self._under_way.get(id)) is None:
-            task = self._under_way[id] = asyncio.create_task(_answered(self._engine, envelope))
+            task = self._under_way[id] = asyncio.create_task(_ask(self._engine, envelope))
             task.add_done_callback(lambda task: self._keep(id, task))
         return task
 
@@ -177,21 +177,21 @@ class Answers:
         del self._under_way[id]
         if task.cancelled() or task.exception() is not None or (reply := task.result()) is None:
             return
-        self._told[id] = reply
-        self._told_bytes += len(reply)
-        while len(self._told) > ANSWERS_MAX or self._told_bytes > ANSWERS_BYTES_MAX:
-            self._told_bytes -= len(self._told.popitem(last=False)[1])
+        self._answered[id] = reply
+        self._answered_bytes += len(reply)
+        while len(self._answered) > ANSWERS_MAX or self._answered_bytes > ANSWERS_BYTES_MAX:
+            self._answered_bytes -= len(self._answered.popitem(last=False)[1])
 
 
-async def _answered(engine: Served, told: Sent) -> bytes | None:
+async def _ask(engine: EngineGateway, wire: WireEnvelope) -> bytes | None:
     try:
-        envelope = received(told)
+        envelope = from_wire(wire)
     except NOT_UNDERSTOOD as error:
         # Checked by whoever sent it: its version of Berth is another one, or its code is wrong.
-        log.error("command not understood", command=told.items[0].id, error=str(error))
+        log.error("command not understood", command=wire.items[0].id, error=str(error))
         return UNAVAILABLE
     try:
-        return _encode(Reply(await engine.submit(envelope)))
+        return _encode(WireReply(await engine.submit(envelope)))
     except Unavailable as refusal:
         # Deposed meanwhile: undecided, or the log knows. The new leader is asked when this is sent again.
-        return _encode(Reply(unavailable=True, command=refusal.command)) if engine.is_leading else None
+        return _encode(WireReply(unavailable=True, command=refusal.command)) if engine.is_leading else None

@@ -18,7 +18,7 @@ MOVES: frozenset[type] = frozenset({HostRegistered, HostUpdated, HostMoved, Host
 
 _json = msgspec.json.Encoder().encode
 
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 
 
 class Broken:
@@ -36,12 +36,12 @@ class Broken:
         found._look(fleet, set(fleet.members), {full_name(vm) for vm in fleet.vms() if vm.where is not None})
         return found
 
-    def rows(self, fleet: Fleet) -> list[Row]:
+    def rows(self, fleet: Fleet) -> list[TableRow]:
         return self._rows(fleet, self._unmet.union(*self._vms.values()), fleet.broken_rules)[0]
 
     def update(
         self, fleet: Fleet, touched: Mapping[str, Entry], *, moved: Iterable[str]
-    ) -> tuple[list[Row], list[str]]:
+    ) -> tuple[list[TableRow], list[str]]:
         """Take over what changed: the rows that are new or other now, and the keys of those that went. `moved` are the
         streams with one of `MOVES`.
 
@@ -60,7 +60,7 @@ class Broken:
         conditioned = {full_name(vm) for vm in vms if vm.where is not None}
         return self._look(fleet, sets, conditioned) if sets or conditioned else ([], [])
 
-    def _look(self, fleet: Fleet, sets: set[SetKey], conditioned: set[str]) -> tuple[list[Row], list[str]]:
+    def _look(self, fleet: Fleet, sets: set[SetKey], conditioned: set[str]) -> tuple[list[TableRow], list[str]]:
         """At these sets, and at these VMs' own conditions, anew."""
         known: dict[SetKey, list[BrokenRule]] = {}
 
@@ -94,8 +94,8 @@ class Broken:
 
     def _rows(
         self, fleet: Fleet, vms: Iterable[str], broken: Callable[[SetKey], Iterable[BrokenRule]]
-    ) -> tuple[list[Row], list[str]]:
-        rows: list[Row] = []
+    ) -> tuple[list[TableRow], list[str]]:
+        rows: list[TableRow] = []
         gone: list[str] = []
         places = Places(fleet.capacity)
         for name in sorted(vms):

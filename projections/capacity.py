@@ -146,7 +146,7 @@ def statement(by: str, filters: tuple[str, ...], *, is_scoped: bool) -> Statemen
     return sessions.statement(text(_AT_A_POSITION.format(found=" UNION ALL ".join(parts))))
 
 
-class Line:
+class CapacityItem:
     """A row to be. Its only cell goes to the client as it stands, and is decoded where it is looked into."""
 
     def __init__(self, name: str | None, *, cells: Sequence[bytes] = (), row: Shown | None = None) -> None:
@@ -171,7 +171,7 @@ class Line:
         return self.row
 
 
-def lines(by: str, found: Iterable[Row]) -> list[Line]:
+def lines(by: str, found: Iterable[Row]) -> list[CapacityItem]:
     """`largest_fit` is, per class, the most that is free on one schedulable host.
 
     A line whose name is null sums up hosts that stand in no rack.
@@ -191,7 +191,7 @@ def lines(by: str, found: Iterable[Row]) -> list[Line]:
                 _add(usable[name], _resources(room))
         elif name is not None:
             cells.setdefault(name, [])
-    made = [Line(name, cells=documents) for name, documents in cells.items()]
+    made = [CapacityItem(name, cells=documents) for name, documents in cells.items()]
     if by == "group":
         for line in made:
             _add_promises(line.row, usable=usable[line.name], promised=promised[line.name])
@@ -199,19 +199,19 @@ def lines(by: str, found: Iterable[Row]) -> list[Line]:
 
 
 def page(
-    found: Sequence[Line], *, sort: str, after: tuple[int, str | None] | None, limit: int
-) -> tuple[list[Line], tuple[int, str | None] | None]:
+    found: Sequence[CapacityItem], *, sort: str, after: tuple[int, str | None] | None, limit: int
+) -> tuple[list[CapacityItem], tuple[int, str | None] | None]:
     """The next `limit` lines by `name`, or by a class's amount such as `-cpu_available`, and (amount, name) of the last
     if more follow. A line without a name comes after its equals."""
     is_falling, amount = sort.startswith("-"), _SUM.match(sort.removeprefix("-"))
 
-    def value(line: Line) -> int:
+    def value(line: CapacityItem) -> int:
         what: int = line.row[amount[2]].get(amount[1], 0) if amount is not None else 0
         return what
 
-    left: Line | None = None
+    left: CapacityItem | None = None
     if after is not None:  # what the page before ended with takes its place as it was then, and no more
-        left = Line(after[1], row={amount[2]: {amount[1]: after[0]}} if amount is not None else {})
+        left = CapacityItem(after[1], row={amount[2]: {amount[1]: after[0]}} if amount is not None else {})
     ordered = [*found, *([left] if left is not None else [])]
     ordered.sort(key=lambda line: line.name or "", reverse=is_falling and amount is None)
     ordered.sort(key=lambda line: line.name is None)
@@ -229,7 +229,7 @@ def _add_promises(row: Shown, *, usable: Resources, promised: Resources) -> None
     row["unpromised"] = {name: usable.get(name, 0) - promised.get(name, 0) for name in ordered(classes)}
 
 
-def _by_tenant(found: Iterable[Row]) -> list[Line]:
+def _by_tenant(found: Iterable[Row]) -> list[CapacityItem]:
     """A tenant's capacity is Σ of its limits; what fits is bounded by its quotas and by the hosts of their groups.
 
     What one of its quotas does not limit is unlimited in all, so that nothing is told to be available of it. Of a class
@@ -260,7 +260,7 @@ def _by_tenant(found: Iterable[Row]) -> list[Line]:
             frees.pop(name, None)
     columns = ("capacity", "used", "available", "largest_fit")
     return [
-        Line(name, row={"name": name, **dict(zip(columns, map(documents.in_order, parts), strict=True))})
+        CapacityItem(name, row={"name": name, **dict(zip(columns, map(documents.in_order, parts), strict=True))})
         for name, parts in ((tenant.decode(), parts) for tenant, parts in totals.items())
     ]
 

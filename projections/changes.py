@@ -21,7 +21,7 @@ from projections.broken import MOVES, Broken
 from projections.sums import Sums
 from projections.tables import CHANGING, audit
 
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 
 
 class Changes:
@@ -32,9 +32,9 @@ class Changes:
         self.base = base
         self.position = base
         self.at = 0
-        self.upserts: dict[str, list[Row]] = {}
+        self.upserts: dict[str, list[TableRow]] = {}
         self.deletes: dict[str, list[str]] = {}
-        self.audit: list[Row] = []
+        self.audit: list[TableRow] = []
 
 
 def fold(fleet: Fleet, sums: Sums, broken: Broken, events: Iterable[Recorded]) -> Changes:
@@ -50,7 +50,7 @@ def fold(fleet: Fleet, sums: Sums, broken: Broken, events: Iterable[Recorded]) -
                 moved.add(recorded.stream)
         elif isinstance(recorded.event, CommandAccepted | CommandRejected):
             changes.audit.append(rows.audit_row(recorded, fleet))
-    upserts: defaultdict[str, list[Row]] = defaultdict(list)
+    upserts: defaultdict[str, list[TableRow]] = defaultdict(list)
     deletes: defaultdict[str, list[str]] = defaultdict(list)
     for stream in sorted(touched):  # a fixed order, so that two who write can't wait for each other
         kind, _, key = stream.partition("/")
@@ -76,7 +76,7 @@ def write(cursor: psycopg.Cursor[Any], changes: Changes) -> None:
         cursor.execute(_APPEND_AUDIT, _by_column(audit, changes.audit))
 
 
-def _by_column(table: Table, found: Sequence[Row]) -> list[Any]:
+def _by_column(table: Table, found: Sequence[TableRow]) -> list[Any]:
     return [_array(column)([row[column.name] for row in found]) for column in table.columns]
 
 

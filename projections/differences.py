@@ -27,7 +27,7 @@ DIFFERENCES_MAX = 1_000
 FETCHED_ROWS = 2_000
 DIGEST_BYTES = 16
 
-Row = Mapping[str, Any]
+TableRow = Mapping[str, Any]
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -105,7 +105,7 @@ def _all(connection: psycopg.Connection[Any], fleet: Fleet, ledger: Ledger | Non
         yield from _noted("the audit's entry at position ", "position", audit, ledger.audit, _rows(connection, audit))
 
 
-def _living(kind: str, expected: dict[str, Entry], shown: Iterable[Row]) -> Iterator[str]:
+def _living(kind: str, expected: dict[str, Entry], shown: Iterable[TableRow]) -> Iterator[str]:
     table = LIVING[kind]
     left = dict(expected)
     for row in shown:
@@ -123,7 +123,9 @@ def _living(kind: str, expected: dict[str, Entry], shown: Iterable[Row]) -> Iter
         yield f"{kind}/{key} is shown as None, but is {rows.row(f'{kind}/{key}', left[key])['document']}."
 
 
-def _noted(what: str, key: str, table: Table, expected: Mapping[Any, bytes], shown: Iterable[Row]) -> Iterator[str]:
+def _noted(
+    what: str, key: str, table: Table, expected: Mapping[Any, bytes], shown: Iterable[TableRow]
+) -> Iterator[str]:
     seen = set()
     for row in shown:
         seen.add(row[key])
@@ -135,7 +137,7 @@ def _noted(what: str, key: str, table: Table, expected: Mapping[Any, bytes], sho
         yield f"{what}{missing} is not shown."
 
 
-def _rows(connection: psycopg.Connection[Any], table: Table, where: Composable = SQL("true")) -> Iterator[Row]:
+def _rows(connection: psycopg.Connection[Any], table: Table, where: Composable = SQL("true")) -> Iterator[TableRow]:
     """The rows by column as `rows.py` makes them, in the order of their keys; a portion at a time."""
     names = [column.name for column in table.columns]
     query = SQL("SELECT {columns} FROM {table} WHERE {where} ORDER BY 1").format(
@@ -160,12 +162,12 @@ def _as_made(column: Column[Any]) -> Composable:
             return name
 
 
-def _value(column: Column[Any], row: Row) -> Any:
+def _value(column: Column[Any], row: TableRow) -> Any:
     """JSONB keeps no order and no spaces, so what it means is compared; JSON is shown as it stands."""
     value = row[column.name]
     return msgspec.json.decode(value) if isinstance(column.type, JSONB) else value
 
 
-def _digest(table: Table, row: Row) -> bytes:
+def _digest(table: Table, row: TableRow) -> bytes:
     values = [_value(column, row) for column in table.columns]
     return blake2b(_encode(values), digest_size=DIGEST_BYTES).digest()

@@ -9,7 +9,7 @@ from eventlog.codec import Row, decode
 from projections.documents import own
 
 
-class Changes:
+class StreamHistory:
     """What each event of one stream changed, told in their order: where it begins, `before` is null; where it ends,
     `after` is."""
 
@@ -37,5 +37,5 @@ class Changes:
 
 def history(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """One entry an event of the stream, rising."""
-    changes = Changes()
+    changes = StreamHistory()
     return [changes.of(row) for row in rows]

@@ -21,10 +21,10 @@ DEAD_MAX = 64
 
 _json = msgspec.json.Encoder().encode
 
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 
 
-class Place(NamedTuple):
+class CellKey(NamedTuple):
     """What a cell is of. Without a rack: all racks of the dc, or, by rack, the hosts that stand in none."""
 
     level: str
@@ -74,7 +74,7 @@ class _Amounts:
 class _Cell:
     __slots__ = ("_columns", "classes", "hosts", "key")
 
-    def __init__(self, key: str, place: Place) -> None:
+    def __init__(self, key: str, place: CellKey) -> None:
         self.key = key
         self.hosts = 0
         self.classes: dict[str, _Amounts] = {}  # in the order in which they are shown
@@ -87,7 +87,7 @@ class _Cell:
             self.classes = {name: classes[name] for name in ordered(set(classes))}
         return amounts
 
-    def row(self) -> Row:
+    def row(self) -> TableRow:
         sums = documents.Sums(self.hosts, {}, {}, {}, {})
         usable: Resources = {}
         for name, amounts in self.classes.items():
@@ -165,10 +165,10 @@ class Sums:
         sums.update(fleet, fleet.entries)
         return sums
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TableRow]:
         return [cell.row() for _, cell in sorted(self._cells.items())]
 
-    def update(self, fleet: Fleet, streams: Iterable[str]) -> tuple[list[Row], list[str]]:
+    def update(self, fleet: Fleet, streams: Iterable[str]) -> tuple[list[TableRow], list[str]]:
         """Take over what changed at these streams: the rows that are new or other now, and the keys of those that went.
 
         Cost: the hosts that changed; all of a group whose over-commit changed, and of a rack that stands elsewhere now.
@@ -227,11 +227,11 @@ class Sums:
 
     def _share(self, host: Host) -> _Share:
         region, dc = self._dcs.get(host.rack or "", (None, None))
-        in_rack = self._cell(Place(BY_RACK, host.group, region, dc, host.rack))
-        in_dc = self._cell(Place(BY_DC, host.group, region, dc, None))
+        in_rack = self._cell(CellKey(BY_RACK, host.group, region, dc, host.rack))
+        in_dc = self._cell(CellKey(BY_DC, host.group, region, dc, None))
         return _Share(host, usable(host.capacity, self._overcommits.get(host.group, {})), (in_rack, in_dc))
 
-    def _cell(self, place: Place) -> _Cell:
+    def _cell(self, place: CellKey) -> _Cell:
         key = "/".join(part or "" for part in place)
         if key not in self._cells:
             self._cells[key] = _Cell(key, place)

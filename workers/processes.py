@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 
 import uvloop
 
-from eventlog.components import Health, telling
+from eventlog.components import Health, reporting
 from eventlog.tasks import end_tasks
 from workers.connections import log_reader, to_nats
 from workers.settings import Settings
@@ -59,7 +59,7 @@ async def project(settings: Settings) -> None:
     from projections import projector
 
     conninfo = settings.conninfo()
-    async with telling(conninfo, Health("projector")) as health:
+    async with reporting(conninfo, Health("projector")) as health:
         with log_reader(conninfo) as reader:
             await projector.run(conninfo, reader, health=health, checkpoint_events=settings.checkpoint_events)
 
@@ -68,7 +68,7 @@ async def relay_events(settings: Settings) -> None:
     from messaging import relay
 
     conninfo = settings.conninfo()
-    async with telling(conninfo, Health("relay")) as health, to_nats(settings, health) as client:
+    async with reporting(conninfo, Health("relay")) as health, to_nats(settings, health) as client:
         with log_reader(conninfo) as reader:
             await relay.run(client, reader, conninfo, health=health)
 
@@ -85,7 +85,7 @@ async def dispatcher(settings: Settings) -> None:
     from messaging import dispatch
 
     conninfo = settings.conninfo()
-    async with telling(conninfo, Health("dispatcher")) as health, to_nats(settings, health) as client:
+    async with reporting(conninfo, Health("dispatcher")) as health, to_nats(settings, health) as client:
         with log_reader(conninfo) as reader:
             await dispatch.run(client, reader, conninfo, controllers=settings.controllers, health=health)
 
@@ -112,7 +112,7 @@ async def past_service(settings: Settings) -> None:
     from workers.past import PastService
 
     conninfo = settings.conninfo()
-    async with telling(conninfo, Health("past")) as health, to_nats(settings, health) as client:
+    async with reporting(conninfo, Health("past")) as health, to_nats(settings, health) as client:
         with log_reader(conninfo) as reader:
             service = PastService(conninfo, reader)
             await past.serve_past(client, settings.cell, service.answer, service.give_up)

@@ -14,7 +14,7 @@ import psycopg
 from eventsourcing.persistence import PersistenceError
 
 from eventlog import components, heartbeat
-from eventlog.components import GRACE_S, Standing
+from eventlog.components import GRACE_S, ComponentStatus
 from eventlog.read import LogReader, OtherHistory
 from eventlog.table import CONNECT_TIMEOUT_S
 from projections.queries import ReadModel
@@ -22,7 +22,7 @@ from projections.queries import ReadModel
 LOOK_S, LOOK_AGAIN_S = 1.0, 0.1
 PATIENCE_S = 5.0
 LAG_EVENTS_MAX = 10_000
-TELLING = ("projector", "relay", "dispatcher", "past")
+REPORTING = ("projector", "relay", "dispatcher", "past")
 NOT_REACHED = "PostgreSQL is not reached."
 
 
@@ -45,11 +45,11 @@ class Readiness:
         self._is_connected = is_connected
         self._turn = asyncio.Lock()
         self._looked_at = -LOOK_S
-        self._found: list[Standing] = []
+        self._found: list[ComponentStatus] = []
         self._beat: heartbeat.Beat | None = None
         self._was_ok_at: dict[str, float] = {}
 
-    async def standings(self) -> list[Standing]:
+    async def component_statuses(self) -> list[ComponentStatus]:
         """Those of all components. Strangers may ask: whoever comes within a second gets the same."""
         async with self._turn:
             # While something is missing, sooner: `berth up` waits for it.
@@ -59,29 +59,29 @@ class Readiness:
                 self._looked_at = time.monotonic()
             return self._found
 
-    async def _look(self) -> list[Standing]:
+    async def _look(self) -> list[ComponentStatus]:
         found = [await self._asked("api", self._api)]
         try:
             async with asyncio.timeout(PATIENCE_S):
                 async with await psycopg.AsyncConnection.connect(
                     self._conninfo, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
                 ) as connection:
-                    told = await components.read(connection)
+                    reports = await components.read(connection)
                     found.append(self._with_grace("engine", await self._engine(connection)))
         except (psycopg.Error, OSError):
-            found += (Standing(name, "troubled", NOT_REACHED, False) for name in ("engine", *TELLING))
+            found += (ComponentStatus(name, "troubled", NOT_REACHED, False) for name in ("engine", *REPORTING))
         else:
-            found += (components.standing(name, told) for name in TELLING)
+            found += (components.status_of(name, reports) for name in REPORTING)
         reason = "" if self._is_connected() else "NATS is not reached."
         return [*found, self._with_grace("nats", reason)]
 
-    async def _asked(self, name: str, ask: Callable[[], Awaitable[str]]) -> Standing:
+    async def _asked(self, name: str, ask: Callable[[], Awaitable[str]]) -> ComponentStatus:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 reason = await ask()
         except (psycopg.Error, PersistenceError, OSError):
             reason = NOT_REACHED
-        return Standing(name, "troubled", reason, False) if reason else Standing(name, "ok")
+        return ComponentStatus(name, "troubled", reason, False) if reason else ComponentStatus(name, "ok")
 
     async def _api(self) -> str:
         """Why this process can't decide and show what was decided; empty if it can."""
@@ -105,10 +105,10 @@ class Readiness:
         before, self._beat = self._beat, await heartbeat.read(connection)
         return "" if self._beat is not None and self._beat != before else "No engine leads."
 
-    def _with_grace(self, name: str, reason: str) -> Standing:
+    def _with_grace(self, name: str, reason: str) -> ComponentStatus:
         now = time.monotonic()
         if not reason:
             self._was_ok_at[name] = now
-            return Standing(name, "ok")
+            return ComponentStatus(name, "ok")
         is_ready = name in self._was_ok_at and now - self._was_ok_at[name] <= GRACE_S
-        return Standing(name, "troubled", reason, is_ready)
+        return ComponentStatus(name, "troubled", reason, is_ready)

@@ -13,7 +13,7 @@ from commands.writer.engine import Engine
 from eventlog.read import log_changes
 from eventlog.tasks import end_tasks
 from messaging import gateway, past, subjects, unix
-from messaging.wire import Served
+from messaging.wire import EngineGateway
 from projections.queries import ReadModel
 from workers.connections import log_reader, to_nats
 from workers.deciding import an_engine
@@ -33,7 +33,7 @@ async def api(settings: Settings) -> None:
         model = await stack.enter_async_context(ReadModel(conninfo))
         here: Engine | None = None
         beside: unix.UnixGateway | None = None
-        way: Served
+        way: EngineGateway
         if settings.engine == "local":
             way = here = await stack.enter_async_context(an_engine(settings))
             await gateway.serve_reports(client, here)
@@ -60,7 +60,7 @@ async def api(settings: Settings) -> None:
             log_reader=reader,
             log_changes=partial(log_changes, conninfo),
             past=past.RemotePast(client, settings.cell),
-            standings=readiness.standings,
+            component_statuses=readiness.component_statuses,
             relay_lag=relay_lag,
             room_for=way.room_for,
             rate_limit_per_s=settings.rate_limit,

@@ -49,7 +49,7 @@ async def _components(call: Call) -> list[dict[str, Any]]:
         {"name": one.name, "state": one.state, "reason": one.reason, "ready": one.is_ready}
         if one.name != "api" or tail.is_running
         else {"name": one.name, "state": "stopped", "reason": tail.ended_by, "ready": False}
-        for one in await call.context.standings()
+        for one in await call.context.component_statuses()
     ]
 
 

@@ -16,7 +16,7 @@ from api.source import networks
 from commands.tokens import hash_of
 from commands.writer.engine import Engine
 from commands.writer.ids import uuid7
-from eventlog.components import Health, Standing
+from eventlog.components import ComponentStatus, Health
 from eventlog.read import LogReader, log_changes
 from eventlog.tasks import end_tasks
 from projections import projector
@@ -106,8 +106,8 @@ def served(
         await engine.ready()
         async with ReadModel(conninfo) as model:
 
-            async def standings() -> list[Standing]:
-                return [Standing("api", "ok" if engine.is_leading else "troubled", is_ready=engine.is_leading)]
+            async def component_statuses() -> list[ComponentStatus]:
+                return [ComponentStatus("api", "ok" if engine.is_leading else "troubled", is_ready=engine.is_leading)]
 
             app = create_app(
                 gateway=engine,
@@ -115,7 +115,7 @@ def served(
                 log_reader=reader,
                 log_changes=lambda: log_changes(conninfo),
                 past=Past(conninfo, reader),
-                standings=standings,
+                component_statuses=component_statuses,
                 room_for=engine.room_for,
                 rate_limit_per_s=rate_limit_per_s,
                 trusted_proxies=networks(trusted_proxies),

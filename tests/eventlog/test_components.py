@@ -6,14 +6,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from eventlog.components import GRACE_S, Health, Told, read, standing, telling
+from eventlog.components import GRACE_S, Health, InstanceReport, read, reporting, status_of
 from tests.conftest import Database
 
 AGES = {"now": 0.5, "long ago": GRACE_S + 5.0}
 
 
-def told(state: Any, *, age: str = "now", ok: str | None = "now", reason: str = "because") -> Told:
-    return Told("relay", state, reason, AGES[age], AGES[ok] if ok is not None else None)
+def told(state: Any, *, age: str = "now", ok: str | None = "now", reason: str = "because") -> InstanceReport:
+    return InstanceReport("relay", state, reason, AGES[age], AGES[ok] if ok is not None else None)
 
 
 @pytest.mark.parametrize(
@@ -31,24 +31,26 @@ def told(state: Any, *, age: str = "now", ok: str | None = "now", reason: str = 
         pytest.param([told("ok", age="long ago", ok="long ago"), told("ok")], "ok", True, id="one of two is gone"),
     ],
 )
-def test_a_component_is_as_well_as_its_best_instance(instances: list[Told], state: str, is_ready: bool) -> None:
-    found = standing("relay", instances)
+def test_a_component_is_as_well_as_its_best_instance(
+    instances: list[InstanceReport], state: str, is_ready: bool
+) -> None:
+    found = status_of("relay", instances)
     assert (found.state, found.is_ready) == (state, is_ready)
     assert bool(found.reason) is (state != "ok")
-    assert standing("past", instances).state == "silent"
+    assert status_of("past", instances).state == "silent"
 
 
 async def test_what_is_told_is_what_the_instance_says_now(database: Database) -> None:
     async with await psycopg.AsyncConnection.connect(database.service, autocommit=True) as connection:
 
-        async def says(state: str) -> Told:
+        async def says(state: str) -> InstanceReport:
             async with asyncio.timeout(20):
                 while not (found := await read(connection)) or found[0].state != state:
                     await asyncio.sleep(0.02)
             return found[0]
 
         health = Health("relay")
-        async with telling(database.service, health):
+        async with reporting(database.service, health):
             assert await read(connection) == []  # it has said nothing
             health.troubled("NATS is full")
             assert (await says("troubled")).ok_s is None

@@ -18,7 +18,7 @@ from domain.errors import Unavailable
 from messaging.connect import settled
 from messaging.gateway import RemoteGateway, serve_commands, serve_reports
 from messaging.past import UNDER_WAY_MAX, WAITING_MAX, RemotePast, serve_past
-from messaging.wire import from_the_wire, on_the_wire, received
+from messaging.wire import decode_envelope, encode_envelope, from_wire
 from tests.conftest import Database
 from tests.messaging.stage import ADMIN, NatsProcess, a_site, a_vm, an_engine, send, until
 
@@ -95,7 +95,7 @@ def started(operation: str | None, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("kind", "body"), COMMANDS_SENT, ids=[kind for kind, _ in COMMANDS_SENT])
 def test_a_command_crosses_the_wire_as_it_was_meant(kind: str, body: dict[str, Any]) -> None:
     sent = an_envelope(kind, **body)
-    arrived = received(from_the_wire(on_the_wire(sent)))
+    arrived = from_wire(decode_envelope(encode_envelope(sent)))
     assert msgspec.structs.replace(arrived, actor=sent.actor) == sent
     # In a merge patch, what was not named means something else than null.
     assert arrived.items[0].command.model_fields_set == sent.items[0].command.model_fields_set
@@ -105,7 +105,9 @@ def test_of_the_actor_nothing_crosses_the_wire_but_the_tokens_name_and_the_addre
     """What else is claimed there is not believed: role and tenant are what the engine's fleet says."""
     claimed = Actor("berth", "engine", None, "10.0.0.9", origin="engine")
     envelope = msgspec.structs.replace(an_envelope(), actor=claimed)
-    assert received(from_the_wire(on_the_wire(envelope))).actor == Actor("berth", "", None, "10.0.0.9", origin="token")
+    assert from_wire(decode_envelope(encode_envelope(envelope))).actor == Actor(
+        "berth", "", None, "10.0.0.9", origin="token"
+    )
 
 
 async def test_an_engine_far_away_answers_as_one_nearby(database: Database, nats_process: NatsProcess) -> None:
@@ -159,7 +161,7 @@ async def test_what_is_sent_again_is_decided_once(database: Database, nats_proce
     async with an_engine(database.service) as engine, nats_process.user("engine") as there:
         await serve_commands(there, "main", engine)
         async with nats_process.user("api") as api:
-            sent = [on_the_wire(sent_again, resent=n > 0) for n in range(8)]
+            sent = [encode_envelope(sent_again, resent=n > 0) for n in range(8)]
             replies = await asyncio.gather(*(api.request("berth.commands.main", data, timeout=10) for data in sent))
             assert len({reply.data for reply in replies}) == 1
     async with an_engine(database.service) as next_leader:  # it never saw the first
@@ -214,7 +216,7 @@ async def test_an_engine_that_is_silent_is_not_waited_for_for_ever(
 async def test_what_an_engine_does_not_understand_is_unavailable(nats_process: NatsProcess) -> None:
     async with nats_process.user("engine") as there, nats_process.user("api") as here:
         await serve_commands(there, "main", Silent())
-        for data in (b"{", b"{}", b"\xff", on_the_wire(an_envelope()).replace(b"tenant.create", b"tenant.invent")):
+        for data in (b"{", b"{}", b"\xff", encode_envelope(an_envelope()).replace(b"tenant.create", b"tenant.invent")):
             reply = await here.request("berth.commands.main", data, timeout=10)
             assert msgspec.json.decode(reply.data)["unavailable"] is True
 
