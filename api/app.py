@@ -15,16 +15,16 @@ from starlette.routing import Route
 
 from api import openapi
 from api.auth import Tokens
+from api.brief_cache import BriefCache
 from api.context import ComponentStatuses, Context, EngineMetrics, LogChanges, Past, RelayLag, RoomFor
 from api.door import Door
 from api.endpoint import Call, Endpoint, Path
-from api.kept import Kept
 from api.live import Tail
 from api.metrics import KEPT_S, exposition
 from api.problems import NoSuchRoute
 from api.rate import RateLimit
 from api.reply import Answerable, encode
-from api.routes import audit, batch, events, insight, open_doors, resources
+from api.routes import audit, batch, events, insight, public, resources
 from api.source import Network
 from api.token_lookups import TokenLookUps
 from commands.writer.gateway import Gateway
@@ -37,7 +37,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *events.ENDPOINTS,
     *audit.ENDPOINTS,
     *insight.ENDPOINTS,
-    *open_doors.ENDPOINTS,
+    *public.ENDPOINTS,
 )
 
 
@@ -141,7 +141,7 @@ def create_app(
     description = openapi.describe(ENDPOINTS)
     app.state.end_streams = tail.end_streams
     app.state.openapi = encode(description)
-    app.state.metrics = Kept(partial(exposition, context), for_s=KEPT_S)
+    app.state.metrics = BriefCache(partial(exposition, context), for_s=KEPT_S)
     app.openapi = lambda: description  # type: ignore[method-assign]
     return app
 

@@ -28,8 +28,8 @@ from api.parameters import query as read_query
 from api.problems import MethodNotAllowed
 from api.reply import Answerable
 from api.request_headers import combined
-from api.sight import Sight, sight_of
 from api.source import source
+from api.tenant_scope import TenantScope, tenant_scope_of
 from commands.model import Command
 from commands.writer.gateway import Actor
 from commands.writer.ids import uuid7
@@ -105,7 +105,7 @@ class Call:
             self._places.give_back(self.actor.name)
             self._places = None
 
-    async def sight(self, *, at_least: int = 0) -> Sight | None:
+    async def sight(self, *, at_least: int = 0) -> TenantScope | None:
         """What the actor sees today, at that position or later; None: everything.
 
         Raises:
@@ -115,7 +115,7 @@ class Call:
         if root is None:
             return None
         await self.context.read_model.wait_for(at_least)
-        return await sight_of(self.context.read_model, actor=self.actor.name, root=root)
+        return await tenant_scope_of(self.context.read_model, actor=self.actor.name, root=root)
 
     def query(self) -> dict[str, Any]:
         return read_query(self.scope, self.endpoint.parameters)

@@ -8,10 +8,10 @@ import asyncio
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
-from api import scope
+from api import redaction
 from api.auth import AUDITOR
 from api.context import Context
-from api.sight import Sight, owner_of, sight_of
+from api.tenant_scope import TenantScope, owner_of, tenant_scope_of
 from commands.writer.gateway import Actor
 from domain.operation import OperationStarted
 from domain.values import kind_of, tenant_stream
@@ -22,7 +22,7 @@ from projections.queries import Life
 KEPT_MAX = 100_000
 FOR_AUDITORS = frozenset({"command", "token"})
 # A tenant that comes, goes or moves changes who sees what; so does a quota, for groups.
-CHANGES_SIGHT = frozenset({"tenant.created", "tenant.moved", "tenant.deleted", "quota.set", "quota.deleted"})
+CHANGES_SCOPE = frozenset({"tenant.created", "tenant.moved", "tenant.deleted", "quota.set", "quota.deleted"})
 
 
 class Owned(NamedTuple):
@@ -36,40 +36,40 @@ class Owned(NamedTuple):
 class EventView:
     """For one actor. Whose an operation is, and where a tenant's life begins, is looked up in the log and kept."""
 
-    def __init__(self, context: Context, actor: Actor, sight: Sight | None) -> None:
+    def __init__(self, context: Context, actor: Actor, scope: TenantScope | None) -> None:
         self._context = context
         self._actor = actor
-        self.sight = sight
+        self.scope = scope
         self._operations: OrderedDict[str, Owned | None] = OrderedDict()
         self._begins: OrderedDict[Life, int] = OrderedDict()
 
     @property
     def is_whole(self) -> bool:
         """Nothing is left out."""
-        return self.sight is None and self._actor.role in AUDITOR
+        return self.scope is None and self._actor.role in AUDITOR
 
     async def shown(self, row: Row) -> dict[str, Any] | None:
         """The event's JSON, None if it is not for this actor."""
         if not await self.sees(row):
             return None
         document = document_of(row)
-        return document if self.sight is None else scope.event(document, self.sight)
+        return document if self.scope is None else redaction.event(document, self.scope)
 
     async def sees(self, row: Row) -> bool:
         kind = kind_of(row.stream)
         if kind in FOR_AUDITORS and self._actor.role not in AUDITOR:
             return False
-        if self.sight is None:
+        if self.scope is None:
             return True
-        if row.topic in CHANGES_SIGHT and row.position > self.sight.position:
+        if row.topic in CHANGES_SCOPE and row.position > self.scope.position:
             await self._context.read_model.wait_for(row.position)
-            root = self.sight.root
-            self.sight = await sight_of(self._context.read_model, actor=self._actor.name, root=root)
+            root = self.scope.root
+            self.scope = await tenant_scope_of(self._context.read_model, actor=self._actor.name, root=root)
         if row.topic == "tenant.created":
             created = decode(row)
             _keep(self._begins, Life(created.at, created.event.uid), row.position)
         owned = await self._owned(row, kind)
-        return owned is not None and await self._lived(owned, self.sight)
+        return owned is not None and await self._lived(owned, self.scope)
 
     async def _owned(self, row: Row, kind: str) -> Owned | None:
         stream: str | None = row.stream
@@ -90,8 +90,8 @@ class EventView:
             _keep(self._operations, stream, owned)
         return self._operations[stream]
 
-    async def _lived(self, owned: Owned, sight: Sight) -> bool:
-        life = sight.tenants.get(owned.tenant)
+    async def _lived(self, owned: Owned, scope: TenantScope) -> bool:
+        life = scope.tenants.get(owned.tenant)
         if life is None or owned.at < life.began_at:
             return False
         return owned.at > life.began_at or owned.position >= await self._begin(owned.tenant, life)

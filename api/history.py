@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from api import scope
+from api import redaction
 from api.endpoint import Call
 from api.event_view import EventView
 from api.reply import encode
-from api.sight import Sight
+from api.tenant_scope import TenantScope
 from domain.values import from_rfc3339, kind_of, name_of
 from eventlog.codec import Row, time_of
 from eventlog.read import is_cut
@@ -31,7 +31,7 @@ async def page_of_changes(
     call: Call, stream: str, *, end: int, after: int | None, limit: int, is_falling: bool, is_counted: bool
 ) -> dict[str, Any] | None:
     """A list's page, of the changes after a position, or falling before it; None if the actor sees none at all."""
-    sight = await call.sight(at_least=end)
+    scope = await call.sight(at_least=end)
     changes, kind = StreamHistory(), kind_of(stream)
     items: deque[_Item] = deque()
     size, count, has_more = 0, 0, False
@@ -40,9 +40,9 @@ async def page_of_changes(
         change = changes.of(row)
         if after is not None and (row.position >= after if is_falling else row.position <= after):
             return None
-        return _Item(row.position, msgspec.Raw(encode(change if sight is None else _redacted(kind, change, sight))))
+        return _Item(row.position, msgspec.Raw(encode(change if scope is None else _redacted(kind, change, scope))))
 
-    async for rows in _seen(call, stream, end=end, sight=sight):
+    async for rows in _seen(call, stream, end=end, scope=scope):
         count += len(rows)
         rest = iter(rows)
         while made := await call.context.tail.turns.take(rest, look):
@@ -67,12 +67,12 @@ async def page_of_changes(
     return {**page, "count": count} if is_counted else page
 
 
-async def _seen(call: Call, stream: str, *, end: int, sight: Sight | None) -> AsyncIterator[list[Row]]:
+async def _seen(call: Call, stream: str, *, end: int, scope: TenantScope | None) -> AsyncIterator[list[Row]]:
     """A stream's events since who bears its name today has borne it, in portions."""
     log = call.context.log
-    low, view = 0, EventView(call.context, call.actor, sight)
+    low, view = 0, EventView(call.context, call.actor, scope)
     is_of_group = False
-    if sight is not None and kind_of(stream) == "group" and (life := sight.groups.get(name_of(stream))) is not None:
+    if scope is not None and kind_of(stream) == "group" and (life := scope.groups.get(name_of(stream))) is not None:
         begins = await asyncio.to_thread(
             partial(log.portion, 0, end, limit=PORTION_EVENTS, stream=stream, topic=CREATED)
         )
@@ -83,13 +83,15 @@ async def _seen(call: Call, stream: str, *, end: int, sight: Sight | None) -> As
     while low < end:
         rows = await asyncio.to_thread(partial(log.portion, low, end, limit=PORTION_EVENTS, stream=stream))
         low = rows[-1].position if is_cut(rows, limit=PORTION_EVENTS) else end
-        yield rows if sight is None or is_of_group else [row for row in rows if await view.sees(row)]
+        yield rows if scope is None or is_of_group else [row for row in rows if await view.sees(row)]
 
 
 CREATED = "group.created"
 
 
-def _redacted(kind: str, change: dict[str, Any], sight: Sight) -> dict[str, Any]:
+def _redacted(kind: str, change: dict[str, Any], scope: TenantScope) -> dict[str, Any]:
     at = from_rfc3339(change["at"])
-    sides = {side: change[side] and scope.resource(kind, change[side], sight, at=at) for side in ("before", "after")}
+    sides = {
+        side: change[side] and redaction.resource(kind, change[side], scope, at=at) for side in ("before", "after")
+    }
     return {**change, **sides}

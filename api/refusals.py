@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from api.sight import Sight, owner_of
+from api.tenant_scope import TenantScope, owner_of
 from domain import errors
 
 Document = dict[str, Any]
@@ -20,24 +20,24 @@ ALWAYS = ("type", "title", "status", "code", "index", "command", "instance")
 class Reader(msgspec.Struct, frozen=True):
     """Who reads, of which time, and whether it is the refusal of a command of its own, whose words it may have back."""
 
-    sight: Sight
+    scope: TenantScope
     at: int | None
     is_own: bool
 
     def name(self, kind: Any, name: Any) -> Any:
-        return name if self.is_own or self.sight.has(kind, name, self.at) else None
+        return name if self.is_own or self.scope.has(kind, name, self.at) else None
 
     def hint(self, kind: Any, name: Any) -> Any:
         """A name that comes from Berth, not from who asked."""
-        return name if name is not None and self.sight.has(kind, name, self.at) else None
+        return name if name is not None and self.scope.has(kind, name, self.at) else None
 
     def tenant(self, name: Any) -> Any:
-        return name if self.sight.has_tenant(name, self.at) else None
+        return name if self.scope.has_tenant(name, self.at) else None
 
     def groups(self, names: Any) -> Any:
         """As one asked for them: a name, a list of names, or all."""
         if isinstance(names, list):
-            return [name for name in names if self.is_own or self.sight.has_group(name, self.at)]
+            return [name for name in names if self.is_own or self.scope.has_group(name, self.at)]
         return names if names == "*" else self.name("group", names)
 
     def stream(self, name: Any) -> Any:
@@ -46,16 +46,16 @@ class Reader(msgspec.Struct, frozen=True):
         return name if kind != "quota" or self.name("group", names[0]) is not None else None
 
     def streams(self, found: Iterable[str]) -> list[str]:
-        return [stream for stream in found if self.sight.has_tenant(owner_of(stream), self.at)]
+        return [stream for stream in found if self.scope.has_tenant(owner_of(stream), self.at)]
 
 
 def in_scope(
-    problem: Mapping[str, Any], sight: Sight | None, *, at: int | None = None, is_own: bool = True
+    problem: Mapping[str, Any], scope: TenantScope | None, *, at: int | None = None, is_own: bool = True
 ) -> Document:
     """The refusal as it may be shown: whole to who sees everything. `at` is when it was recorded."""
-    if sight is None:
+    if scope is None:
         return dict(problem)
-    reader = Reader(sight, at, is_own)
+    reader = Reader(scope, at, is_own)
     shown = {field: problem[field] for field in ALWAYS if field in problem}
     show = SHOWN.get(problem["code"])
     detail: str | None = None
@@ -138,7 +138,7 @@ def _quota_exceeded(problem: Mapping[str, Any], reader: Reader) -> Shown:
 
 def _no_quota(problem: Mapping[str, Any], reader: Reader) -> Shown:
     tenant, group = reader.tenant(problem["tenant"]), reader.groups(problem["group"])
-    granted = [name for name in problem["groups"] if reader.sight.has_group(name, reader.at)]
+    granted = [name for name in problem["groups"] if reader.scope.has_group(name, reader.at)]
     fields = {"tenant": tenant, "group": group, "groups": granted}
     return fields, errors.NoQuota(tenant, group, granted).detail if tenant and group else None
 
@@ -147,7 +147,7 @@ def _no_capacity(problem: Mapping[str, Any], reader: Reader) -> Shown:
     """Without the host that lacks least; other groups only if they are seen."""
     fields = {name: problem[name] for name in ("requested", "considered", "reasons", "largest_fit")}
     fields["group"] = group = reader.groups(problem["group"])
-    near = [one for one in problem["alternatives"] if reader.sight.has_group(one["group"], reader.at)]
+    near = [one for one in problem["alternatives"] if reader.scope.has_group(one["group"], reader.at)]
     fields["alternatives"] = [{name: one[name] for name in ("group", "hosts", "quota_ok")} for one in near]
     if reader.is_own:  # decided with what it sees, so its sentence is, too
         truncated = {"alternatives_truncated": True} if "alternatives_truncated" in problem else {}
@@ -163,7 +163,7 @@ def _below_use(problem: Mapping[str, Any], reader: Reader) -> Shown:
     seen = [
         {field: one[field] for field in fields if field in one}
         for one in problem["would_break"]
-        if reader.sight.has(one["kind"], one["name"], reader.at) and one["kind"] != "group"
+        if reader.scope.has(one["kind"], one["name"], reader.at) and one["kind"] != "group"
     ]
     return {"would_break": seen}, errors.BelowUse(seen).detail if seen else None
 
@@ -205,9 +205,9 @@ def _of_each(problem: Mapping[str, Any], reader: Reader) -> Document:
     found = problem.get("groups")
     if found is None:
         return {}
-    seen = [one for one in found if reader.is_own or reader.sight.has_group(one["group"], reader.at)]
+    seen = [one for one in found if reader.is_own or reader.scope.has_group(one["group"], reader.at)]
     groups = [
-        {"group": one["group"], **in_scope(one, reader.sight, at=reader.at, is_own=reader.is_own)} for one in seen
+        {"group": one["group"], **in_scope(one, reader.scope, at=reader.at, is_own=reader.is_own)} for one in seen
     ]
     return {"groups": groups, **({"groups_truncated": True} if "groups_truncated" in problem else {})}
 

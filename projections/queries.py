@@ -45,7 +45,7 @@ _TOKENS_BY_HASH = sessions.statement(
     )
 )
 
-_IN_SIGHT = sessions.statement(at_a_position(listings.in_sight()))
+_IN_SCOPE = sessions.statement(at_a_position(listings.in_sight()))
 
 T = TypeVar("T")
 Made = TypeVar("Made")
@@ -279,10 +279,10 @@ class ReadModel:
         found: list[str] = msgspec.json.decode(rows[0][1] or b"[]")
         return found
 
-    async def in_sight(self, scope: str) -> tuple[int, dict[str, dict[str, Life]]]:
+    async def in_scope(self, scope: str) -> tuple[int, dict[str, dict[str, Life]]]:
         """The tenants of a scope, and the groups where they have quota: by kind and name, with the position at which it
         is so."""
-        position, rows = await self._read(_IN_SIGHT, {"scope": scope})
+        position, rows = await self._read(_IN_SCOPE, {"scope": scope})
         found: dict[str, dict[str, Life]] = {"tenant": {}, "group": {}}
         for _, _, kind, key, uid, began_at in await self._in_turns(rows, lambda row: row):
             if kind is not None:

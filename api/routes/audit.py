@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from api import scope
+from api import redaction
 from api.auth import AUDITOR, EVERYONE
 from api.budget import SCANS
 from api.endpoint import Call, Endpoint, declared
@@ -62,9 +62,9 @@ async def _list(call: Call) -> Answerable:
         )
     except ValueError as error:
         raise Validation([{"field": "query:cursor", "message": str(error)}]) from None
-    sight = await call.sight()
-    if sight is not None:
-        page["items"] = [scope.command(entry, sight) for entry in decoded(page)["items"]]
+    scope = await call.sight()
+    if scope is not None:
+        page["items"] = [redaction.command(entry, scope) for entry in decoded(page)["items"]]
     return await page_reply(call, page, query)
 
 
@@ -94,9 +94,9 @@ async def _one(call: Call) -> Answerable:
             entry = await model.command(id, scope=actor.tenant)
     if entry is None:
         raise NotFound("command", id, in_scope=actor.tenant is not None)
-    sight = await call.sight()
-    if sight is not None:
-        entry = scope.command(entry, sight)
+    scope = await call.sight()
+    if scope is not None:
+        entry = redaction.command(entry, scope)
     problem = _instance(entry)
     return json_reply(
         {

@@ -19,7 +19,7 @@ from api.commanding import (
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import HINTS_MAX
 from api.reply import Answerable, Headers, json_reply
-from api.sight import Sight
+from api.tenant_scope import TenantScope
 from api.validation import ERRORS_MAX, Most, unknown_members
 from commands.catalogue import ROUTED
 from commands.operations import ReportOperation
@@ -89,13 +89,13 @@ async def _handle(call: Call) -> Answerable:
             made = batch.items[n].command
             if isinstance(made, RevokeToken) and answer.problem is None and not dry_run:
                 call.context.tokens.revoke(made.token)
-    sight = await call.sight()
+    scope = await call.sight()
     if mismatch := next((answer for answer in answers.values() if _is_of_another_request(answer)), None):
         # The key is the whole batch's, so nothing of another batch is done under it.
         return problems.reply(mismatch.problem or {})
     if batch.atomic and (failed := _failed(answers)) is not None:
         index, answer = failed
-        problem = refusals.in_scope(answer.problem or {}, sight)
+        problem = refusals.in_scope(answer.problem or {}, scope)
         return problems.recorded(
             {"index": index, **problem},
             command=answer.command,
@@ -103,7 +103,7 @@ async def _handle(call: Call) -> Answerable:
             headers=REPLAYED if answer.replayed else (),
         )
     results = [
-        _result(answers[n], sight) if n in answers else batch.refused[n].problem()
+        _result(answers[n], scope) if n in answers else batch.refused[n].problem()
         for n in range(len(batch.items) + len(batch.refused))
     ]
     position = max((answer.position for answer in answers.values()), default=0)
@@ -188,10 +188,10 @@ def _failed(answers: dict[int, Answer]) -> tuple[int, Answer] | None:
     return next(iter(blamed or refused), None)
 
 
-def _result(answer: Answer, sight: Sight | None) -> dict[str, Any]:
+def _result(answer: Answer, scope: TenantScope | None) -> dict[str, Any]:
     if answer.problem is None:
         return {"status": answer.status, **receipt(answer)}
-    problem = refusals.in_scope(answer.problem, sight)
+    problem = refusals.in_scope(answer.problem, scope)
     return problems.of_command(problem, command=answer.command, position=answer.position)
 
 

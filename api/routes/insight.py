@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from api import scope, upload
+from api import redaction, upload
 from api.auth import AUDITOR, EVERYONE, VIEWER, must_be_one_of
 from api.awaited import while_awaited
 from api.budget import PAST
@@ -75,7 +75,7 @@ async def _explain(call: Call) -> Answerable:
         raise NotFound("vm", f"{tenant}/{name}")
     recorded = decode(scheduled)
     event: VmScheduled = recorded.event
-    why: dict[str, Any] = scope.explanation(event.explanation, await call.sight())
+    why: dict[str, Any] = redaction.explanation(event.explanation, await call.sight())
     document = {
         "vm": f"{tenant}/{name}",
         "state": vm["state"],

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from api import refusals
-from api.sight import Sight
+from api.tenant_scope import TenantScope
 from domain import errors
 from domain.errors import DomainError
 from projections.queries import Life
 from tests.api.served import Api
 
-SIGHT = Sight("reader", "own", 100, {"own": Life(10, "u1"), "team": Life(50, "u2")}, {"lit": Life(20)})
+SCOPE = TenantScope("reader", "own", 100, {"own": Life(10, "u1"), "team": Life(50, "u2")}, {"lit": Life(20)})
 FOREIGN = ("tango", "dark", "h7", "corp")  # tenants, groups and hosts that the reader does not see
 
 SHORT = {"resource": "cpu", "limit": 4, "used": 4, "requested": 1, "short": 1, "tenant": "corp", "group": "dark"}
@@ -66,7 +66,7 @@ def test_every_code_is_listed() -> None:
 
 @pytest.mark.parametrize("refusal", RECORDED, ids=lambda refusal: refusal.code)
 def test_anothers_refusal_names_nobody_who_is_not_seen(refusal: DomainError) -> None:
-    shown = refusals.in_scope({**refusal.problem(), "added_later": "tango"}, SIGHT, at=60, is_own=False)
+    shown = refusals.in_scope({**refusal.problem(), "added_later": "tango"}, SCOPE, at=60, is_own=False)
     told = json.dumps({field: value for field, value in shown.items() if field not in ("type", "title", "code")})
     assert not [name for name in FOREIGN if name in told], told
     assert shown["detail"]
@@ -92,14 +92,14 @@ OWN: list[DomainError] = [
 
 @pytest.mark.parametrize("refusal", OWN, ids=lambda refusal: refusal.code)
 def test_ones_own_refusal_stays_whole(refusal: DomainError) -> None:
-    assert refusals.in_scope(refusal.problem(), SIGHT) == refusal.problem()
+    assert refusals.in_scope(refusal.problem(), SCOPE) == refusal.problem()
 
 
 def test_ones_own_refusal_hides_what_it_was_not_decided_upon() -> None:
     """Where the engine let something slip, this is the second door."""
     for refusal in RECORDED:
         hidden = {"nearest", "alternatives", "did_you_mean", "used_by", "would_break", "added_later"}
-        shown = refusals.in_scope({**refusal.problem(), "added_later": "tango"}, SIGHT)
+        shown = refusals.in_scope({**refusal.problem(), "added_later": "tango"}, SCOPE)
         told = json.dumps({field: value for field, value in shown.items() if field in hidden})
         assert not [name for name in FOREIGN if name in told], told
 
@@ -111,7 +111,7 @@ def test_what_is_told_whole_is_counted() -> None:
 
 def test_what_is_seen_is_named() -> None:
     def shown(refusal: DomainError, at: int = 60) -> dict[str, Any]:
-        return refusals.in_scope(refusal.problem(), SIGHT, at=at, is_own=False)
+        return refusals.in_scope(refusal.problem(), SCOPE, at=at, is_own=False)
 
     assert shown(errors.NotFound("vm", "own/wbe", "own/web"))["did_you_mean"] == "own/web"
     assert shown(errors.InUse("tenant", "own", ["tenant/team"]))["used_by"] == ["tenant/team"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api import refusals
-from api.sight import Sight
+from api.tenant_scope import TenantScope
 from commands.catalogue import COMMANDS, ROUTED
 from commands.writer import ids
 from commands.writer.engine import Engine
@@ -27,7 +27,7 @@ from tests.deciding import ENGINE, VM_CONTROLLER, Site, a_site, a_vm
 VIEWER = Actor("vera", "viewer")
 OPERATOR = Actor("otto", "operator")
 SCOPED = Actor("sam", "operator", "acme")
-SIGHT = Sight("sam", "acme", 1, {"acme": Life(0), "payments": Life(0)}, {"std": Life(0)})
+SCOPE = TenantScope("sam", "acme", 1, {"acme": Life(0), "payments": Life(0)}, {"std": Life(0)})
 CONTROLLER_TOKEN = Actor("vm", "controller")
 OTHER_CONTROLLER = Actor("ipam", "controller", origin="controller")
 
@@ -315,7 +315,7 @@ def told(site: Site, kind: str, names: dict[str, str], if_match: int | None) -> 
 def without(names: dict[str, str], answer: Answer) -> str:
     """The problem as the API shows it, without the names that were sent."""
     assert answer.problem is not None
-    text = json.dumps(refusals.in_scope(answer.problem, SIGHT))
+    text = json.dumps(refusals.in_scope(answer.problem, SCOPE))
     for name in names.values():
         text = text.replace(name, "…")
     return text

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from api.kept import Kept
+from api.brief_cache import BriefCache
 from tests.api.served import Api
 
 
@@ -18,10 +18,10 @@ async def test_whoever_asks_at_once_gets_what_is_made_once() -> None:
         await asyncio.sleep(0)
         return made
 
-    kept = Kept(make, for_s=60.0)
+    kept = BriefCache(make, for_s=60.0)
     assert await asyncio.gather(*(kept.get() for _ in range(100))) == [1] * 100
     assert await kept.get() == 1
-    anew = Kept(make, for_s=0.0)
+    anew = BriefCache(make, for_s=0.0)
     assert [await anew.get(), await anew.get()] == [2, 3]
 
 
@@ -34,7 +34,7 @@ async def test_whoever_goes_leaves_it_to_the_others_and_a_failure_is_not_kept() 
             raise OSError("not now")
         return "made"
 
-    kept = Kept(make, for_s=60.0)
+    kept = BriefCache(make, for_s=60.0)
     first, second = asyncio.create_task(kept.get()), asyncio.create_task(kept.get())
     await asyncio.sleep(0)
     first.cancel()

@@ -1,4 +1,4 @@
-"""What needs no token: is it alive, is it ready, its metrics, its description, what each problem means."""
+"""Routes that need no token: health, metrics, the API description and its page, pages about problems."""
 
 from typing import Any
 

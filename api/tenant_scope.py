@@ -1,7 +1,7 @@
-"""Whom an actor who is confined to a tenant sees: today's subtree of it, and the groups where that has quota.
+"""What an actor confined to a tenant may read: that tenant's subtree as it is today, and the groups where it has quota.
 
-A name is seen for as long as who bears it today has borne it: what stood under it before was another's. An actor who
-sees everything has no `Sight`.
+A name counts from when its present bearer was created: what had that name before belonged to somebody else. An actor
+who may read everything has no `TenantScope`.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ import msgspec
 from projections.queries import Life, ReadModel
 
 
-class Sight(msgspec.Struct, frozen=True):
-    """`actor` is confined to the tenant `root`. Tenants and groups are as they live at `position`."""
+class TenantScope(msgspec.Struct, frozen=True):
+    """`actor` is confined to the tenant `root`. Tenants and groups are those that exist at `position`."""
 
     actor: str
     root: str
@@ -29,7 +29,7 @@ class Sight(msgspec.Struct, frozen=True):
         return _lives(self.groups.get(name), at)
 
     def has(self, kind: Any, name: Any, at: int | None = None) -> bool:
-        """Whether what a refusal names is seen. An operation's id tells nothing of whose it is."""
+        """Whether what a refusal names may be read. An operation's id reveals nothing about its owner."""
         match kind:
             case "group":
                 return self.has_group(name, at)
@@ -39,9 +39,9 @@ class Sight(msgspec.Struct, frozen=True):
                 return self.has_tenant(owner_of(f"{kind}/{name}"), at)
 
 
-async def sight_of(read_model: ReadModel, *, actor: str, root: str) -> Sight:
-    position, seen = await read_model.in_sight(root)
-    return Sight(actor, root, position, seen["tenant"], seen["group"])
+async def tenant_scope_of(read_model: ReadModel, *, actor: str, root: str) -> TenantScope:
+    position, seen = await read_model.in_scope(root)
+    return TenantScope(actor, root, position, seen["tenant"], seen["group"])
 
 
 def _lives(life: Life | None, at: int | None) -> bool:
@@ -49,8 +49,8 @@ def _lives(life: Life | None, at: int | None) -> bool:
 
 
 def owner_of(stream: str | None) -> str | None:
-    """The tenant whose a stream is; None for what no tenant has, and for operations and commands, which follow another
-    stream."""
+    """The tenant that owns a stream; None for what no tenant owns, and for operations and commands, whose owner is that
+    of another stream."""
     kind, *names = (stream or "").split("/")
     match kind, names:
         case ("tenant", [tenant]) | ("vm" | "cluster", [tenant, _]) | ("quota", [_, tenant]):

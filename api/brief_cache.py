@@ -1,4 +1,4 @@
-"""What many may ask for, even strangers, and costs something: made for one at a time, and kept for a moment."""
+"""One value that anybody may ask for and that costs something: computed once at a time and kept for a moment."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Kept(Generic[T]):
-    """However many ask, `make` runs once in `for_s` seconds at most, and never twice at once. A failure is not kept."""
+class BriefCache(Generic[T]):
+    """`make` runs at most once in `for_s` seconds and never concurrently, however many ask. A failure is not cached."""
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, T]], *, for_s: float) -> None:
         self._make = make
@@ -20,7 +20,7 @@ class Kept(Generic[T]):
         made = self._made
         if made is None or (made.done() and (self._is_old() or made.cancelled() or made.exception() is not None)):
             made = self._made = asyncio.create_task(self._timed())
-        # Whoever asked first may go: the others wait for the same.
+        # Shielded: the others wait for the same value even if who asked first goes away.
         return await asyncio.shield(made)
 
     async def _timed(self) -> T:
