@@ -9,9 +9,10 @@ from api.body import JSON_TYPE, PATCH_TYPE
 from api.endpoint import Endpoint
 from api.parameters import KEY, REASON_CHARACTERS_MAX, Parameter
 from api.problem_schemas import response_name, responses
-from api.schemas import SCHEMAS, enum, ref
+from api.schemas import SCHEMAS
 from domain.kinds import BY_NAME
 from domain.values import NAME_PATTERN
+from projections.field_types import enum, ref
 
 Document = dict[str, Any]
 

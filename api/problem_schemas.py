@@ -1,18 +1,8 @@
 """The JSON Schema of each problem, by its code, and the answers of each status made from them."""
 
-from typing import Any
-
 from api.pages import PROBLEMS
+from projections.field_types import AMOUNTS, BOOLEAN, INTEGER, MAYBE, MAYBE_AMOUNTS, STRING, STRINGS, Schema, closed
 
-Schema = dict[str, Any]
-
-STRING: Schema = {"type": "string"}
-MAYBE: Schema = {"type": ["string", "null"]}
-INTEGER: Schema = {"type": "integer"}
-BOOLEAN: Schema = {"type": "boolean"}
-AMOUNTS: Schema = {"type": "object", "additionalProperties": INTEGER}
-MAYBE_AMOUNTS: Schema = {"type": ["object", "null"], "additionalProperties": INTEGER}
-STRINGS: Schema = {"type": "array", "items": STRING}
 GROUP: Schema = {
     "description": "as it was asked for: a name, a list of names, or *",
     "anyOf": [STRING, STRINGS],
@@ -21,17 +11,8 @@ GROUP: Schema = {
 GROUPS: Schema = {"type": "array", "items": {"type": "object", "additionalProperties": True}}
 
 
-def _closed(fields: dict[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": fields,
-        "required": [name for name in fields if name not in optional],
-    }
-
-
 def _list_of(fields: dict[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
-    return {"type": "array", "items": _closed(fields, optional=optional)}
+    return {"type": "array", "items": closed(fields, optional=optional)}
 
 
 # How each component of the platform fares, when some is not ready, and when all are.
@@ -99,7 +80,7 @@ FIELDS: dict[str, tuple[dict[str, Schema], tuple[str, ...]]] = {
             "considered": INTEGER,
             "reasons": _list_of({"reason": STRING, "hosts": INTEGER}),
             "nearest": {
-                "anyOf": [_closed({"host": STRING, "short": AMOUNTS}), {"type": "null"}],
+                "anyOf": [closed({"host": STRING, "short": AMOUNTS}), {"type": "null"}],
                 "description": "the host that lacks least; left out for who is confined to a tenant",
             },
             "largest_fit": MAYBE_AMOUNTS,
@@ -156,7 +137,7 @@ def _schema(code: str) -> Schema:
     # Of others' refusals a scope shows the bare fact: only what every problem has is sure to be there.
     fields = {**COMMON, "code": {"const": code, "type": "string"}, **own}
     return {
-        **_closed(fields, optional=absent),
+        **closed(fields, optional=absent),
         "description": PROBLEMS[code][1].replace("<code>", "`").replace("</code>", "`"),
     }
 

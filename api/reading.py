@@ -37,10 +37,11 @@ from api.parameters import (
 )
 from api.problems import NotThereYet
 from api.reply import Answerable, Headers, Reply, encode, json_reply
-from api.schemas import RESOURCES, SCHEMAS, enum, schema_name, sorts
+from api.schemas import RESOURCES, SCHEMAS, schema_name, sorts
 from domain.errors import Conflict, NotFound, Unavailable, Validation
 from domain.kind import Kind
 from domain.values import COUNTS as COUNTED
+from projections.field_types import enum
 from projections.lists import must_sort, sortable
 from projections.queries import decoded
 

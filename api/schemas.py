@@ -5,40 +5,35 @@
 from typing import Any
 
 from api import problem_schemas
-from api.problem_schemas import (
-    AMOUNTS,
-    BOOLEAN,
-    INTEGER,
-    MAYBE,
-    STRING,
-    STRINGS,
-    Schema,
-)
 from domain.kind import Kind
 from domain.kinds import KINDS
 from domain.scheduling.registry import STRATEGIES
 from domain.token import ROLES
 from eventlog.codec import FORMER, TOPICS
-
-NATURAL: Schema = {"type": "integer", "minimum": 0}
-MAYBE_INTEGER: Schema = {"type": ["integer", "null"]}
-TIME: Schema = {"type": "string", "format": "date-time"}
-MAYBE_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
-# A document of another time or kind: what it holds is its own schema's matter.
-OBJECT: Schema = {"type": "object", "additionalProperties": True}
-MAYBE_OBJECT: Schema = {"type": ["object", "null"], "additionalProperties": True}
-LABELS: Schema = {"type": "object", "additionalProperties": STRING}
+from projections.field_types import (
+    AMOUNTS,
+    BOOLEAN,
+    INTEGER,
+    LABELS,
+    MAYBE,
+    MAYBE_INTEGER,
+    MAYBE_OBJECT,
+    MAYBE_TIME,
+    NATURAL,
+    OBJECT,
+    STRING,
+    STRINGS,
+    TIME,
+    Schema,
+    closed,
+    enum,
+    maybe,
+    ref,
+)
+from projections.views import VIEWS
 
 ALL_TOPICS = tuple(sorted({*TOPICS, *FORMER}))
 STEP_STATES = ("pending", "started", "succeeded", "failed", "cancelled")
-
-
-def ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def enum(*values: str) -> Schema:
-    return {"type": "string", "enum": list(values)}
 
 
 def sorts(*fields: str) -> Schema:
@@ -49,21 +44,8 @@ def sorts(*fields: str) -> Schema:
     return {**enum(*signed), "x-enum-varnames": list(signed.values())}
 
 
-def maybe(schema: Schema) -> Schema:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def _object(fields: dict[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": fields,
-        "required": [name for name in fields if name not in optional],
-    }
-
-
 def _list(items: Schema) -> Schema:
-    return _object(
+    return closed(
         {
             "items": {"type": "array", "items": items},
             "next_cursor": MAYBE,
@@ -98,9 +80,9 @@ def _base(kind: str) -> dict[str, Schema]:
     }
 
 
-WHERE = _object(dict.fromkeys(("region", "dc", "room", "rack", "host"), STRING) | {"labels": LABELS})
+WHERE = closed(dict.fromkeys(("region", "dc", "room", "rack", "host"), STRING) | {"labels": LABELS})
 WHERE["required"] = []
-RULE = _object(
+RULE = closed(
     {
         "type": enum("affinity", "anti_affinity", "spread", "partition"),
         "set": STRING,
@@ -110,17 +92,17 @@ RULE = _object(
     },
     optional=("max_skew", "partition"),
 )
-BMC = _object(
+BMC = closed(
     {"address": STRING, "protocol": STRING, "credential": STRING, "system": STRING},
     optional=("protocol", "credential", "system"),
 )
-STEP = _object(
+STEP = closed(
     {"name": STRING, "controller": STRING, "state": enum(*STEP_STATES), "attempt": INTEGER, "message": MAYBE},
 )
 
 BROKEN_RULES: Schema = {
     "type": "array",
-    "items": _object(
+    "items": closed(
         {
             "type": STRING,
             "set": STRING,
@@ -134,7 +116,8 @@ BROKEN_RULES: Schema = {
 }
 
 RESOURCES: dict[str, Schema] = {
-    "Tenant": _object(
+    **{view.title: view.schema() for view in VIEWS.values()},
+    "Tenant": closed(
         {
             **_base("tenant"),
             "parent": MAYBE,
@@ -146,17 +129,7 @@ RESOURCES: dict[str, Schema] = {
         },
         optional=("children_truncated",),
     ),
-    "Rack": _object(
-        {
-            **_base("rack"),
-            "region": STRING,
-            "dc": STRING,
-            "room": MAYBE,
-            "units": MAYBE_INTEGER,
-            "hosts": NATURAL,
-        }
-    ),
-    "Group": _object(
+    "Group": closed(
         {
             **_base("group"),
             "region": MAYBE,
@@ -170,7 +143,7 @@ RESOURCES: dict[str, Schema] = {
         # Sums are not shown to whoever is confined to a tenant.
         optional=("hosts", "capacity", "used", "available"),
     ),
-    "Quota": _object(
+    "Quota": closed(
         {
             **_base("quota"),
             "tenant": STRING,
@@ -182,7 +155,7 @@ RESOURCES: dict[str, Schema] = {
             "over": BOOLEAN,
         }
     ),
-    "Host": _object(
+    "Host": closed(
         {
             **_base("host"),
             "group": STRING,
@@ -200,7 +173,7 @@ RESOURCES: dict[str, Schema] = {
         },
         optional=("vms_truncated",),
     ),
-    "Vm": _object(
+    "Vm": closed(
         {
             **_base("vm"),
             "tenant": STRING,
@@ -223,7 +196,7 @@ RESOURCES: dict[str, Schema] = {
             "reason": MAYBE,
         }
     ),
-    "Operation": _object(
+    "Operation": closed(
         {
             **_base("operation"),
             "id": STRING,
@@ -237,16 +210,16 @@ RESOURCES: dict[str, Schema] = {
             "ended_at": MAYBE_TIME,
         }
     ),
-    "Token": _object({**_base("token"), "role": enum(*ROLES), "tenant": MAYBE, "expires_at": MAYBE_TIME}),
+    "Token": closed({**_base("token"), "role": enum(*ROLES), "tenant": MAYBE, "expires_at": MAYBE_TIME}),
 }
 
 WARNINGS: Schema = {
     "type": "array",
     "description": "What is accepted and hardly meant so; absent if nothing is. A repeat has those of the first answer",
-    "items": _object({"field": STRING, "message": STRING, "did_you_mean": STRING}, optional=("did_you_mean",)),
+    "items": closed({"field": STRING, "message": STRING, "did_you_mean": STRING}, optional=("did_you_mean",)),
 }
 
-EVENT = _object(
+EVENT = closed(
     {
         "position": NATURAL,
         "stream": STRING,
@@ -258,7 +231,7 @@ EVENT = _object(
         "data": OBJECT,
     }
 )
-CHANGE = _object(
+CHANGE = closed(
     {
         "position": NATURAL,
         "at": TIME,
@@ -269,7 +242,7 @@ CHANGE = _object(
         "after": MAYBE_OBJECT,
     }
 )
-AUDIT_ENTRY = _object(
+AUDIT_ENTRY = closed(
     {
         "id": STRING,
         "position": NATURAL,
@@ -292,7 +265,7 @@ AUDIT_ENTRY = _object(
     },
     optional=("warnings",),
 )
-CAPACITY_ROW = _object(
+CAPACITY_ROW = closed(
     {
         "name": MAYBE,
         "hosts": NATURAL,
@@ -312,7 +285,7 @@ CAPACITY_ROW = _object(
 
 def answer_to_command(kind: str) -> Schema:
     """The answer of a command on a kind of resource."""
-    return _object(
+    return closed(
         {
             "command": STRING,
             "position": NATURAL,
@@ -348,7 +321,7 @@ SCHEMAS: dict[str, Schema] = {
     "CapacityRow": CAPACITY_ROW,
     "CapacityList": _list(ref("CapacityRow")),
     "Receipt": {
-        **_object(
+        **closed(
             {
                 "command": STRING,
                 "kind": STRING,
@@ -367,7 +340,7 @@ SCHEMAS: dict[str, Schema] = {
         "additionalProperties": True,
         "description": "of a refused command, the fields of its problem too",
     },
-    "Scheduled": _object(
+    "Scheduled": closed(
         {
             "position": NATURAL,
             "at": TIME,
@@ -378,7 +351,7 @@ SCHEMAS: dict[str, Schema] = {
             "resources": AMOUNTS,
         }
     ),
-    "Explanation": _object(
+    "Explanation": closed(
         {
             "vm": STRING,
             "state": ref("VmState"),
@@ -390,11 +363,11 @@ SCHEMAS: dict[str, Schema] = {
             "explanation": OBJECT,
         }
     ),
-    "Verification": _object(
+    "Verification": closed(
         {"position": NATURAL, "events": NATURAL, "violations": STRINGS, "differences": STRINGS},
     ),
-    "Readiness": _object({"status": {"const": "ready"}, "components": problem_schemas.COMPONENTS}),
-    "Whoami": _object({"name": STRING, "role": enum(*ROLES), "tenant": MAYBE, "token": STRING}),
+    "Readiness": closed({"status": {"const": "ready"}, "components": problem_schemas.COMPONENTS}),
+    "Whoami": closed({"name": STRING, "role": enum(*ROLES), "tenant": MAYBE, "token": STRING}),
     "BatchResult": {
         "type": "object",
         "additionalProperties": True,
@@ -402,7 +375,7 @@ SCHEMAS: dict[str, Schema] = {
         "required": ["status"],
         "description": "the answer of the command, or its problem",
     },
-    "BatchAnswer": _object({"position": NATURAL, "results": {"type": "array", "items": ref("BatchResult")}}),
+    "BatchAnswer": closed({"position": NATURAL, "results": {"type": "array", "items": ref("BatchResult")}}),
     "BatchItem": {
         "type": "object",
         "required": ["command"],

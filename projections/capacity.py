@@ -11,8 +11,8 @@ from sqlalchemy import text
 
 from domain.errors import Forbidden
 from domain.values import COUNTS, Resources, ordered
-from projections import documents, sessions
-from projections.documents import Sums
+from projections import sessions
+from projections.amounts import Totals, added, in_order
 from projections.sessions import Row, Statement
 from projections.sums import BY_DC, BY_RACK
 
@@ -96,7 +96,7 @@ _QUOTAS_WHERE = {
     "tenant": "quotas.tenant = :tenant",
 }
 
-_sums = msgspec.json.Decoder(Sums).decode
+_sums = msgspec.json.Decoder(Totals).decode
 _resources = msgspec.json.Decoder(Resources).decode
 _document = msgspec.json.Decoder(Shown).decode
 
@@ -160,7 +160,7 @@ class CapacityItem:
             if len(self._cells) == 1:
                 sums = _document(self._cells[0])
             else:
-                sums = msgspec.structs.asdict(documents.total(list(map(_sums, self._cells))))
+                sums = msgspec.structs.asdict(added(list(map(_sums, self._cells))))
             self._row = {"name": self.name, **sums}
         return self._row
 
@@ -224,7 +224,7 @@ def page(
 
 def _add_promises(row: Shown, *, usable: Resources, promised: Resources) -> None:
     """`unpromised` is capacity × over-commit less what was promised: below 0 where more was promised than there is."""
-    row["promised"] = documents.in_order(promised)
+    row["promised"] = in_order(promised)
     classes = usable.keys() | {name for name in promised if name not in COUNTS}
     row["unpromised"] = {name: usable.get(name, 0) - promised.get(name, 0) for name in ordered(classes)}
 
@@ -236,13 +236,13 @@ def _by_tenant(found: Iterable[Row]) -> list[CapacityItem]:
     that no host of that group has, there is nothing to limit.
     """
     quotas: list[tuple[bytes, bytes | None, Resources, Resources]] = []
-    cells: defaultdict[bytes | None, list[Sums]] = defaultdict(list)
+    cells: defaultdict[bytes | None, list[Totals]] = defaultdict(list)
     for _, tenant, group, limited, taken, document in found:
         if document is not None:
             cells[group].append(_sums(document))
         elif tenant is not None:
             quotas.append((tenant, group, _resources(limited or b""), _resources(taken or b"")))
-    rooms = {group: documents.total(parts) for group, parts in cells.items()}
+    rooms = {group: added(parts) for group, parts in cells.items()}
     unlimited: defaultdict[bytes, set[str]] = defaultdict(set)
     totals: dict[bytes, tuple[Resources, Resources, Resources, Resources]] = {}
     for tenant, group, limits, used in quotas:
@@ -260,7 +260,7 @@ def _by_tenant(found: Iterable[Row]) -> list[CapacityItem]:
             frees.pop(name, None)
     columns = ("capacity", "used", "available", "largest_fit")
     return [
-        CapacityItem(name, row={"name": name, **dict(zip(columns, map(documents.in_order, parts), strict=True))})
+        CapacityItem(name, row={"name": name, **dict(zip(columns, map(in_order, parts), strict=True))})
         for name, parts in ((tenant.decode(), parts) for tenant, parts in totals.items())
     ]
 

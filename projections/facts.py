@@ -10,10 +10,12 @@ import msgspec
 from sqlalchemy import literal_column
 
 from domain.values import Overcommit, Resources
-from projections import documents
-from projections.documents import Document, Place, Sums
-from projections.sums import BY_DC, BY_RACK
+from projections import documents, resources
+from projections.amounts import Totals, added, free_on, in_order
+from projections.documents import Document, Place
+from projections.sums import BY_DC
 from projections.tables import groups, hosts, racks, vms
+from projections.views import VIEWS
 
 Facts = Sequence[bytes | None]
 
@@ -33,9 +35,6 @@ _CHILDREN = f"""
 array_to_json(ARRAY(SELECT child.key FROM tenants child WHERE child.parent = tenants.key ORDER BY 1 LIMIT {_MOST}))
 """
 _VMS = f"array_to_json(ARRAY(SELECT vms.key FROM vms WHERE vms.host = hosts.key ORDER BY 1 LIMIT {_MOST}))"
-_HOSTS_IN_RACK = f"""
-(SELECT coalesce(sum((document ->> 'hosts')::bigint), 0) FROM sums WHERE level = '{BY_RACK}' AND sums.rack = racks.key)
-"""
 _SUMS = f"(SELECT json_agg(document) FROM sums WHERE level = '{BY_DC}' AND sums.group = groups.key)"
 _BROKEN = "(SELECT broken_rules.document FROM broken_rules WHERE broken_rules.key = vms.key)"
 _ABOVE = """
@@ -60,7 +59,6 @@ CASE WHEN state = 'running' THEN (
 # Beside key and document, in the order in which the functions below take them.
 COLUMNS: dict[str, tuple[Any, ...]] = {
     "tenant": (literal_column(_PATH), literal_column(_CHILDREN)),
-    "rack": (literal_column(_HOSTS_IN_RACK),),
     "group": (literal_column(_SUMS),),
     "host": (racks.c.region, racks.c.dc, racks.c.room, groups.c.overcommit, literal_column(_VMS)),
     "quota": (literal_column(_ABOVE),),
@@ -68,6 +66,7 @@ COLUMNS: dict[str, tuple[Any, ...]] = {
     "operation": (literal_column(_PROGRESS),),
     "token": (),
     "capacity": (groups.c.overcommit,),  # a host as a row of capacity
+    **{kind: tuple(map(literal_column, resources.facts(view).values())) for kind, view in VIEWS.items()},
 }
 
 _json = msgspec.json.Encoder().encode
@@ -75,7 +74,7 @@ _document = msgspec.json.Decoder(Document).decode
 _documents = msgspec.json.Decoder(list[Document]).decode
 _names = msgspec.json.Decoder(list[str]).decode
 _path = msgspec.json.Decoder(list[tuple[str, str]]).decode
-_sums = msgspec.json.Decoder(list[Sums]).decode
+_sums = msgspec.json.Decoder(list[Totals]).decode
 _overcommit = msgspec.json.Decoder(Overcommit).decode
 _above = msgspec.json.Decoder(list[tuple[Resources, Resources]]).decode
 _progress = msgspec.json.Decoder(list[tuple[str, int, int | None, str | None]]).decode
@@ -109,15 +108,11 @@ def _tenant(document: bytes, facts: Facts, scope: str | None) -> bytes:
     return _json(own | found | {"path": names, "suspended_by": by if by in names else None})
 
 
-def _rack(document: bytes, facts: Facts, scope: str | None) -> bytes:
-    return _with(document, documents.rack_facts(hosts=int(facts[0] or 0)))
-
-
 def _group(document: bytes, facts: Facts, scope: str | None) -> bytes:
     if scope is not None:
         return document
     (cells,) = facts
-    return _with(document, documents.group_facts(documents.total(_sums(cells) if cells else ())))
+    return _with(document, documents.group_facts(added(_sums(cells) if cells else ())))
 
 
 def _host(document: bytes, facts: Facts, scope: str | None) -> bytes:
@@ -129,14 +124,14 @@ def _host(document: bytes, facts: Facts, scope: str | None) -> bytes:
 
 def _capacity(document: bytes, facts: Facts, scope: str | None) -> bytes:
     host = _host_part(document)
-    capacity, used, free = map(documents.in_order, (host.capacity, host.used, _free_on(host, facts[0])))
+    capacity, used, free = map(in_order, (host.capacity, host.used, _free_on(host, facts[0])))
     row = {"name": host.name, "hosts": 1, "capacity": capacity, "used": used, "available": free, "largest_fit": free}
     return _json(row)
 
 
 def _free_on(host: _HostPart, overcommit: bytes | None) -> Resources:
     ratios = _overcommit(overcommit or b"")
-    return documents.free_on(host.capacity, ratios, host.used, is_schedulable=host.state == "available")
+    return free_on(host.capacity, ratios, host.used, is_schedulable=host.state == "available")
 
 
 def _quota(document: bytes, facts: Facts, scope: str | None) -> bytes:
@@ -169,7 +164,6 @@ def _as_it_stands(document: bytes, facts: Facts, scope: str | None) -> bytes:
 # The whole resource as JSON. Within a scope, no tenant above its own is named, and no sums of a group.
 SHOWN: dict[str, Callable[[bytes, Facts, str | None], bytes]] = {
     "tenant": _tenant,
-    "rack": _rack,
     "group": _group,
     "host": _host,
     "quota": _quota,
@@ -178,6 +172,7 @@ SHOWN: dict[str, Callable[[bytes, Facts, str | None], bytes]] = {
     "token": _as_it_stands,
     "audit": _as_it_stands,
     "capacity": _capacity,
+    **{kind: resources.from_row(kind) for kind in VIEWS},
 }
 
 

@@ -24,14 +24,31 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    literal_column,
     or_,
     select,
+    text,
     union_all,
 )
 
 from projections.facts import COLUMNS
-from projections.sums import BY_DC, BY_RACK
-from projections.tables import broken_rules, groups, hosts, operations, quotas, racks, sums, tenants, tokens, vms
+from projections.field_types import compared_as
+from projections.sums import BY_DC
+from projections.tables import (
+    LIVING,
+    broken_rules,
+    groups,
+    hosts,
+    operations,
+    quotas,
+    racks,
+    sums,
+    tenants,
+    tokens,
+    vms,
+)
+from projections.view import View
+from projections.views import VIEWS
 
 Condition = ColumnElement[bool]
 Expression = ColumnElement[Any]
@@ -156,7 +173,6 @@ def _quota_sum(what: str) -> Expression:
 
 
 _OF_GROUP = and_(sums.c.level == BY_DC, sums.c.group == groups.c.key)
-_OF_RACK = and_(sums.c.level == BY_RACK, sums.c.rack == racks.c.key)
 
 
 def _summed(part: Expression, where: Condition, of: FromClause) -> Expression:
@@ -173,7 +189,32 @@ _over_rack = hosts.outerjoin(racks, racks.c.key == hosts.c.rack)
 
 _is_over = and_(operations.c.state != "running", operations.c.state != "stuck")
 
+
+def _fixed(sql: str) -> Callable[[Any], Condition]:
+    condition: Any = text(sql)
+    return lambda value: condition
+
+
+def _of_view(view: View[Any]) -> Listing:
+    table = LIVING[view.kind.name]
+    return Listing(
+        table=table,
+        source=table,
+        facts=COLUMNS[view.kind.name],
+        filters={one.name: _fixed(one.sql) for one in view.all_filters()},
+        sorts={
+            field.name: literal_column(view.sql(field), field.column or compared_as(field.schema))
+            for field in view.fields
+            if field.sorts
+        },
+        in_scope=_fixed(view.in_scope)(None),
+        owner=literal_column(view.sql(view.field("owner"))),
+        words=table.c.words,
+    )
+
+
 LISTINGS: dict[str, Listing] = {
+    **{kind: _of_view(view) for kind, view in VIEWS.items()},
     "tenant": Listing(
         table=tenants,
         source=tenants,
@@ -183,20 +224,6 @@ LISTINGS: dict[str, Listing] = {
         in_scope=tenants.c.key.in_(in_scope()),
         owner=tenants.c.parent,
         words=tenants.c.words,
-    ),
-    "rack": Listing(
-        table=racks,
-        source=racks,
-        facts=COLUMNS["rack"],
-        filters={name: _equals(racks.c[name]) for name in ("region", "dc", "room")},
-        sorts={
-            **{name: racks.c[name] for name in ("region", "dc", "room")},
-            "units": cast(racks.c.document["units"].as_string(), BigInteger),
-            "hosts": _hosts_of(_OF_RACK, racks),
-        },
-        in_scope=false(),
-        owner=None,
-        words=racks.c.words,
     ),
     "group": Listing(
         table=groups,

@@ -14,30 +14,30 @@ from domain.group import Group
 from domain.host import Host
 from domain.operation import Operation
 from domain.quota import Quota
-from domain.rack import Rack
 from domain.recorded import Recorded
 from domain.scheduling.broken import Places, broken_for
 from domain.tenant import Tenant
 from domain.token import Token
-from domain.values import About
+from domain.values import About, kind_of
 from domain.vm import Vm
+from projections import resources
+from projections.amounts import Totals, free_on
 from projections.documents import (
     NOWHERE,
     Document,
     Place,
-    Sums,
     broken_rule,
-    free_on,
     group_facts,
     host_facts,
     own,
     owner_of_target,
     quota_facts,
-    rack_facts,
-    shown_time,
     tenant_facts,
     vm_facts,
 )
+from projections.fields import shown_time
+from projections.tables import row_of
+from projections.views import VIEWS
 from projections.words import folded
 
 _json = msgspec.json.Encoder().encode
@@ -86,11 +86,9 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
         case Group():
             hosts, capacity = fleet.capacity.capacity_of(state.name)
             used, available = fleet.capacity.totals(state.name)
-            return document | group_facts(Sums(hosts, capacity, used, available))
-        case Rack():
-            return document | rack_facts(hosts=len(fleet.hosts_by_rack.get(state.name, ())))
+            return document | group_facts(Totals(hosts, capacity, used, available))
         case _:
-            raise AssertionError(f"{stream} holds a {type(state).__name__}")
+            return resources.resource(fleet, stream, entry)
 
 
 def _place_of(fleet: Fleet, host: str | None) -> Place:
@@ -110,6 +108,8 @@ def _place(fleet: Fleet, host: Host) -> Place:
 
 def row(stream: str, entry: Entry) -> dict[str, Any]:
     """The living table's row by column: `key`, the document as JSON, and what filters, sorts and joins look at."""
+    if kind_of(stream) in VIEWS:
+        return row_of(stream, entry)
     document = own(stream, entry)
     state = entry.state
     about: About | None = getattr(state, "about", None)
@@ -142,8 +142,6 @@ def row(stream: str, entry: Entry) -> dict[str, Any]:
             columns["uid"], columns["parent"] = state.uid, state.parent
         case Group():
             columns["region"], columns["overcommit"] = state.region, _text(state.overcommit)
-        case Rack():
-            columns["region"], columns["dc"], columns["room"] = state.region, state.dc, state.room
         case Token():
             columns["role"], columns["tenant"], columns["hash"] = state.role, state.tenant, state.hash
             columns["expires_at"] = state.expires_at

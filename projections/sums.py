@@ -14,7 +14,7 @@ import msgspec
 from domain.fleet import Fleet
 from domain.host import Host
 from domain.values import Overcommit, Resources, ordered, usable
-from projections import documents
+from projections.amounts import Totals
 
 BY_RACK, BY_DC = "rack", "dc"  # levels
 DEAD_MAX = 64
@@ -88,7 +88,7 @@ class _Cell:
         return amounts
 
     def row(self) -> TableRow:
-        sums = documents.Sums(self.hosts, {}, {}, {}, {})
+        sums = Totals(self.hosts, {}, {}, {}, {})
         usable: Resources = {}
         for name, amounts in self.classes.items():
             if amounts.hosts:

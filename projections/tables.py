@@ -7,16 +7,32 @@ it. Tables are named without a schema: a connection finds its own by `search_pat
 
 import hashlib
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Index, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.schema import SchemaItem
 
+from domain.fleet import Entry
+from projections import resources
+from projections.field_types import Name, may_be_null
+from projections.view import View
+from projections.views import VIEWS
+from projections.words import folded
+
 _PACKAGES = Path(__file__).resolve().parent.parent
 _SOURCES = [
     *sorted((_PACKAGES / "domain").rglob("*.py")),
+    *sorted((_PACKAGES / "projections" / "kinds").glob("*.py")),
+    _PACKAGES / "projections" / "amounts.py",
     _PACKAGES / "projections" / "broken.py",
+    _PACKAGES / "projections" / "fields.py",
+    _PACKAGES / "projections" / "field_types.py",
+    _PACKAGES / "projections" / "resources.py",
+    _PACKAGES / "projections" / "view.py",
     _PACKAGES / "projections" / "documents.py",
     _PACKAGES / "projections" / "rows.py",
     _PACKAGES / "projections" / "sums.py",
@@ -29,13 +45,12 @@ _DEFINED_BY = [unicodedata.unidata_version.encode(), *(source.read_bytes() for s
 SCHEMA = SCHEMA_PREFIX + hashlib.sha256(b"\0".join(_DEFINED_BY)).hexdigest()[:16]
 CHANNEL = "berth_projected"  # notified with `<schema> <position> <at>` at each commit
 
-# Names compare by their bytes, as Python compares them, so that order and cursors are the same on any machine.
-Name = Text(collation="C")
-
 # Room on each page for the next versions of its rows: use changes with every claim, and touches no index then.
 LIVELY_FILL, STILL_FILL = 70, 95
 
 metadata = MetaData()
+
+_json = msgspec.json.Encoder().encode
 
 
 def _living(name: str, *columns: SchemaItem, is_lively: bool = False) -> Table:
@@ -60,11 +75,66 @@ def _living(name: str, *columns: SchemaItem, is_lively: bool = False) -> Table:
     )
 
 
+def _of_view(view: View[Any]) -> Table:
+    """`key` is the stream without its kind; `words` is what free text looks in.
+
+    `document` is shown as it stands, in the order of its keys: so JSON, not JSONB.
+    """
+    return Table(
+        view.table,
+        metadata,
+        Column("key", Name, primary_key=True),
+        Column("words", Text, nullable=False),
+        Column("labels", JSONB, nullable=False),
+        Column("document", JSON, nullable=False),
+        *(
+            Column(field.name, field.column, nullable=may_be_null(field.schema), index=field.is_indexed or None)
+            for field in view.fields
+            if field.column is not None
+        ),
+        *(Column(one.name, one.type, nullable=one.may_be_null, index=one.is_indexed or None) for one in view.stored),
+        *view.indexes,
+        postgresql_with={"fillfactor": LIVELY_FILL if view.is_lively else STILL_FILL},
+    )
+
+
+def row_of(stream: str, entry: Entry) -> dict[str, Any]:
+    """The living table's row by column, a function of the entry alone."""
+    kind, _, key = stream.partition("/")
+    return _ROWS[kind](key, entry)
+
+
+def _row_of_view(view: View[Any]) -> Callable[[str, Entry], dict[str, Any]]:
+    own = resources.own
+    columns = (
+        *((field.name, field.of_entry) for field in view.fields if field.column is not None),
+        *((one.name, one.of) for one in view.stored),
+    )
+    prefix = view.kind.name + "/"
+
+    def row(key: str, entry: Entry) -> dict[str, Any]:
+        document = own(prefix + key, entry)
+        said = (document["name"], document["display_name"], document["description"], document["external_id"])
+        return {
+            "key": key,
+            "words": folded("\n".join([text for text in said if text])),
+            "labels": _text(document["labels"]),
+            "document": _text(document),
+            **{name: of(key, entry) for name, of in columns},
+        }
+
+    return row
+
+
+def _text(value: Any) -> str:
+    return _json(value).decode()
+
+
+_ROWS = {kind: _row_of_view(view) for kind, view in VIEWS.items()}
+
 tenants = _living("tenants", Column("uid", Name, nullable=False), Column("parent", Name, index=True))
 
-racks = _living(
-    "racks", Column("region", Name, nullable=False), Column("dc", Name, nullable=False), Column("room", Name)
-)
+racks = _of_view(VIEWS["rack"])
 
 groups = _living("groups", Column("region", Name), Column("overcommit", JSONB, nullable=False))
 

@@ -36,12 +36,13 @@ from api.parameters import (
 )
 from api.reading import at_least, missing, must_be_of_this_log, page_reply
 from api.reply import Answerable, encode
-from api.schemas import ALL_TOPICS, enum
+from api.schemas import ALL_TOPICS
 from domain.errors import NotFound, Unavailable, Validation
 from domain.kinds import BY_NAME
 from eventlog.codec import Row
 from eventlog.read import is_cut
 from eventlog.tasks import end_tasks
+from projections.field_types import enum
 from projections.words import folded, is_in
 
 # A page ends, with a cursor to go on from, and a count with `count_truncated`, when so many positions were passed, or

@@ -13,8 +13,7 @@ from domain.fleet import Fleet
 from domain.host import Host
 from domain.recorded import Recorded
 from domain.values import Overcommit, Resources, plus, usable
-from projections.documents import Sums as Shown
-from projections.documents import in_order
+from projections.amounts import Totals, in_order
 from projections.sums import Sums
 
 HOSTS, GROUPS, RACKS, CLASSES = ("h0", "h1", "h2"), ("g0", "g1"), ("r0", "r1", None), ("cpu", "gpu", "licences")
@@ -68,7 +67,7 @@ def event_of(step: Any, fleet: Fleet) -> tuple[str, Any] | None:
             }[kind]
 
 
-def added_up(fleet: Fleet) -> dict[str, tuple[Shown, dict[str, int]]]:
+def added_up(fleet: Fleet) -> dict[str, tuple[Totals, dict[str, int]]]:
     """By key, the sums, and capacity × over-commit."""
     cells: defaultdict[str, list[tuple[Host, dict[str, int]]]] = defaultdict(list)
     for name in fleet.names("host"):
@@ -110,7 +109,7 @@ def test_sums_are_what_adding_up_all_hosts_gives(pages: list[list[Any]]) -> None
         for key in gone:
             rows.pop(key, None)
         shown = {
-            key: (msgspec.json.decode(row["document"], type=Shown), msgspec.json.decode(row["usable"]))
+            key: (msgspec.json.decode(row["document"], type=Totals), msgspec.json.decode(row["usable"]))
             for key, row in rows.items()
         }
         assert shown == added_up(fleet)
@@ -118,7 +117,7 @@ def test_sums_are_what_adding_up_all_hosts_gives(pages: list[list[Any]]) -> None
         assert Sums.of(fleet).rows() == sums.rows()
 
 
-def sums_over(hosts: Iterable[tuple[Host, Overcommit]]) -> Shown:
+def sums_over(hosts: Iterable[tuple[Host, Overcommit]]) -> Totals:
     """The sums of `hosts`, each with its group's over-commit. Touches every one."""
     count = 0
     capacity: Resources = {}
@@ -135,4 +134,4 @@ def sums_over(hosts: Iterable[tuple[Host, Overcommit]]) -> Shown:
             capacity[name] = capacity.get(name, 0) + amount
             free[name] = free.get(name, 0) + left
             largest[name] = max(largest.get(name, 0), left)
-    return Shown(count, *map(in_order, (capacity, {**dict.fromkeys(capacity, 0), **used}, free, largest)))
+    return Totals(count, *map(in_order, (capacity, {**dict.fromkeys(capacity, 0), **used}, free, largest)))

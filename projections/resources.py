@@ -1,0 +1,118 @@
+"""A resource as it is shown: its own document, and what others add to it, from a fleet or from its row.
+
+    entry ── own() ──► document ──┬── tables.py ──► the row, with the facts beside it ── from_row() ──┐
+                                  └── the fleet knows the facts ────────────────────── resource() ──┴──► JSON
+
+Both ways give the same: a view has one function of form for them, and tests compare them for every kind.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from domain.fleet import Entry, Fleet
+from projections.field_types import Schema, compared_as
+from projections.view import Document, View
+from projections.views import VIEWS
+
+Facts = Sequence[bytes | None]
+OfEntry = Callable[[str, Entry], Document]
+OfFleet = Callable[[Fleet, str, Entry, Document], Document]
+OfRow = Callable[[bytes, Facts, str | None], bytes]
+
+_json = msgspec.json.Encoder().encode
+
+
+def own(stream: str, entry: Entry) -> Document:
+    """What the resource itself knows, as it is shown. A fresh dict, the caller's to complete; values may be shared."""
+    kind, _, key = stream.partition("/")
+    return _SHOWN[kind].own(key, entry)
+
+
+def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document | None:
+    """The resource's JSON as it is now, equal to what `queries.py` gives at the fleet's position.
+
+    `entry` is the last state of something that has just left. None: it is not there. A revoked token never leaves the
+    fleet, as its name stands in the audit for ever: it answers its own revocation here, and queries omit it.
+    """
+    standing = fleet.entries.get(stream) or entry
+    if standing is None:
+        return None
+    kind, _, key = stream.partition("/")
+    shown = _SHOWN[kind]
+    return shown.of_fleet(fleet, key, standing, shown.own(key, standing))
+
+
+def from_row(kind: str) -> OfRow:
+    """What makes the JSON that goes to the client, of a row's document and of the facts beside it, in the order of
+    `facts`. The third argument is the scope of whoever asks: within one, no tenant above it is named."""
+    return _SHOWN[kind].of_row
+
+
+def facts(view: View[Any]) -> dict[str, str]:
+    """What is read beside a row: SQL by name."""
+    if view.others is not None:
+        found: dict[str, str] = view.others.facts._asdict()
+        return found
+    return {field.name: field.sql for field in view.fields if field.shown is None}
+
+
+def with_members(document: bytes, members: Document) -> bytes:
+    """A JSON object with more members."""
+    return document[:-1] + b"," + _json(members)[1:] if members else document
+
+
+class _Shown(NamedTuple):
+    own: OfEntry
+    of_fleet: OfFleet
+    of_row: OfRow
+
+
+def _shown(view: View[Any]) -> _Shown:
+    own = view.document or _by_fields(view)
+    others = view.others
+    if others is None:
+        return _Shown(own, _with_fields_of_others(view), _with_facts(view))
+    make, of_row = type(others.facts)._make, others.from_row
+    return _Shown(
+        own,
+        lambda fleet, key, entry, document: others.from_fleet(fleet, entry.state, document),
+        lambda document, facts, scope: of_row(document, make(facts), scope),
+    )
+
+
+def _by_fields(view: View[Any]) -> OfEntry:
+    shown = tuple((field.name, field.shown) for field in view.fields if field.shown is not None)
+    return lambda key, entry: {name: of(key, entry) for name, of in shown}
+
+
+def _with_fields_of_others(view: View[Any]) -> OfFleet:
+    joined = tuple((field.name, field.joined) for field in view.fields if field.joined is not None)
+
+    def complete(fleet: Fleet, key: str, entry: Entry, document: Document) -> Document:
+        for name, of in joined:
+            document[name] = of(fleet, key, entry)
+        return document
+
+    return complete
+
+
+def _with_facts(view: View[Any]) -> OfRow:
+    """Where each fact is a field."""
+    read = tuple((field.name, _reader(field.schema)) for field in view.fields if field.shown is None)
+
+    def complete(document: bytes, facts: Facts, scope: str | None) -> bytes:
+        return with_members(document, {name: of(fact) for (name, of), fact in zip(read, facts, strict=True)})
+
+    return complete
+
+
+def _reader(schema: Schema) -> Callable[[bytes | None], Any]:
+    """A value, of how PostgreSQL writes it."""
+    readers: dict[type, Callable[[bytes], Any]] = {int: int, bool: b"t".__eq__}
+    of = readers.get(compared_as(schema).python_type, bytes.decode)
+    return lambda text: of(text) if text is not None else None
+
+
+_SHOWN = {name: _shown(view) for name, view in VIEWS.items()}
