@@ -20,25 +20,25 @@ ROOT = Path(__file__).resolve().parent.parent
 Symbol = tuple[str, str]  # module, name at its top level
 
 
-def definition(*symbols: str, left_out: Iterable[str] = (), root: Path = ROOT) -> str:
+def definition(*symbols: str, left_out: Iterable[str] = (), not_followed: Iterable[str] = (), root: Path = ROOT) -> str:
     """The hash of `module:name` symbols and of what they use, 16 hex digits. `left_out` are keywords whose arguments
-    say nothing about what is cached: they are neither followed nor counted.
+    say nothing about what is cached: they are neither followed nor counted. Nor are symbols `not_followed`.
 
     Cost: some milliseconds a file that is met for the first time. Raises LookupError: there is no such symbol.
     """
-    sources = Sources(root, frozenset(left_out))
+    sources = Sources(root, left_out=frozenset(left_out), not_followed=frozenset(map(_symbol, not_followed)))
     for symbol in symbols:
-        module, _, name = symbol.partition(":")
-        sources.take((module, name))
+        sources.take(_symbol(symbol))
     return sources.digest()
 
 
 class Sources:
     """The statements that were taken so far, each once."""
 
-    def __init__(self, root: Path, left_out: frozenset[str]) -> None:
+    def __init__(self, root: Path, *, left_out: frozenset[str], not_followed: frozenset[Symbol]) -> None:
         self._root = root
         self._left_out = left_out
+        self._not_followed = not_followed
         self._taken: dict[Symbol, str] = {}
 
     def take(self, symbol: Symbol) -> None:
@@ -50,7 +50,7 @@ class Sources:
         waiting = [symbol]
         while waiting:
             name = waiting.pop()
-            if name not in self._taken:
+            if name not in self._taken and name not in self._not_followed:
                 waiting += self._note(name)
 
     def digest(self) -> str:
@@ -123,7 +123,8 @@ class _Module:
 
 
 class _Kept(ast.NodeTransformer):
-    """A statement without docstrings, and without the arguments that are left out."""
+    """A statement without docstrings, without the types of a function, and without the arguments that are left out.
+    (The types of a class' fields stay: events and states are read by them.)"""
 
     def __init__(self, left_out: frozenset[str]) -> None:
         self._left_out = left_out
@@ -132,8 +133,21 @@ class _Kept(ast.NodeTransformer):
         node.keywords = [given for given in node.keywords if given.arg not in self._left_out]
         return self.generic_visit(node)
 
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+
+
+def _symbol(text: str) -> Symbol:
+    module, _, name = text.partition(":")
+    return module, name
 
 
 @cache

@@ -19,16 +19,14 @@ def sources(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def changes(
-    sources: Path, file: str, old: str, new: str, *, of: tuple[str, ...] = VM, left_out: tuple[str, ...] = ()
-) -> bool:
+def changes(sources: Path, file: str, old: str, new: str, *, of: tuple[str, ...] = VM, **how: tuple[str, ...]) -> bool:
     """Does the definition change with these words of the file?"""
     path = sources / "after" / file
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    before = definition(*of, root=sources / "before", left_out=left_out)
-    return definition(*of, root=sources / "after", left_out=left_out) != before
+    before = definition(*of, root=sources / "before", **how)
+    return definition(*of, root=sources / "after", **how) != before
 
 
 def test_what_evolves_a_state_counts(sources: Path) -> None:
@@ -66,6 +64,16 @@ def test_an_argument_that_is_left_out_does_not_count(sources: Path) -> None:
 
 def test_the_same_argument_counts_where_it_is_not_left_out(sources: Path) -> None:
     assert changes(sources, "domain/host.py", 'plural="hosts"', 'plural="machines"', of=("domain.host:KIND",))
+
+
+def test_a_type_that_a_function_names_does_not_count(sources: Path) -> None:
+    assert not changes(sources, "domain/vm.py", "def evolve(vm: Vm, event: VmEvent) -> Vm:", "def evolve(vm, event):")
+
+
+def test_what_is_not_followed_does_not_count(sources: Path) -> None:
+    of = ("domain.kinds:owner_of",)
+    assert changes(sources, "domain/rack.py", "dc: str", "dc: int", of=of)
+    assert not changes(sources, "domain/rack.py", "dc: int", "dc: bool", of=of, not_followed=("domain.kinds:KINDS",))
 
 
 def test_a_name_that_is_not_there_is_told() -> None:
