@@ -5,6 +5,7 @@ before it is sent, there before and while it is folded for.
 """
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -12,9 +13,7 @@ from typing import Any
 
 import msgspec
 import nats.errors
-import psycopg
 import structlog
-from eventsourcing.persistence import PersistenceError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -24,13 +23,39 @@ from messaging.connect import settled
 
 RESOURCE_PATIENCE_S = 60.0
 VERIFY_PATIENCE_S = 600.0
-# The process answers one at a time. What waits here can still be dropped when whoever asked goes away.
-UNDER_WAY_MAX = 2
+# What waits here can still be dropped when whoever asked goes away. So many at once keep all that fold busy.
+UNDER_WAY_MAX = 8
 WAITING_MAX = 64
+ANSWERING_MAX = 256  # of one process of the past, for all who ask it
 
-Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+class _Question(msgspec.Struct, frozen=True, kw_only=True, tag_field="do", omit_defaults=True):
+    """`ends_at` (seconds since 1970) is when nobody awaits the answer any more."""
+
+    id: str = ""
+    ends_at: float = math.inf
+
+
+class OfResource(_Question, frozen=True, kw_only=True, omit_defaults=True, tag="resource"):
+    """The resource at the end of the command at position `as_of`."""
+
+    stream: str
+    as_of: int
+
+
+class OfVerification(_Question, frozen=True, kw_only=True, omit_defaults=True, tag="verify"):
+    """Whether all is as it must be; `full`: the checkpoints too."""
+
+    full: bool = False
+
+
+Question = OfResource | OfVerification
+
+Handler = Callable[[Question], Awaitable[Any]]
 
 log = structlog.get_logger()
+
+_question = msgspec.json.Decoder(Question).decode
 
 
 class RemotePast:
@@ -45,29 +70,28 @@ class RemotePast:
 
     async def resource(self, stream: str, *, as_of: int) -> dict[str, Any] | None:
         """The resource at the end of the command at position `as_of`, or None."""
-        request = {"do": "resource", "stream": stream, "as_of": as_of}
-        answer = await self._in_turn(self._folding, request, RESOURCE_PATIENCE_S)
+        answer = await self._in_turn(self._folding, OfResource(stream=stream, as_of=as_of), RESOURCE_PATIENCE_S)
         found: dict[str, Any] | None = answer["resource"]
         return found
 
     async def verify(self, *, full: bool = False) -> dict[str, Any]:
         """{`position`, `events`, `violations`, `differences`}; `full`: those of the checkpoints too."""
-        return await self._in_turn(self._verifying, {"do": "verify", "full": full}, VERIFY_PATIENCE_S)
+        return await self._in_turn(self._verifying, OfVerification(full=full), VERIFY_PATIENCE_S)
 
-    async def _in_turn(self, turns: asyncio.Semaphore, request: dict[str, Any], patience_s: float) -> dict[str, Any]:
+    async def _in_turn(self, turns: asyncio.Semaphore, question: Question, patience_s: float) -> dict[str, Any]:
         if self._waiting >= WAITING_MAX:
             raise Unavailable()
         self._waiting += 1
         try:
             async with turns:
-                return await self._ask(request, patience_s)
+                return await self._ask(question, patience_s)
         finally:
             self._waiting -= 1
 
-    async def _ask(self, request: dict[str, Any], patience_s: float) -> dict[str, Any]:
+    async def _ask(self, question: Question, patience_s: float) -> dict[str, Any]:
         id = uuid.uuid4().hex
         try:
-            asked = msgspec.json.encode({**request, "id": id, "ends_at": time.time() + patience_s})
+            asked = msgspec.json.encode(msgspec.structs.replace(question, id=id, ends_at=time.time() + patience_s))
             message = await self._client.request(self._subject, asked, timeout=patience_s)
         except nats.errors.Error:
             raise Unavailable(None) from None
@@ -81,24 +105,35 @@ class RemotePast:
 
 
 async def serve_past(client: Client, cell: str, handler: Handler, give_up: Callable[[str], None]) -> None:
-    """Answer questions from now on, one at a time: they share one fold. `give_up` is told the id of one that nobody
+    """Answer questions from now on, as many at once as `handler` takes. `give_up` is told the id of one that nobody
     awaits any more."""
+    answering: set[asyncio.Task[None]] = set()
 
     async def note(message: Msg) -> None:
         give_up(message.data.decode())
 
+    async def begin(message: Msg) -> None:
+        if len(answering) >= ANSWERING_MAX:
+            await message.respond(_UNAVAILABLE)
+            return
+        task = asyncio.create_task(answer(message))
+        answering.add(task)
+        task.add_done_callback(answering.discard)
+
     async def answer(message: Msg) -> None:
         try:
-            told = await handler(msgspec.json.decode(message.data))
-        except (Unavailable, psycopg.Error, PersistenceError) as error:
-            log.warning("past not told", error=str(error).strip())
-            told = {"unavailable": True}
+            told = msgspec.json.encode(await handler(_question(message.data)))
+        except Unavailable:
+            told = _UNAVAILABLE
         except Exception:
             # A bug of ours: whoever asked need not wait until its patience is over.
-            log.exception("past not told")
-            told = {"unavailable": True}
-        await message.respond(msgspec.json.encode(told))
+            log.exception("question about the past not answered")
+            told = _UNAVAILABLE
+        await message.respond(told)
 
-    await client.subscribe(subjects.of_past(cell), queue="past", cb=answer)
+    await client.subscribe(subjects.of_past(cell), queue="past", cb=begin)
     await client.subscribe(subjects.of_questions_given_up(subjects.of_past(cell)), cb=note)
     await settled(client)
+
+
+_UNAVAILABLE = msgspec.json.encode({"unavailable": True})

@@ -9,10 +9,12 @@ from workers.settings import SettingRefused, Settings
 PROCESSES = ("supervisor", "prepare", "engine", "api", "projector", "relay", "dispatcher", "controller", "past")
 # What a person runs by hand.
 BY_HAND = ("relay-rebuild",)
+# What another process starts.
+BENEATH = ("past-worker",)
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0] not in PROCESSES + BY_HAND:
+    if len(arguments) != 1 or arguments[0] not in PROCESSES + BY_HAND + BENEATH:
         print(f"usage: python -m workers NAME, where NAME is one of {', '.join(PROCESSES + BY_HAND)}", file=sys.stderr)
         return 2
     if not __debug__:
@@ -39,6 +41,10 @@ def run(name: str, settings: Settings) -> int:
             from workers import embedded
 
             return embedded.prepare(settings)
+        case "past-worker":
+            from workers.past import worker
+
+            return worker.run(settings)
         case _:
             from workers import processes
 

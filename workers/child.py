@@ -21,6 +21,9 @@ SECBIT_NO_SETUID_FIXUP = 4
 CAP_DAC_OVERRIDE = 1
 CAPABILITY_VERSION_3 = 0x20080522
 LIBC = ctypes.CDLL(None, use_errno=True)
+# A process that lived this long is started again at once; one that dies sooner waits, twice as long each time.
+STEADY_S = 10.0
+BACK_OFF_S_FIRST, BACK_OFF_S_MAX = 0.1, 2.0
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -51,6 +54,7 @@ def spawn(
     user: User | None = None,
     environment: Mapping[str, str] | None = None,
     directory: Path = Path("/"),
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own, so that a Ctrl-C in the terminal reaches us alone.
 
@@ -58,7 +62,7 @@ def spawn(
     """
     return subprocess.Popen(
         [str(argument) for argument in arguments],
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=log,
         stderr=log,
         cwd=directory,
@@ -94,6 +98,14 @@ def _become(user: User) -> None:
         sets = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)
         if LIBC.capset(header, sets) or LIBC.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0):
             raise PermissionError(ctypes.get_errno(), "cannot keep the capability to pass closed directories")
+
+
+def back_off_s(deaths_in_a_row: int) -> float:
+    """How long to wait before one that ended is started again."""
+    if deaths_in_a_row == 0:
+        return 0.0
+    doublings = min(deaths_in_a_row - 1, 10)
+    return min(BACK_OFF_S_FIRST * (1 << doublings), BACK_OFF_S_MAX)
 
 
 def identity(pid: int) -> Identity | None:

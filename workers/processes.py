@@ -16,7 +16,6 @@ from eventlog.tasks import end_tasks
 from workers.connections import log_reader, to_nats
 from workers.settings import Settings
 
-LOOK_S = 1.0
 THREADS_S_MAX = 1.0
 
 
@@ -50,6 +49,8 @@ def _process(name: str, settings: Settings) -> Awaitable[None]:
         case "controller":
             return controller(settings)
         case "past":
+            from workers.past.process import past_service
+
             return past_service(settings)
         case _:
             raise AssertionError(f"no process is named {name}")
@@ -105,21 +106,6 @@ async def controller(settings: Settings) -> None:
             for name in settings.controllers
         ]
         await asyncio.gather(*(simulator.run() for simulator in simulators))
-
-
-async def past_service(settings: Settings) -> None:
-    from messaging import past
-    from workers.past import PastService
-
-    conninfo = settings.conninfo()
-    async with reporting(conninfo, Health("past")) as health, to_nats(settings, health) as client:
-        with log_reader(conninfo) as reader:
-            service = PastService(conninfo, reader)
-            await past.serve_past(client, settings.cell, service.answer, service.give_up)
-            while True:
-                if client.is_connected:
-                    health.ok()
-                await asyncio.sleep(LOOK_S)
 
 
 async def _until_told_to_stop(work: Awaitable[None]) -> None:

@@ -38,9 +38,6 @@ ALL_READY_S_MAX = 20.0
 READY_S_MAX = 60.0
 STOP_S_MAX = 4.0
 POSTGRES_STOP_S_MAX = 10.0
-# A process that lived this long is restarted at once; one that dies sooner waits, twice as long each time.
-STEADY_S = 10.0
-BACK_OFF_S_FIRST, BACK_OFF_S_MAX = 0.1, 2.0
 
 log = structlog.get_logger()
 
@@ -83,8 +80,8 @@ class Kept:
             if (exit_code := self.process.poll()) is None:
                 return False
             self.process = None
-            self._deaths_in_a_row = 0 if now - self._launched_at >= STEADY_S else self._deaths_in_a_row + 1
-            self._due_at = now + back_off_s(self._deaths_in_a_row)
+            self._deaths_in_a_row = 0 if now - self._launched_at >= child.STEADY_S else self._deaths_in_a_row + 1
+            self._due_at = now + child.back_off_s(self._deaths_in_a_row)
             last_lines = embedded.last_lines(self.log_file)
             log.warning("process ended", process=self.name, exit=exit_code, last_lines=last_lines)
         if now < self._due_at:
@@ -93,7 +90,7 @@ class Kept:
             self.launch()
         except (OSError, subprocess.SubprocessError, embedded.EmbeddedFailed) as failure:
             log.error("process not started", process=self.name, reason=str(failure))
-            self._due_at = now + BACK_OFF_S_MAX
+            self._due_at = now + child.BACK_OFF_S_MAX
             return False
         log.info("process restarted", process=self.name, pid=self.pid)
         return True
@@ -126,13 +123,6 @@ class Kept:
             log.warning("process killed", process=self.name, reason="it did not stop in time")
             self.process.kill()
             self.process.wait()
-
-
-def back_off_s(deaths_in_a_row: int) -> float:
-    if deaths_in_a_row == 0:
-        return 0.0
-    doublings = min(deaths_in_a_row - 1, 10)
-    return min(BACK_OFF_S_FIRST * (1 << doublings), BACK_OFF_S_MAX)
 
 
 class Wakeups:

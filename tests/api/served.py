@@ -22,25 +22,23 @@ from eventlog.tasks import end_tasks
 from projections import projector
 from projections.queries import ReadModel
 from projections.rows import resource
+from tests.api import the_past
 from tests.api.described import must_be_as_described
-from workers.past import PastService
 
 ADMIN = "test-admin-secret"
 
 
 class Past:
-    """Asks the past where it is, without NATS between."""
+    """Asks the past where it is, without NATS and processes between."""
 
     def __init__(self, conninfo: str, reader: LogReader) -> None:
-        self._served = PastService(conninfo, reader)
+        self._past = the_past.Past(conninfo, reader)
 
     async def resource(self, stream: str, *, as_of: int) -> dict[str, Any] | None:
-        answer = await self._served.answer({"do": "resource", "stream": stream, "as_of": as_of})
-        found: dict[str, Any] | None = answer["resource"]
-        return found
+        return await asyncio.to_thread(self._past.resource, stream, as_of)
 
     async def verify(self, *, full: bool = False) -> dict[str, Any]:
-        return await self._served.answer({"do": "verify", "full": full})
+        return await asyncio.to_thread(self._past.verify, full=full)
 
 
 class Api:

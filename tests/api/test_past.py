@@ -1,12 +1,12 @@
 """The past as its process tells it."""
 
-import asyncio
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from domain.errors import Unavailable
 from domain.fleet import Fleet
@@ -15,12 +15,14 @@ from domain.tenant import TenantCreated
 from eventlog import checkpoints
 from eventlog.codec import Row, decode, encode
 from eventlog.read import LogReader
+from messaging.past import OfResource, OfVerification, Question
 from projections.projector import catch_up
 from projections.rows import resource
+from tests.api.the_past import Past, answer_of
 from tests.checkpointing import MARK, marked
 from tests.losing import lose
 from tests.projections.logs import a_site, live, write
-from workers.past import FOLDS_KEPT, PastService
+from workers.past.folds import FOLDS_KEPT
 
 
 class Counting(LogReader):
@@ -52,10 +54,8 @@ class LeavingAfter(LogReader):
 
 
 @pytest.mark.parametrize("kept", [1, 3])
-async def test_it_is_as_it_was_in_whatever_order_one_asks(
-    database: Any, monkeypatch: pytest.MonkeyPatch, kept: int
-) -> None:
-    monkeypatch.setattr("workers.past.FOLDS_KEPT", kept)
+def test_it_is_as_it_was_in_whatever_order_one_asks(database: Any, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    monkeypatch.setattr("workers.past.folds.FOLDS_KEPT", kept)
     site = a_site()
     live(site, seed=2, commands=60)
     write(database.service, site.rows)
@@ -67,18 +67,15 @@ async def test_it_is_as_it_was_in_whatever_order_one_asks(
         if row.position in ends:
             told[row.position] = [resource(fleet, "host/h1"), resource(fleet, "group/std")]
     reader = LogReader(database.service)
-    past = PastService(database.service, reader)
+    past = Past(database.service, reader)
     for position in [*ends[::-7], *ends[::5], *ends[::-11]]:
         for stream, expected in zip(("host/h1", "group/std"), told[position], strict=True):
-            answer = await past.answer({"do": "resource", "stream": stream, "as_of": position})
-            assert answer["resource"] == expected
+            assert past.resource(stream, position) == expected
     reader.close()
 
 
-async def test_a_moment_is_folded_from_the_last_checkpoint_before_it(
-    database: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.past.PAGE_EVENTS", 10)
+def test_a_moment_is_folded_from_the_last_checkpoint_before_it(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.past.folds.PAGE_EVENTS", 10)
     site = a_site()
     live(site, seed=4, commands=400)
     write(database.service, site.rows)
@@ -92,39 +89,39 @@ async def test_a_moment_is_folded_from_the_last_checkpoint_before_it(
         if row.position in kept:
             checkpoints.write(database.service, marked(fleet))
     reader = Counting(database.service)
-    past = PastService(database.service, reader)
+    past = Past(database.service, reader)
 
-    async def asked(position: int) -> tuple[int, bool]:
+    def asked(position: int) -> tuple[int, bool]:
         """How many rows were read for it, and whether it comes from a checkpoint."""
         before = reader.read
-        answer = await past.answer({"do": "resource", "stream": "group/std", "as_of": position})
-        assert answer["resource"] == told[position]
-        mark = await past.answer({"do": "resource", "stream": MARK, "as_of": position})
-        return reader.read - before, mark["resource"] is not None
+        assert past.resource("group/std", position) == told[position]
+        return reader.read - before, past.resource(MARK, position) is not None
 
-    assert await asked(ends[10]) == (ends[10], False)
-    assert await asked(ends[-3]) == (ends[-3] - kept[1], True)
+    assert asked(ends[10]) == (ends[10], False)
+    assert asked(ends[-3]) == (ends[-3] - kept[1], True)
     # Neither the fold before it nor the one behind it is near.
-    assert await asked(kept[0] + 3) == (3, True)
+    assert asked(kept[0] + 3) == (3, True)
     # Some steps further it is the fold itself that is near.
-    assert await asked(kept[0] + 30) == (27, True)
+    assert asked(kept[0] + 30) == (27, True)
     reader.close()
 
 
-async def test_a_moment_before_and_a_moment_after_cost_one_fold_each(database: Any) -> None:
+def test_a_moment_before_and_a_moment_after_cost_one_fold_each(database: Any) -> None:
     site = a_site()
     live(site, seed=4, commands=60)
     write(database.service, site.rows)
     reader = Counting(database.service)
-    past = PastService(database.service, reader)
+    past = Past(database.service, reader)
     for position in range(40, site.fleet.position, 10):
         for moment in (position, position - 5):
-            await past.answer({"do": "resource", "stream": "host/h1", "as_of": moment})
+            past.resource("host/h1", moment)
     assert reader.read <= 2 * site.fleet.position
     reader.close()
 
 
-async def test_folds_that_are_left_are_freed(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folds_that_are_left_are_freed(
+    database: Any, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Any]
+) -> None:
     """Ever earlier positions, each of which begins a fold of its own."""
     made: weakref.WeakSet[Fleet] = weakref.WeakSet()
 
@@ -133,76 +130,127 @@ async def test_folds_that_are_left_are_freed(database: Any, monkeypatch: pytest.
             super().__init__()
             made.add(self)
 
-    monkeypatch.setattr("workers.past.Fleet", Noted)
-    monkeypatch.setattr("workers.past.IDLE_S", 0.05)
+    monkeypatch.setattr("workers.past.folds.Fleet", Noted)
+    monkeypatch.setattr("workers.past.questions.IDLE_S", 0.05)
     site = a_site()
     live(site, seed=6, commands=60)
     write(database.service, site.rows)
     reader = LogReader(database.service)
-    past = PastService(database.service, reader)
+    past = Past(database.service, reader)
     for position in range(site.fleet.position, 20, -5):
-        await past.answer({"do": "resource", "stream": "host/h1", "as_of": position})
+        past.resource("host/h1", position)
         assert len(made) <= FOLDS_KEPT
-    async with asyncio.timeout(10):
-        while made:
-            await asyncio.sleep(0.02)
-    answer = await past.answer({"do": "resource", "stream": "tenant/acme", "as_of": site.fleet.position})
-    assert answer["resource"] is not None
+    eventually(lambda: not list(past.questions.step()) and not made)
+    assert past.resource("tenant/acme", site.fleet.position) is not None
     reader.close()
 
 
-@pytest.mark.parametrize("question", [{"do": "verify"}, {"do": "resource", "stream": "host/h1", "as_of": 200}])
-async def test_a_question_is_given_up_while_it_is_worked_on(
-    database: Any, monkeypatch: pytest.MonkeyPatch, question: dict[str, Any]
+@pytest.mark.parametrize("question", [OfVerification(id="mine"), OfResource(id="mine", stream="host/h1", as_of=200)])
+def test_a_question_is_given_up_while_it_is_worked_on(
+    database: Any, monkeypatch: pytest.MonkeyPatch, question: Question
 ) -> None:
-    monkeypatch.setattr("workers.past.PAGE_EVENTS", 10)
+    monkeypatch.setattr("workers.past.folds.PAGE_EVENTS", 10)
     site = a_site()
     live(site, seed=6, commands=60)
     write(database.service, site.rows)
     reader = LeavingAfter(database.service, pages=3)
-    past = PastService(database.service, reader)
-    reader.leave = lambda: past.give_up("mine")
-    with pytest.raises(Unavailable):
-        await past.answer({**question, "id": "mine"})
+    past = Past(database.service, reader)
+    gone: list[str] = []
+    reader.leave = lambda: gone.append("mine")
+    past.questions.ask(question)
+    while past.questions.open:
+        assert not list(past.questions.step())
+        for id in gone:
+            past.questions.give_up(id)
     assert reader.pages_read == 3
-    answer = await past.answer({"do": "resource", "stream": "host/h1", "as_of": 40, "id": "another"})
-    assert answer["position"] == 40
+    assert past.resource("host/h1", 40) is not None
     reader.close()
 
 
-async def test_nothing_is_folded_for_those_who_stopped_waiting(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.past.PAGE_EVENTS", 10)
+def test_nothing_is_folded_for_those_who_stopped_waiting(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.past.folds.PAGE_EVENTS", 10)
     site = a_site()
     live(site, seed=6, commands=60)
     write(database.service, site.rows)
     reader = Counting(database.service)
-    past = PastService(database.service, reader)
-    question = {"do": "resource", "stream": "host/h1", "as_of": site.fleet.position}
+    past = Past(database.service, reader)
+    question = OfResource(stream="host/h1", as_of=site.fleet.position)
     for _ in range(400):
         with pytest.raises(Unavailable):
-            await past.answer({**question, "ends_at": time.time() - 1})
+            past.answer(replace(question, ends_at=time.time() - 1))
     assert reader.read == 0
     # One whose end comes while it is folded for ends there.
-    clock = iter([0.0, 0.0, 0.0])
-    monkeypatch.setattr("workers.past.time.time", lambda: next(clock, 10.0))
+    clock = iter([0.0, 0.0])
+    monkeypatch.setattr("workers.past.questions.time.time", lambda: next(clock, 10.0))
     with pytest.raises(Unavailable):
-        await past.answer({**question, "ends_at": 5.0})
+        past.answer(replace(question, ends_at=5.0))
     assert reader.read == 20
     monkeypatch.undo()
-    answer = await past.answer({**question, "ends_at": time.time() + 60})
+    answer = past.answer(replace(question, ends_at=time.time() + 60))
     assert answer["resource"] == resource(site.fleet, "host/h1")
     reader.close()
 
 
-async def test_a_log_that_lost_its_end_is_folded_anew(database: Any) -> None:
+def test_a_long_fold_keeps_no_quick_answer_waiting(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.past.folds.PAGE_EVENTS", 10)
+    site = a_site()
+    live(site, seed=6, commands=60)
+    write(database.service, site.rows)
+    reader = Counting(database.service)
+    questions = Past(database.service, reader).questions
+    end = site.fleet.position
+    for position in (60, 40):
+        answer_of(questions, OfResource(stream="host/h1", as_of=position))
+    questions.ask(OfResource(id="long", stream="host/h1", as_of=end))
+    questions.ask(OfResource(id="as long", stream="host/h1", as_of=end))
+    list(questions.step())
+    questions.ask(OfResource(id="quick", stream="host/h1", as_of=40))
+    assert [one.id for one in questions.step()] == ["quick"]
+    before = reader.read
+    left = []
+    while questions.open:
+        left += [one.id for one in questions.step()]
+    # Both want the same fold: it is made once.
+    assert left == ["long", "as long"]
+    assert reader.read - before <= end
+    reader.close()
+
+
+def test_questions_at_many_moments_at_once_take_no_more_memory(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: weakref.WeakSet[Fleet] = weakref.WeakSet()
+
+    class Noted(Fleet):
+        def __init__(self) -> None:
+            super().__init__()
+            made.add(self)
+
+    monkeypatch.setattr("workers.past.folds.Fleet", Noted)
+    monkeypatch.setattr("workers.past.folds.PAGE_EVENTS", 10)
+    site = a_site()
+    live(site, seed=6, commands=60)
+    write(database.service, site.rows)
+    reader = LogReader(database.service)
+    questions = Past(database.service, reader).questions
+    moments = range(site.fleet.position, 30, -35)
+    for position in moments:
+        questions.ask(OfResource(id=f"{position}", stream="host/h1", as_of=position))
+    answered = set()
+    while questions.open:
+        answered |= {one.id for one in questions.step() if one.answer is not None}
+        assert len(made) <= FOLDS_KEPT
+    assert answered == {f"{position}" for position in moments}
+    reader.close()
+
+
+def test_a_log_that_lost_its_end_is_folded_anew(database: Any) -> None:
     """The folds that are kept hold what never was, at the very positions that others have now."""
     site = a_site()
     live(site, seed=2, commands=60)
     write(database.service, site.rows)
     reader = LogReader(database.service)
-    past = PastService(database.service, reader)
+    past = Past(database.service, reader)
     ends = [row.position for row in site.rows if row.topic.startswith("command.")]
-    await past.answer({"do": "resource", "stream": "host/h1", "as_of": ends[-1]})
+    past.resource("host/h1", ends[-1])
     lose(database.owner, after=ends[-9])
     fleet = Fleet()
     for row in site.rows[: ends[-9]]:
@@ -212,12 +260,11 @@ async def test_a_log_that_lost_its_end_is_folded_anew(database: Any) -> None:
             Recorded(f"tenant/new-{n}", n, n, fleet.at + n, "ann", f"c-{n}", TenantCreated(f"u-{n}", f"new-{n}"))
         )
         write(database.service, [row])
-    answer = await past.answer({"do": "resource", "stream": f"tenant/new-{ends[-1]}", "as_of": ends[-1]})
-    assert answer["resource"] is not None
+    assert past.resource(f"tenant/new-{ends[-1]}", ends[-1]) is not None
     reader.close()
 
 
-async def test_a_read_model_beyond_the_logs_end_is_a_difference_and_no_503(database: Any) -> None:
+def test_a_read_model_beyond_the_logs_end_is_a_difference_and_no_503(database: Any) -> None:
     site = a_site()
     live(site, seed=2, commands=20)
     write(database.service, site.rows)
@@ -225,10 +272,10 @@ async def test_a_read_model_beyond_the_logs_end_is_a_difference_and_no_503(datab
     catch_up(database.service, reader)
     ends = [row.position for row in site.rows if row.topic.startswith("command.")]
     lose(database.owner, after=ends[-2])
-    found = await PastService(database.service, reader).answer({"do": "verify"})
+    found = Past(database.service, reader).verify()
     (difference,) = found["differences"]
     assert f"stands at {ends[-1]}, but the log ends at {ends[-2]}" in difference
-    await asyncio.to_thread(catch_up, database.service, reader)
-    found = await PastService(database.service, reader).answer({"do": "verify"})
+    catch_up(database.service, reader)
+    found = Past(database.service, reader).verify()
     assert (found["violations"], found["differences"]) == ([], [])
     reader.close()

@@ -14,11 +14,11 @@ from eventlog.read import LogReader
 from projections import schema
 from projections.projector import catch_up
 from projections.tables import SCHEMA
+from tests.api.the_past import Past
 from tests.checkpointing import MARK, marked
 from tests.deciding import Site
 from tests.deciding import a_site as small_site
 from tests.projections.logs import a_site, live, write
-from workers.past import PastService
 
 
 @pytest.fixture(scope="module")
@@ -28,20 +28,20 @@ def site() -> Site:
     return site
 
 
-async def verified(conninfo: str, rows: list[Row]) -> dict[str, Any]:
+def verified(conninfo: str, rows: list[Row]) -> dict[str, Any]:
     write(conninfo, rows)
     reader = LogReader(conninfo)
     try:
-        return await PastService(conninfo, reader).answer({"do": "verify"})
+        return Past(conninfo, reader).verify()
     finally:
         reader.close()
 
 
-async def test_all_is_well_with_what_berth_wrote(database: Any, site: Site) -> None:
+def test_all_is_well_with_what_berth_wrote(database: Any, site: Site) -> None:
     write(database.service, site.rows[:200])
     reader = LogReader(database.service)
     catch_up(database.service, reader)
-    assert await PastService(database.service, reader).answer({"do": "verify"}) == {
+    assert Past(database.service, reader).verify() == {
         "position": 200,
         "events": 200,
         "violations": [],
@@ -50,12 +50,12 @@ async def test_all_is_well_with_what_berth_wrote(database: Any, site: Site) -> N
     with psycopg.connect(database.service) as connection:
         connection.execute(schema.USE, (SCHEMA,))
         connection.execute("DELETE FROM audit WHERE position = (SELECT max(position) FROM audit)")
-    (difference,) = (await PastService(database.service, reader).answer({"do": "verify"}))["differences"]
+    (difference,) = Past(database.service, reader).verify()["differences"]
     assert "audit's entry" in difference
     reader.close()
 
 
-async def test_every_checkpoint_is_compared_with_the_replay_when_it_is_asked_in_full(
+def test_every_checkpoint_is_compared_with_the_replay_when_it_is_asked_in_full(
     database: Any, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "PART_ENTRIES", 10)
@@ -79,8 +79,8 @@ async def test_every_checkpoint_is_compared_with_the_replay_when_it_is_asked_in_
         checkpoints.write(database.service, replace(taken, entries=entries))
     with psycopg.connect(database.owner) as owner:
         owner.execute("UPDATE berth.checkpoints SET data = 'x' WHERE position = %s AND part = 1", (damaged,))
-    past = PastService(database.service, reader)
-    found = await past.answer({"do": "verify", "full": True})
+    past = Past(database.service, reader)
+    found = past.verify(full=True)
     assert (found["position"], found["violations"]) == (site.fleet.position, [])
     assert found["differences"] == [
         f"the checkpoint at position {lacking} does not have tenant/acme.",
@@ -88,11 +88,11 @@ async def test_every_checkpoint_is_compared_with_the_replay_when_it_is_asked_in_
         f"the checkpoint at position {more} has {MARK}, which was not there.",
         f"the checkpoint at position {damaged} is damaged: part 1 is not what was written.",
     ]
-    assert (await past.answer({"do": "verify"}))["differences"] == []
+    assert past.verify()["differences"] == []
     reader.close()
 
 
-async def test_an_account_that_was_wrong_for_a_while_is_found(database: Any) -> None:
+def test_an_account_that_was_wrong_for_a_while_is_found(database: Any) -> None:
     site = small_site()
     vm = {"tenant": "acme", "vm": "web"}
     site.finish(site.given("vm.provision", tenant="acme", name="web", group="std", resources={"cpu": 2}))
@@ -107,22 +107,22 @@ async def test_an_account_that_was_wrong_for_a_while_is_found(database: Any) -> 
     write(database.service, rows)
     reader = LogReader(database.service)
     catch_up(database.service, reader)
-    found = await PastService(database.service, reader).answer({"do": "verify"})
+    found = Past(database.service, reader).verify()
     reader.close()
     assert found["differences"] == []
     assert any("host" in violation and "h0" in violation for violation in found["violations"]), found
 
 
 @pytest.mark.parametrize("state", [b"{}", b"nonsense", b'{"at":1,"actor":"a","command":"c","data":[]}'])
-async def test_an_event_that_says_nothing_is_named(database: Any, site: Site, state: bytes) -> None:
+def test_an_event_that_says_nothing_is_named(database: Any, site: Site, state: bytes) -> None:
     rows = [*site.rows[:20], replace(site.rows[20], state=state), *site.rows[21:]]
-    found = await verified(database.service, rows)
+    found = verified(database.service, rows)
     assert found["position"] == 20
     assert any("position 21 can't be understood" in violation for violation in found["violations"])
 
 
-async def test_an_event_that_follows_from_nothing_is_named(database: Any, site: Site) -> None:
+def test_an_event_that_follows_from_nothing_is_named(database: Any, site: Site) -> None:
     claimed = next(row for row in site.rows if row.topic == "host.claimed")
     rows = [row if row is not claimed else replace(row, stream="host/nobody") for row in site.rows]
-    found = await verified(database.service, rows)
+    found = verified(database.service, rows)
     assert any(f"position {claimed.position} can't be understood" in violation for violation in found["violations"])

@@ -17,7 +17,7 @@ from commands.writer.gateway import Actor, Answer, Envelope, Item
 from domain.errors import Unavailable
 from messaging.connect import settled
 from messaging.gateway import RemoteGateway, serve_commands, serve_reports
-from messaging.past import UNDER_WAY_MAX, WAITING_MAX, RemotePast, serve_past
+from messaging.past import UNDER_WAY_MAX, WAITING_MAX, OfResource, OfVerification, Question, RemotePast, serve_past
 from messaging.wire import decode_envelope, encode_envelope, from_wire
 from tests.conftest import Database
 from tests.messaging.stage import ADMIN, NatsProcess, a_site, a_vm, an_engine, send, until
@@ -344,10 +344,10 @@ async def test_a_report_that_nobody_takes_now_names_the_command(nats_process: Na
 
 
 async def test_the_past_is_asked_and_answers(nats_process: NatsProcess) -> None:
-    async def handler(request: dict[str, Any]) -> dict[str, Any]:
-        if request["do"] == "verify":
+    async def handler(question: Question) -> dict[str, Any]:
+        if isinstance(question, OfVerification):
             raise Unavailable(None)
-        return {"resource": {"asked": request}, "position": 7}
+        return {"resource": {"asked": question}, "position": 7}
 
     async with nats_process.user("past") as there, nats_process.user("api") as here:
         past = RemotePast(here, "main")
@@ -366,10 +366,11 @@ async def test_the_past_is_asked_and_answers(nats_process: NatsProcess) -> None:
 async def test_questions_of_those_who_went_away_keep_nobody_waiting(nats_process: NatsProcess) -> None:
     folded: list[int] = []
 
-    async def handler(request: dict[str, Any]) -> dict[str, Any]:
-        folded.append(request["as_of"])
+    async def handler(question: Question) -> dict[str, Any]:
+        assert isinstance(question, OfResource)
+        folded.append(question.as_of)
         await asyncio.sleep(0.01)
-        return {"resource": None, "position": request["as_of"]}
+        return {"resource": None, "position": question.as_of}
 
     async with nats_process.user("past") as there, nats_process.user("api") as here:
         await serve_past(there, "main", handler, lambda id: None)
@@ -386,9 +387,9 @@ async def test_a_verification_that_nobody_awaits_is_given_up(nats_process: NatsP
     given_up: list[str] = []
     asked: list[str] = []
 
-    async def handler(request: dict[str, Any]) -> dict[str, Any]:
-        asked.append(request["id"])
-        while request["do"] == "verify" and request["id"] not in given_up:
+    async def handler(question: Question) -> dict[str, Any]:
+        asked.append(question.id)
+        while isinstance(question, OfVerification) and question.id not in given_up:
             await asyncio.sleep(0.01)
         return {"resource": None, "position": 1}
 
@@ -408,7 +409,7 @@ async def test_a_verification_that_nobody_awaits_is_given_up(nats_process: NatsP
 
 
 async def test_more_who_ask_than_can_wait_are_told_so(nats_process: NatsProcess) -> None:
-    async def handler(request: dict[str, Any]) -> dict[str, Any]:
+    async def handler(question: Question) -> dict[str, Any]:
         return {"resource": None, "position": 1}
 
     async with nats_process.user("past") as there, nats_process.user("api") as here:

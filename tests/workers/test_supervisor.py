@@ -199,7 +199,7 @@ def test_a_password_in_a_connection_string_is_refused_and_not_shown(data: Path) 
 
 
 def test_a_process_that_dies_again_and_again_waits_longer_but_not_for_long() -> None:
-    delays = [supervisor.back_off_s(deaths) for deaths in (0, 1, 2, 3, 10_000)]
+    delays = [child.back_off_s(deaths) for deaths in (0, 1, 2, 3, 10_000)]
     assert delays == [0.0, 0.1, 0.2, 0.4, 2.0]
 
 
