@@ -1,6 +1,6 @@
 """The JSON Schema of each problem, by its code, and the answers of each status made from them."""
 
-from api.pages import PROBLEMS
+from api.problem_texts import PROBLEMS
 from projections.field_types import AMOUNTS, BOOLEAN, INTEGER, MAYBE, MAYBE_AMOUNTS, STRING, STRINGS, Schema, closed
 
 GROUP: Schema = {

@@ -1,4 +1,4 @@
-"""The one place where refusals become RFC 9457 problems: the domain's family, and those that only HTTP knows."""
+"""The one place where refusals become RFC 9457 problems: the domain's, and those that only HTTP has."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 from api.reply import PROBLEM, Headers, Reply, encode
 from domain.errors import DomainError, Internal, Unauthenticated, Unavailable
 
-RETRY_S = 1  # when nothing was handed in, at once is soon enough
+RETRY_S = 1  # nothing was decided, so a client may retry at once
 
 
 @dataclass(eq=False)
@@ -21,27 +21,27 @@ class NoSuchRoute(DomainError):
 
     @property
     def detail(self) -> str:
-        return f"Nothing is served at {self.name}; see /docs for what is."
+        return f"There is no route {self.name}; see /docs for those that exist."
 
 
 @dataclass(eq=False)
 class MethodNotAllowed(DomainError):
     code = "method_not_allowed"
     status = 405
-    title = "Not with this method"
+    title = "Method not allowed"
     method: str
     allowed: list[str]
 
     @property
     def detail(self) -> str:
-        return f"{self.method} is not possible here; {', '.join(self.allowed)} is."
+        return f"{self.method} is not possible here, only {', '.join(self.allowed)}."
 
 
 @dataclass(eq=False)
 class UnsupportedMediaType(DomainError):
     code = "unsupported_media_type"
     status = 415
-    title = "Not in this form"
+    title = "Unsupported media type"
     accepted: list[str]
 
     @property
@@ -51,7 +51,7 @@ class UnsupportedMediaType(DomainError):
 
 @dataclass(eq=False)
 class TooSlow(DomainError):
-    """The rest of a body is not waited for any longer. The connection is ended with it."""
+    """The rest of a body took too long. The connection is closed with the answer."""
 
     code = "too_slow"
     status = 408
@@ -61,14 +61,14 @@ class TooSlow(DomainError):
     @property
     def detail(self) -> str:
         return (
-            f"A body must come at {self.bytes_per_s_min} bytes a second at least. Nothing was done; send it again, in"
-            " smaller parts if the line is slow."
+            f"The body arrived at less than {self.bytes_per_s_min} bytes a second. Nothing was done; send it again, in"
+            " smaller parts if the connection is slow."
         )
 
 
 @dataclass(eq=False)
 class NotHttp(DomainError):
-    """What came is no request that can be read. The connection is ended with it."""
+    """The bytes received are not an HTTP request. The connection is closed with the answer."""
 
     code = "malformed"
     status = 400
@@ -81,12 +81,12 @@ class NotHttp(DomainError):
 
     @property
     def detail(self) -> str:
-        return f"{self.why} Send it again, on a new connection, as HTTP/1.1 has it."
+        return f"{self.why} Send it again as valid HTTP/1.1, on a new connection."
 
 
 @dataclass(eq=False)
 class RepeatedHeader(DomainError):
-    """A header that has one value came more than once: two readers would not agree on which counts."""
+    """A header that may come only once was repeated: a proxy and Berth might each take another one."""
 
     code = "malformed"
     status = 400
@@ -100,7 +100,7 @@ class RepeatedHeader(DomainError):
 
 @dataclass(eq=False)
 class NotThereYet(Unavailable):
-    """What was asked for is of a position that is not shown in time: `wanted`, where the log has `end`."""
+    """The read model did not reach position `wanted` in time; the log ends at `end`."""
 
     wanted: int = 0
     shown: int = 0
@@ -110,12 +110,12 @@ class NotThereYet(Unavailable):
     def detail(self) -> str:
         if self.wanted > self.end:
             return (
-                f"The log ends at position {self.end}, before {self.wanted}. Ask again when that was written, or for a"
-                " position that this log has."
+                f"The log ends at position {self.end}, before {self.wanted}. Ask again when that has been written, or"
+                " for a position that this log has."
             )
         return (
-            f"Reads show position {self.shown} so far, not {self.wanted} yet; the log ends at {self.end}. Please ask"
-            " again in a moment."
+            f"Reads have reached position {self.shown}, not {self.wanted} yet; the log ends at {self.end}. Try again"
+            " shortly."
         )
 
     def problem(self) -> dict[str, Any]:
@@ -146,21 +146,21 @@ class TooMuchAtOnce(DomainError):
 
     code = "rate_limited"
     status = 429
-    title = "Too much at once"
+    title = "Too many requests at once"
     what: str
     at_once: int
 
     @property
     def detail(self) -> str:
         return (
-            f"This token may have {self.at_once} {self.what} under way at once, and all tokens have a bound too;"
-            " one of the two is reached. Wait for answers before you send more."
+            f"This token may have {self.at_once} {self.what} in progress at once, and all tokens together have a limit"
+            " too; one of the two is reached. Wait for answers before you send more."
         )
 
 
 @dataclass(eq=False)
 class NotReady(DomainError):
-    """Some component needs a person, or is away for longer than a restart takes."""
+    """Some component needs an operator, or has been down for longer than a restart takes."""
 
     code = "unavailable"
     status = 503
@@ -210,7 +210,7 @@ def of_command(problem: dict[str, Any], *, command: str, position: int) -> dict[
 
 
 def fault(command: str | None) -> Reply:
-    """A bug of ours outside of any decision."""
+    """A bug outside of any decision."""
     problem = Internal().problem()
     if command is not None:
         problem["command"] = command

@@ -1,4 +1,4 @@
-"""The one family of refusals. Each knows its problem of the contract: code, status, fields, and what a person can do
+"""The one family of refusals. Each has its problem of the contract: code, status, fields, and what a person can do
 next."""
 
 from dataclasses import dataclass, field, fields
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from domain.values import Resources
 
-USED_BY_MAX = 100  # of what is in a command's way, so many are told at most
+USED_BY_MAX = 100  # so many of the resources that block a command are named at most
 
 
 @dataclass(eq=False)
@@ -55,7 +55,7 @@ class Malformed(DomainError):
 
 @dataclass(eq=False)
 class Validation(DomainError):
-    """The request can't be meant so; `errors` are {`field`, `message`}."""
+    """The request is readable but not valid; `errors` are {`field`, `message`}."""
 
     code = "validation"
     status = 422
@@ -101,7 +101,7 @@ class NotFound(DomainError):
     kind: str
     name: str
     did_you_mean: str | None = None
-    in_scope: bool = False  # there may be one elsewhere; who is confined to a tenant is told the same of both
+    in_scope: bool = False  # the reader is confined to a tenant, and may not learn whether one exists elsewhere
 
     @property
     def detail(self) -> str:
@@ -117,7 +117,7 @@ class AlreadyExists(DomainError):
     title = "The name is taken"
     kind: str
     name: str
-    used_by: list[str] = field(default_factory=list)  # the streams of what bears it; its own if none is given
+    used_by: list[str] = field(default_factory=list)  # the streams of what has the name; its own if none is given
 
     def __post_init__(self) -> None:
         self._is_its_name = not self.used_by
@@ -127,7 +127,7 @@ class AlreadyExists(DomainError):
     def detail(self) -> str:
         if not self._is_its_name:
             return (
-                f"The {self.kind} {self.name!r} is that of {self.used_by[0]} already; correct it, or change that first."
+                f"The {self.kind} {self.name!r} belongs to {self.used_by[0]} already; correct it, or change that first."
             )
         return f"The {self.kind} {self.name!r} exists already; choose another name, or change the one that is there."
 
@@ -153,7 +153,7 @@ class InUse(DomainError):
 class Conflict(DomainError):
     code = "conflict"
     status = 409
-    title = "In conflict with what stands"
+    title = "Conflict with the current state"
     why: str
     name: str  # what it is in conflict with, or about
     used_by: list[str] = field(default_factory=list)  # the streams in its way, if there are such
@@ -174,7 +174,7 @@ class InvalidState(DomainError):
     allowed: list[str]
     operation: str | None = None  # the one that runs or is stuck there
     ways_out: list[str] = field(default_factory=list)  # what can be done about that one: of retry, settle and cancel
-    why: str = ""  # the same in words
+    why: str = ""  # the same as a sentence
 
     @property
     def detail(self) -> str:
@@ -186,7 +186,7 @@ class InvalidState(DomainError):
 class Protected(DomainError):
     code = "protected"
     status = 409
-    title = "It is protected"
+    title = "The resource is protected"
     kind: str
     name: str
 
@@ -218,7 +218,7 @@ class QuotaExceeded(DomainError):
         )
 
     def problem(self) -> dict[str, Any]:
-        return _without_what_is_not_so(super().problem())
+        return _without_empty_fields(super().problem())
 
 
 @dataclass(eq=False)
@@ -252,9 +252,9 @@ class NoCapacity(DomainError):
     largest_fit: Resources | None
     alternatives: list[dict[str, Any]]
     groups: list[dict[str, Any]] | None = None
-    groups_truncated: bool = False  # there are more; what is told beside is of these alone
-    alternatives_truncated: bool = False  # not all groups were looked at
-    message: str | None = None  # what the detail says instead
+    groups_truncated: bool = False  # there are more; all other fields are about these alone
+    alternatives_truncated: bool = False  # not all groups were checked
+    message: str | None = None  # replaces the sentence made of the fields
 
     @property
     def detail(self) -> str:
@@ -268,17 +268,17 @@ class NoCapacity(DomainError):
         )
 
     def problem(self) -> dict[str, Any]:
-        return _without_what_is_not_so(super().problem())
+        return _without_empty_fields(super().problem())
 
 
 @dataclass(eq=False)
 class BelowUse(DomainError):
-    """What runs would no longer fit; `would_break` are {`kind`, `name`, `resource`, `limit`, `used`}, or of a rule
-    {`kind`, `name`, `rule`, `set`, `level`, `vms`}."""
+    """Running workload would no longer fit; `would_break` are {`kind`, `name`, `resource`, `limit`, `used`}, or for a
+    rule {`kind`, `name`, `rule`, `set`, `level`, `vms`}."""
 
     code = "below_use"
     status = 409
-    title = "What runs would no longer fit"
+    title = "Running workload would no longer fit"
     would_break: list[dict[str, Any]]
 
     @property
@@ -326,14 +326,14 @@ class OperationFailed(DomainError):
 class VersionMismatch(DomainError):
     code = "version_mismatch"
     status = 412
-    title = "It was changed in the meantime"
+    title = "The resource has changed since it was read"
     version: int
 
     @property
     def detail(self) -> str:
         if self.version == 0:
-            return "There is no such resource, and so no version of it; leave the condition out to make it."
-        return f"The resource is at version {self.version}; read it again and repeat the change on what is there now."
+            return "The resource does not exist, so no version matches; leave out If-Match to create it."
+        return f"The resource is at version {self.version}; read it again and repeat the change on that."
 
 
 @dataclass(eq=False)
@@ -359,7 +359,7 @@ class Aborted(DomainError):
 
     @property
     def detail(self) -> str:
-        return f"Nothing of this batch was done, as item {self.index} failed; mend that one and send the batch again."
+        return f"Item {self.index} failed, so nothing of this batch was done; fix that item and send the batch again."
 
 
 @dataclass(eq=False)
@@ -376,19 +376,19 @@ class TooLarge(DomainError):
 
 @dataclass(eq=False)
 class Unavailable(DomainError):
-    """The outcome is not known yet, or nothing was decided; `command` always gets the definite answer later."""
+    """The outcome is not known yet, or nothing was decided; asking for `command` later gives the definite answer."""
 
     code = "unavailable"
     status = 503
-    title = "Not available right now"
+    title = "Temporarily unavailable"
     command: str | None = None
 
     @property
     def detail(self) -> str:
         if self.command is None:
-            return "The service can't answer just now. Please try again in a moment."
+            return "Berth can't answer at the moment; try again shortly."
         return (
-            f"The service can't answer just now. Ask GET /v1/commands/{self.command} for its outcome, or send the"
+            f"Berth can't answer at the moment. Ask GET /v1/commands/{self.command} for the outcome, or send the"
             " request again with the same Idempotency-Key."
         )
 
@@ -397,17 +397,15 @@ class Unavailable(DomainError):
 class Internal(DomainError):
     code = "internal"
     status = 500
-    title = "A fault of ours"
+    title = "Internal error"
 
     @property
     def detail(self) -> str:
-        return (
-            "Deciding this failed in a way that we did not foresee; nothing was done. Please report the command's id."
-        )
+        return "An unexpected error; nothing was changed. Report the command's id to whoever runs Berth."
 
 
-def _without_what_is_not_so(body: dict[str, Any]) -> dict[str, Any]:
-    """A list's `…_truncated` is told only where it is cut, as everywhere."""
+def _without_empty_fields(body: dict[str, Any]) -> dict[str, Any]:
+    """`groups` and `…_truncated` are left out where they do not apply, as everywhere in the API."""
     for name in ("groups", "groups_truncated", "alternatives_truncated"):
         if not body.get(name, True):
             del body[name]

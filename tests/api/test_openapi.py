@@ -12,7 +12,7 @@ from schemathesis.specs.openapi.checks import (
 
 from api.app import ENDPOINTS
 from api.openapi import describe
-from api.pages import PROBLEMS
+from api.problem_texts import PROBLEMS
 from tests.api.served import ADMIN, Api
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

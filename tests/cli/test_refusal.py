@@ -96,7 +96,9 @@ def test_nothing_is_said_twice() -> None:
 
 
 def test_who_is_not_known_is_told_how_to_say_so() -> None:
-    lines = refusal.lines({"title": "Who are you?", "code": "unauthenticated", "detail": "Send the header X."})
+    lines = refusal.lines(
+        {"title": "Authentication required", "code": "unauthenticated", "detail": "Send the header X."}
+    )
     assert "berth login" in lines[-1]
     assert not any("header" in line for line in lines)
 
