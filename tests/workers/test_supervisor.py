@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tests.conftest import ROOT, Platform, endpoints_of
-from workers import child, supervisor
+from workers import child, own_api, restarted
 from workers.settings import SettingRefused, Settings
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -77,7 +77,7 @@ def test_every_process_comes_back_whatever_killed_it(data: Path, supervisors: St
     assert {key: after[key] for key in addresses} == {key: endpoints[key] for key in addresses}
 
     def answers() -> bool:
-        return supervisor._answers("127.0.0.1", int(after["http"].rpartition(":")[2]), "/readyz")
+        return own_api.answers("127.0.0.1", int(after["http"].rpartition(":")[2]), "/readyz")
 
     eventually(answers)
     with psycopg.connect(after["postgres"]) as connection:
@@ -204,12 +204,12 @@ def test_a_process_that_dies_again_and_again_waits_longer_but_not_for_long() -> 
 
 
 def test_a_servers_full_log_is_cut_while_it_writes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "FILE_BYTES_MAX", 1_000)
+    monkeypatch.setattr(restarted, "FILE_BYTES_MAX", 1_000)
 
     def launch(stream: IO[bytes]) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=stream)
 
-    kept = supervisor.Kept("postgres", launch, log_file=tmp_path / "postgres.log")
+    kept = restarted.RestartedProcess("postgres", launch, log_file=tmp_path / "postgres.log")
     kept.launch()
     assert kept.process is not None
     assert kept.process.stdin is not None
