@@ -24,7 +24,7 @@ from api.metrics import KEPT_S, exposition
 from api.problems import NoSuchRoute
 from api.rate import RateLimit
 from api.reply import Answerable, encode
-from api.routes import audit, batch, events, insight, public, resources
+from api.routes import audit, batch, events, insight, kinds, public, resources
 from api.source import Network
 from api.token_lookups import TokenLookUps
 from commands.writer.gateway import Gateway
@@ -33,6 +33,7 @@ from projections.queries import ReadModel
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *resources.ENDPOINTS,
+    *kinds.ENDPOINTS,
     *batch.ENDPOINTS,
     *events.ENDPOINTS,
     *audit.ENDPOINTS,

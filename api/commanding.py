@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from api import body, parameters, problems, refusals, upload
 from api.endpoint import Call, Endpoint, declared
 from api.reply import Answerable, Headers, Reply, json_reply
-from api.schemas import schema_name
 from api.validation import ERRORS_MAX, MOST, Most, errors_of, unknown_members
 from commands.model import Command, Route
 from commands.operations import ReportOperation
@@ -27,6 +26,7 @@ from commands.writer.gateway import Answer, Envelope, Item
 from commands.writer.ids import uuid7
 from domain.errors import Unauthenticated, Unavailable, Validation
 from domain.kinds import path_of
+from projections.fields import title_of
 
 DECIDED_WITHIN_S = 30.0
 ASKED_AGAIN_S = 0.5
@@ -53,10 +53,17 @@ def command(model: type[Command], route: Route) -> Endpoint:
         parameters=declared(parameters.DRY_RUN),
         headers=HEADERS + (("If-None-Match",) if route.method == "PUT" else ()),
         model=model,
-        answer=schema_name(model.about_kind),
-        statuses=(200, 201, 202),
+        answer=title_of(model.about_kind),
+        statuses=_statuses(model, route),
         refusals=REFUSALS,
     )
+
+
+def _statuses(model: type[Command], route: Route) -> tuple[int, ...]:
+    """How it is answered if all is well. Of a repeat, whoever may not see the resource any more is told
+    no more than 200."""
+    made = (201,) if model.creates_it or route.method == "PUT" else ()
+    return (200, *made, *((202,) if model.starts_operation else ()))
 
 
 async def _handle(

@@ -20,6 +20,7 @@ from psycopg import Error as DatabaseError
 from api import problems
 from api.auth import EVERYONE, must_be_one_of
 from api.awaited import ClientGone, while_awaited
+from api.body_schemas import path_fields
 from api.budget import READS, Budget, Places, budget_of
 from api.context import Context
 from api.metrics import HTTP_REQUESTS, HTTP_SECONDS
@@ -156,7 +157,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def path_fields(self) -> tuple[str, ...]:
-        return tuple(re.findall(r"{(\w+)", self.path))
+        return path_fields(self.path)
 
 
 def declared(*parameters: Parameter) -> dict[str, Parameter]:

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from api.body import JSON_TYPE, PATCH_TYPE
+from api.body_schemas import body_schema
 from api.endpoint import Endpoint
 from api.parameters import KEY, REASON_CHARACTERS_MAX, Parameter
 from api.problem_schemas import response_name, responses
@@ -24,7 +25,10 @@ HEADERS: dict[str, tuple[str, Document]] = {
         {"type": "string", "pattern": f"^{KEY.pattern}$"},
     ),
     "If-Match": ('The version that the resource must have, as ETag gives it: "4711"', {"type": "string"}),
-    "If-None-Match": ("*: only if it does not exist yet", {"type": "string"}),
+    "If-None-Match": (
+        "*, where something is set: only if it does not exist yet. Where something is read, the ETag of what you have",
+        {"type": "string"},
+    ),
     "Prefer": ("wait=<seconds>: wait for the operation's end, at most 60", {"type": "string"}),
     "Berth-Reason": (
         "Why; kept in the audit. UTF-8, percent-encoded outside printable ASCII",
@@ -137,17 +141,10 @@ def _body(endpoint: Endpoint, schemas: Document) -> Document | None:
         return {"required": True, "content": {JSON_TYPE: {"schema": ref(endpoint.body)}}}
     if endpoint.model is None:
         return None
-    schema = endpoint.model.model_json_schema(ref_template="#/components/schemas/{model}")
-    parts = schema.pop("$defs", {})
-    schemas.update(parts)
-    in_path = endpoint.path_fields
-    fields = {name: field for name, field in schema["properties"].items() if name not in in_path}
-    if not fields:
+    schema = body_schema(endpoint.model, ref_template="#/components/schemas/{model}")
+    schemas.update(schema.pop("$defs", {}))
+    if not schema["properties"]:
         return None
-    schema["properties"] = fields
-    schema["required"] = [name for name in schema.get("required", ()) if name not in in_path]
-    if endpoint.method == "PATCH":
-        _without_defaults(schema, *parts.values())
     schemas[endpoint.model.__name__] = schema
     types = (JSON_TYPE, PATCH_TYPE) if endpoint.method == "PATCH" else (JSON_TYPE,)
     return {"required": True, "content": {type: {"schema": ref(endpoint.model.__name__)} for type in types}}
@@ -157,7 +154,9 @@ def _responses(endpoint: Endpoint) -> Document:
     told: Document = {}
     for status in endpoint.statuses:
         found: Document = {"description": HTTPStatus(status).phrase}
-        if endpoint.answer is not None:
+        if status == HTTPStatus.NOT_MODIFIED:
+            pass
+        elif endpoint.answer is not None:
             name = f"{endpoint.answer}Answer" if endpoint.model is not None else endpoint.answer
             found["content"] = {endpoint.answer_type: {"schema": ref(name)}}
             if endpoint.answer.endswith("List"):
@@ -176,10 +175,3 @@ def _responses(endpoint: Endpoint) -> Document:
     for status in sorted({*endpoint.refusals, *of_tokens, 405, 500}):
         told[str(status)] = {"$ref": f"#/components/responses/{response_name(status)}"}
     return told
-
-
-def _without_defaults(*schemas: Document) -> None:
-    """In a merge patch a field that is absent stays as it is: it has no default."""
-    for schema in schemas:
-        for field in schema.get("properties", {}).values():
-            field.pop("default", None)

@@ -158,6 +158,21 @@ def filter_by(name: str, description: str = "") -> Parameter:
     return Parameter(name, description or f"Only those of this {name}", text, STRING)
 
 
+def by_schema(name: str, description: str, schema: Mapping[str, Any]) -> Parameter:
+    """A filter, whose texts are read as its schema says."""
+    match schema:
+        case {"enum": [*choices]}:
+            return Parameter(name, description, one_of(*choices), dict(schema))
+        case {"type": "boolean"}:
+            return Parameter(name, description, flag, BOOLEAN)
+        case {"format": "date-time"}:
+            return Parameter(name, description, time, TIME)
+        case {"type": "string"}:
+            return Parameter(name, description, text, STRING)
+        case _:
+            raise AssertionError(f"nobody knows how the filter {name} is written in a query: {schema}")
+
+
 def query(scope: Mapping[str, Any], declared: Mapping[str, Parameter]) -> dict[str, Any]:
     """The values of the query's parameters; repeatable ones as lists.
 

@@ -11,7 +11,6 @@ import msgspec
 
 from api import redaction
 from api.accept import is_table
-from api.auth import VIEWER
 from api.awaited import while_awaited
 from api.csv_rows import CsvReply, columns, has_amounts, with_columns
 from api.endpoint import Call, Endpoint, declared
@@ -27,31 +26,22 @@ from api.parameters import (
     MIN_POSITION,
     SEARCH,
     SORT,
-    TIME,
     Moment,
     Parameter,
-    filter_by,
+    by_schema,
     names_in,
     one_of,
-    time,
 )
 from api.problems import NotThereYet
 from api.reply import Answerable, Headers, Reply, encode, json_reply
-from api.schemas import RESOURCES, SCHEMAS, schema_name, sorts
+from api.schemas import SCHEMAS, sorts
 from domain.errors import Conflict, NotFound, Unavailable, Validation
-from domain.kind import Kind
 from domain.values import COUNTS as COUNTED
 from projections.field_types import enum
-from projections.lists import must_sort, sortable
+from projections.lists import must_sort
 from projections.queries import decoded
+from projections.view import View
 
-PLACE_FILTERS = tuple(filter_by(name) for name in ("region", "dc", "room", "rack"))
-SUBTREE = filter_by("subtree", "Only those of this tenant and all below it")
-COMMON_FILTERS = (
-    filter_by("owner", "Only those that belong to this tenant"),
-    filter_by("external_id", "Only the one with this key of yours"),
-    Parameter("updated_since", "Only those that changed at or after this time", time, TIME),
-)
 NAMES_COMPARED_MAX = 100
 WITH_COUNTS = ("QuotaList", "CapacityList")  # whose amounts are limits: of VMs and hosts, too
 
@@ -64,20 +54,12 @@ _versioned = msgspec.json.Decoder(_Versioned).decode
 _IS_SUM = re.compile(r"-?(hosts|\w+_(available|used|capacity))\Z").match
 
 
-def listing(
-    of: Kind[Any],
-    path: str,
-    *,
-    filters: tuple[Parameter, ...],
-    roles: frozenset[str] = VIEWER,
-    within: str | None = None,
-) -> Endpoint:
+def listing(view: View[Any], path: str, *, within: str | None = None) -> Endpoint:
     """The list of a kind; `within` is a path parameter that is a filter, and the name of a kind that must exist."""
-    kind = of.name
-    common = (_states_of(of), *COMMON_FILTERS)
-    own = {parameter.name for parameter in (*filters, *common)}
-    paging = (LIMIT, CURSOR, _sort_of(kind), COUNT)
-    of_tables = (EXCEL, CLASSES) if has_amounts(RESOURCES[schema_name(of)], SCHEMAS) else (EXCEL,)
+    kind = view.kind
+    filters = {one.name: one for one in filters_of(view) if one.name != within}
+    paging = (LIMIT, CURSOR, _sort_of(view), COUNT)
+    of_tables = (EXCEL, CLASSES) if has_amounts(SCHEMAS[view.title], SCHEMAS) else (EXCEL,)
 
     async def handle(call: Call) -> Answerable:
         query = call.query()
@@ -86,9 +68,9 @@ def listing(
             raise Validation([{"field": "query:as_of", "message": message}])
         await at_least(call, query)
         sort = query.get("sort", "name")
-        _must_sort(kind, sort, call)
+        _must_sort(kind.name, sort, call)
         model, actor = call.context.read_model, call.actor
-        asked = {name: value for name, value in query.items() if name in own}
+        asked = {name: value for name, value in query.items() if name in filters}
         if within is not None:
             asked[within] = call.path[within]
             holder, call.position = await model.one_at(within, call.path[within], scope=actor.tenant)
@@ -96,7 +78,7 @@ def listing(
                 raise await missing(call, within, call.path[within])
         try:
             page = await model.list_(
-                kind,
+                kind.name,
                 filters=asked,
                 q=query.get("q"),
                 labels=[f"{key}={value}" for key, value in query.get("label", ())],
@@ -113,34 +95,35 @@ def listing(
     return Endpoint(
         method="GET",
         path=path,
-        name=f"list_{within}_{of.module}" if within is not None else f"list_{of.module}",
-        summary=f"List {of.plural}",
+        name=f"list_{within}_{kind.module}" if within is not None else f"list_{kind.module}",
+        summary=f"List {kind.plural}",
         handle=handle,
-        roles=roles,
-        permission=f"{kind}.read",
-        parameters=declared(*filters, *common, SEARCH, LABEL, *paging, *of_tables, MIN_POSITION, AS_OF),
-        answer=f"{schema_name(of)}List",
+        roles=view.readers,
+        permission=f"{kind.name}.read",
+        parameters=declared(*filters.values(), SEARCH, LABEL, *paging, *of_tables, MIN_POSITION, AS_OF),
+        answer=f"{view.title}List",
         refusals=(401, 403, 404, 422, 503),
     )
 
 
-def _states_of(kind: Kind[Any]) -> Parameter:
-    states = tuple(state for state in kind.states if state not in kind.ended)
-    return Parameter("state", "Only those in this state", one_of(*states), enum(*states), repeatable=True)
+def filters_of(view: View[Any]) -> tuple[Parameter, ...]:
+    """The filters of a kind's list, but for free text and labels, which every list has."""
+    states = tuple(state for state in view.kind.states if state not in view.kind.ended)
+    of_state = Parameter("state", "Only those in this state", one_of(*states), enum(*states), repeatable=True)
+    return (of_state, *(by_schema(one.name, one.description, one.schema) for one in view.all_filters()))
 
 
-def _sort_of(kind: str) -> Parameter:
-    fields, has_sums = sortable(kind)
-    schema = sorts(*fields)
-    if has_sums:
+def _sort_of(view: View[Any]) -> Parameter:
+    schema = sorts(*view.sorts())
+    if view.amount_sorts is not None:
         amounts = {"type": "string", "pattern": "^-?[a-z][a-z0-9_]{0,62}_(available|used|capacity)$"}
         schema = {"anyOf": [schema, amounts]}
     return msgspec.structs.replace(SORT, schema=schema)
 
 
-def single(of: Kind[Any], *, roles: frozenset[str] = VIEWER) -> Endpoint:
+def single(view: View[Any]) -> Endpoint:
     """One resource, named by the path's parameters in their order."""
-    kind = of.name
+    kind = view.kind.name
 
     async def handle(call: Call) -> Answerable:
         query = call.query()
@@ -152,14 +135,14 @@ def single(of: Kind[Any], *, roles: frozenset[str] = VIEWER) -> Endpoint:
 
     return Endpoint(
         method="GET",
-        path=of.path,
+        path=view.kind.path,
         name=f"get_{kind}",
         summary=f"Read {'an' if kind[0] in 'aeiou' else 'a'} {kind}",
         handle=handle,
-        roles=roles,
+        roles=view.readers,
         permission=f"{kind}.read",
         parameters=declared(MIN_POSITION, AS_OF),
-        answer=schema_name(of),
+        answer=view.title,
         refusals=(401, 403, 404, 422, 503),
     )
 

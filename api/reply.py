@@ -39,6 +39,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
     def rest(self, *, with_body: bool = True) -> bytes:
         """What follows the status and the headers of every answer: its own headers, and the body."""
+        if self.status == 304:  # speaks of the body that whoever asked has
+            return b"".join([b"%s: %s\r\n" % header for header in self.headers]) + b"\r\n"
         return b"content-type: %s\r\ncontent-length: %d\r\nx-content-type-options: nosniff\r\n%s\r\n%s" % (
             self.content_type,
             len(self.body),

@@ -2,10 +2,7 @@
 `problem_schemas.py`. Answers are closed: a field that is not told of here is a fault, which the tests of the API find.
 """
 
-from typing import Any
-
 from api import problem_schemas
-from domain.kind import Kind
 from domain.kinds import KINDS
 from domain.scheduling.registry import STRATEGIES
 from domain.token import ROLES
@@ -27,9 +24,11 @@ from projections.field_types import (
     Schema,
     closed,
     enum,
+    listed,
     maybe,
     ref,
 )
+from projections.fields import title_of
 from projections.views import VIEWS
 
 ALL_TOPICS = tuple(sorted({*TOPICS, *FORMER}))
@@ -55,11 +54,6 @@ def _list(items: Schema) -> Schema:
         },
         optional=("count", "count_truncated"),
     )
-
-
-def schema_name(kind: Kind[Any]) -> str:
-    """What the description calls one of a kind: `MaintainerGroup`."""
-    return "".join(word.capitalize() for word in kind.name.split("_"))
 
 
 def _base(kind: str) -> dict[str, Schema]:
@@ -302,7 +296,7 @@ def answer_to_command(kind: str) -> Schema:
 SCHEMAS: dict[str, Schema] = {
     **RESOURCES,
     # What has just ended is answered once, by the command that ended it.
-    **{f"{schema_name(kind)}State": enum(*kind.states) for kind in KINDS},
+    **{f"{title_of(kind)}State": enum(*kind.states) for kind in KINDS},
     **{f"{name}List": _list(ref(name)) for name in RESOURCES},
     **{f"{name}Answer": answer_to_command(name) for name in RESOURCES},
     **problem_schemas.schemas(),
@@ -367,6 +361,43 @@ SCHEMAS: dict[str, Schema] = {
         {"position": NATURAL, "events": NATURAL, "violations": STRINGS, "differences": STRINGS},
     ),
     "Readiness": closed({"status": {"const": "ready"}, "components": problem_schemas.COMPONENTS}),
+    "Kinds": closed({"kinds": listed(ref("Kind")), "strategies": STRINGS, "roles": STRINGS}),
+    "Kind": closed(
+        {
+            "name": STRING,
+            "plural": STRING,
+            "short": {**STRINGS, "description": "other words for it on the command line"},
+            "named_by": {**STRINGS, "description": "the parts of its full name, which are fields of its path"},
+            "path": {"type": "string", "description": "where one is read"},
+            "list": {"type": "string", "description": "where all are listed"},
+            "states": STRINGS,
+            "failed_states": {**STRINGS, "description": "in which it is no use to wait for another"},
+            "refs": {**LABELS, "description": "by the field that names another resource, that one's kind"},
+            "fields": listed(
+                closed({"name": STRING, "schema": OBJECT, "description": STRING}, optional=("description",))
+            ),
+            "filters": listed(closed({"name": STRING, "description": STRING, "schema": OBJECT, "repeatable": BOOLEAN})),
+            "sorts": STRINGS,
+            "amount_sorts": {**STRINGS, "description": "of each class, such as cpu_available"},
+            "columns": {**STRINGS, "description": "the fields that a table shows"},
+            "wide": {**STRINGS, "description": "those that a wide one shows too"},
+            "amounts": {**STRINGS, "description": "one field, or two to be shown as used/limit; a column a class"},
+            "yields": {**STRINGS, "description": "columns that give way in a narrow terminal, the first ones first"},
+            "commands": listed(ref("KindCommand")),
+        }
+    ),
+    "KindCommand": closed(
+        {
+            "name": {"type": "string", "description": "as POST /v1/commands takes it"},
+            "verb": {"type": "string", "description": "create, set, delete, or a word of its own"},
+            "method": enum("POST", "PUT", "PATCH", "DELETE"),
+            "path": STRING,
+            "summary": STRING,
+            "description": STRING,
+            "body": {**OBJECT, "description": "the JSON Schema of the body; what it refers to is in its $defs"},
+            "starts_operation": BOOLEAN,
+        }
+    ),
     "Whoami": closed({"name": STRING, "role": enum(*ROLES), "tenant": MAYBE, "token": STRING}),
     "BatchResult": {
         "type": "object",

@@ -162,8 +162,9 @@ class Command(BaseModel):
         class CordonHost(_OnHost, does=HOST, verb="cordon")     POST /v1/hosts/{host}/cordon   host.cordon
 
     `verb` is the second half of its name, where that is another (`creates=HOST, verb="register"`), and `roles` are
-    those that may give it. The first line of its docstring is its summary. Its fields say the name of what it is about:
-    `name` and those above it if it creates, else each part by its own name.
+    those that may give it. One that leaves work to controllers says `starts_operation=True`. The first line of its
+    docstring is its summary. Its fields say the name of what it is about: `name` and those above it if it creates,
+    else each part by its own name.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, serialize_by_alias=True)
@@ -174,6 +175,7 @@ class Command(BaseModel):
     roles: ClassVar[frozenset[str]]
     route: ClassVar[Route | None]
     creates_it: ClassVar[bool]
+    starts_operation: ClassVar[bool]
     _named_by: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(
@@ -186,6 +188,7 @@ class Command(BaseModel):
         does: Kind[Any] | None = None,
         verb: str = "",
         roles: frozenset[str] = OPERATORS,
+        starts_operation: bool = False,
         **config: Unpack[ConfigDict],
     ) -> None:
         super().__init_subclass__(**config)
@@ -208,7 +211,7 @@ class Command(BaseModel):
             raise TypeError(f"{cls.__name__} needs a docstring, whose first line says in the API what it does")
         cls.kind, cls.about_kind, cls.roles = f"{kind.name}.{verb or called}", kind, roles
         cls.route = Route(method, path, word) if roles is not ENGINE else None
-        cls.creates_it = creates is not None
+        cls.creates_it, cls.starts_operation = creates is not None, starts_operation
         cls._named_by = (*kind.named_by[:-1], "name") if cls.creates_it else kind.named_by
 
     @classmethod

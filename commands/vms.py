@@ -99,7 +99,7 @@ class RuleField(BaseModel):
         return self
 
 
-class ProvisionVm(Protectable, creates=VM, verb="provision"):
+class ProvisionVm(Protectable, creates=VM, verb="provision", starts_operation=True):
     """Provision a VM.
 
     `group` is a name, a list of names, or "*": every group where the tenant has quota.
@@ -126,7 +126,7 @@ class UpdateVm(_OnVm, Redescribed, changes=VM):
     """Change a VM's words and protection."""
 
 
-class ResizeVm(_OnVm, does=VM, verb="resize"):
+class ResizeVm(_OnVm, does=VM, verb="resize", starts_operation=True):
     """Resize a VM.
 
     `resources` are merged: a class that is not named stays, 0 or null removes it.
@@ -135,15 +135,15 @@ class ResizeVm(_OnVm, does=VM, verb="resize"):
     resources: PatchedAmounts
 
 
-class StartVm(_OnVm, does=VM, verb="start"):
+class StartVm(_OnVm, does=VM, verb="start", starts_operation=True):
     """Start a stopped VM."""
 
 
-class StopVm(_OnVm, does=VM, verb="stop"):
+class StopVm(_OnVm, does=VM, verb="stop", starts_operation=True):
     """Stop a VM; it keeps its claims."""
 
 
-class DeleteVm(_OnVm, ends=VM):
+class DeleteVm(_OnVm, ends=VM, starts_operation=True):
     """Delete a VM."""
 
 

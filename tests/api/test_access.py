@@ -133,7 +133,7 @@ def may_command(role: str, kind: str) -> bool:
 
 def may_read(role: str, endpoint: Endpoint) -> bool:
     area = endpoint.path.split("/")[2]
-    if role == "admin" or area == "whoami" or endpoint.path == "/v1/commands/{command}":
+    if role == "admin" or area in ("whoami", "kinds") or endpoint.path == "/v1/commands/{command}":
         return True
     if role == "controller":
         return area == "operations"
