@@ -1,7 +1,7 @@
 """Events of the log as an actor sees them: which ones, in which form, and for whom what is left out.
 
 A command's own event is the audit's entry, and so is for who may read the audit. What is left out of an event for all
-(the hash of a token's secret) is left out in `messaging/document.py`.
+(the hash of a token's secret) is left out in `messaging/event_json.py`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from commands.writer.gateway import Actor
 from domain.operation import OperationStarted
 from domain.values import kind_of, tenant_stream
 from eventlog.codec import Row, decode, time_of
-from messaging.document import document as document_of
+from messaging.event_json import document as document_of
 from projections.queries import Life
 
 KEPT_MAX = 100_000

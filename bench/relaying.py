@@ -11,7 +11,7 @@ from eventlog.codec import decode
 from eventlog.read import LogReader
 from messaging import relay, subjects
 from messaging.connect import connected
-from messaging.document import message
+from messaging.event_json import message
 from workers.settings import Settings
 
 TARGET_RATIO = 1.5

@@ -24,7 +24,7 @@ from eventlog.codec import Row, decode, time_of
 from eventlog.components import Health, reason_of
 from eventlog.read import LogReader, OtherHistory, ends_early, log_changes
 from messaging import subjects
-from messaging.document import message, message_id
+from messaging.event_json import message, message_id
 
 PAGE_EVENTS = 500
 ACK_TIMEOUT_S = 5.0

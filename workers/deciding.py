@@ -10,7 +10,7 @@ import structlog
 from commands.tokens import hash_of
 from commands.writer.engine import Engine
 from eventlog.tasks import end_tasks
-from messaging import gateway, unix
+from messaging import commands, reports, unix
 from projections.rows import resource
 from workers.connections import to_nats
 from workers.progress import ProgressTable
@@ -39,8 +39,8 @@ async def engine(settings: Settings) -> None:
 
 async def _serve_overto_nats(settings: Settings, writer: Engine) -> None:
     async with to_nats(settings) as client:
-        await gateway.serve_commands(client, settings.cell, writer)
-        await gateway.serve_reports(client, writer)
+        await commands.serve_commands(client, settings.cell, writer)
+        await reports.serve_reports(client, writer)
         await asyncio.Event().wait()
 
 

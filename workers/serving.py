@@ -12,7 +12,7 @@ from api.source import networks
 from commands.writer.engine import Engine
 from eventlog.read import log_changes
 from eventlog.tasks import end_tasks
-from messaging import gateway, past, subjects, unix
+from messaging import gateway, past, reports, subjects, unix
 from messaging.wire import EngineGateway
 from projections.queries import ReadModel
 from workers.connections import log_reader, to_nats
@@ -36,11 +36,11 @@ async def api(settings: Settings) -> None:
         way: EngineGateway
         if settings.engine == "local":
             way = here = await stack.enter_async_context(an_engine(settings))
-            await gateway.serve_reports(client, here)
+            await reports.serve_reports(client, here)
         elif settings.engine_sockets:
             way = beside = await stack.enter_async_context(unix.UnixGateway(settings.engine_sockets).connected())
         else:
-            way = gateway.RemoteGateway(client, settings.cell)
+            way = gateway.NatsGateway(client, settings.cell)
 
         readiness = Readiness(
             conninfo,

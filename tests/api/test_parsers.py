@@ -20,7 +20,7 @@ from api.validation import ERRORS_MAX
 from commands.operations import ReportOperation
 from commands.vms import ProvisionVm
 from domain.errors import DomainError
-from messaging.gateway import REPORT_BYTES_MAX, _reported
+from messaging.reports import REPORT_BYTES_MAX, command_of
 from projections import cursors
 from tests.api.served import Api
 
@@ -86,9 +86,9 @@ PARSERS: dict[str, tuple[int, Callable[[int], Any], Callable[[Any], Any]]] = {
         lambda n: {**REPORT, "outputs": members(n, "x")},
         lambda document: made_of(ReportOperation, document, path={}),
     ),
-    "a report with unknown fields": (REPORTED, lambda n: json.dumps({**REPORT, **members(n)}).encode(), _reported),
-    "a report's outputs": (REPORTED, lambda n: json.dumps({**REPORT, "outputs": members(n)}).encode(), _reported),
-    "a nested report": (REPORTED, lambda n: b'{"outputs":%s}' % (b"[" * n + b"]" * n), _reported),
+    "a report with unknown fields": (REPORTED, lambda n: json.dumps({**REPORT, **members(n)}).encode(), command_of),
+    "a report's outputs": (REPORTED, lambda n: json.dumps({**REPORT, "outputs": members(n)}).encode(), command_of),
+    "a nested report": (REPORTED, lambda n: b'{"outputs":%s}' % (b"[" * n + b"]" * n), command_of),
     "one long parameter": (HEAD, lambda n: b"a" * n + b"=1", query),
     "parameters": (HEAD, lambda n: b"a=1&" * (n // 4), query),
     "percent signs": (HEAD, lambda n: b"q=" + b"%" * n, query),

@@ -15,9 +15,11 @@ from commands.catalogue import COMMANDS
 from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Envelope, Item
 from domain.errors import Unavailable
+from messaging.commands import serve_commands
 from messaging.connect import settled
-from messaging.gateway import RemoteGateway, serve_commands, serve_reports
+from messaging.gateway import NatsGateway
 from messaging.past import UNDER_WAY_MAX, WAITING_MAX, OfResource, OfVerification, Question, RemotePast, serve_past
+from messaging.reports import serve_reports
 from messaging.wire import decode_envelope, encode_envelope, from_wire
 from tests.conftest import Database
 from tests.messaging.stage import ADMIN, NatsProcess, a_site, a_vm, an_engine, send, until
@@ -117,7 +119,7 @@ async def test_an_engine_far_away_answers_as_one_nearby(database: Database, nats
         nats_process.user("api") as here,
     ):
         await serve_commands(there, "main", engine)
-        gateway = RemoteGateway(here, "main")
+        gateway = NatsGateway(here, "main")
         await a_site(gateway)
         vms = await asyncio.gather(*(a_vm(gateway, f"vm-{n}") for n in range(50)))
         assert len({vm.position for vm in vms}) == 50
@@ -131,7 +133,7 @@ async def test_an_engine_far_away_answers_as_one_nearby(database: Database, nats
 
 async def test_an_engine_that_is_restarted_meanwhile_is_waited_for(nats_process: NatsProcess) -> None:
     async with nats_process.user("engine") as there, nats_process.user("api") as here:
-        asking = asyncio.create_task(RemoteGateway(here, "main").submit(an_envelope()))
+        asking = asyncio.create_task(NatsGateway(here, "main").submit(an_envelope()))
         await asyncio.sleep(0.3)
         await serve_commands(there, "main", Prompt())
         assert [answer.status for answer in await asking] == [200]
@@ -148,9 +150,9 @@ async def test_of_two_engines_the_one_that_leads_answers(nats_process: NatsProce
         await serve_commands(one, "main", standby)
         await serve_commands(other, "main", leader)
         for _ in range(10):
-            assert len(await RemoteGateway(api, "main").submit(an_envelope())) == 1
+            assert len(await NatsGateway(api, "main").submit(an_envelope())) == 1
         standby.is_leading, leader.is_leading = False, False
-        asking = asyncio.create_task(RemoteGateway(api, "main").submit(an_envelope()))
+        asking = asyncio.create_task(NatsGateway(api, "main").submit(an_envelope()))
         await asyncio.sleep(0.3)
         leader.is_leading = True
         assert [answer.status for answer in await asking] == [200]
@@ -180,7 +182,7 @@ async def test_a_command_that_cost_two_leaders_their_place_is_not_handed_to_a_th
         api = await stack.enter_async_context(nats_process.user("api"))
         envelope = an_envelope()
         engines[0].is_leading = True
-        asking = asyncio.create_task(RemoteGateway(api, "main").submit(envelope))
+        asking = asyncio.create_task(NatsGateway(api, "main").submit(envelope))
         for before, after in pairwise(engines):
             await until(lambda before=before: before.had)
             before.is_leading, after.is_leading = False, True
@@ -197,7 +199,7 @@ async def test_without_an_engine_a_command_is_unavailable_and_named(
     async with nats_process.user("api") as client:
         envelope = an_envelope()
         with pytest.raises(Unavailable) as refusal:
-            await RemoteGateway(client, "main").submit(envelope)
+            await NatsGateway(client, "main").submit(envelope)
         assert refusal.value.command == envelope.items[0].id
 
 
@@ -209,7 +211,7 @@ async def test_an_engine_that_is_silent_is_not_waited_for_for_ever(
         await serve_commands(there, "main", Silent())
         envelope = an_envelope(expires_in_s=0.0)
         with pytest.raises(Unavailable) as refusal:
-            await RemoteGateway(here, "main").submit(envelope)
+            await NatsGateway(here, "main").submit(envelope)
         assert refusal.value.command == envelope.items[0].id
 
 
@@ -284,7 +286,7 @@ async def test_a_revoked_token_is_refused_whichever_process_sends_it(
         nats_process.user("api") as here,
     ):
         await serve_commands(there, "main", engine)
-        elsewhere = RemoteGateway(here, "main")
+        elsewhere = NatsGateway(here, "main")
         await send(engine, "token.create", name="otto", role="operator")
         assert (await send(elsewhere, "tenant.create", actor=otto, name="before")).status == 201
         await send(engine, "token.revoke", token="otto")

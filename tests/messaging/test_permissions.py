@@ -11,7 +11,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
-from messaging import gateway, past, relay, subjects
+from messaging import past, relay, reports, subjects
 from messaging.connect import settled
 from tests.messaging.stage import NatsProcess, messages
 from workers import nats_config
@@ -134,7 +134,7 @@ async def test_a_controllers_default_inbox_is_heard_by_no_other(nats_process: Na
 
 
 def test_an_answer_may_take_as_long_as_anybody_waits_for_it() -> None:
-    assert max(past.VERIFY_PATIENCE_S, past.RESOURCE_PATIENCE_S, gateway.REPORT_PATIENCE_S) < nats_config.ANSWERS_S
+    assert max(past.VERIFY_PATIENCE_S, past.RESOURCE_PATIENCE_S, reports.REPORT_PATIENCE_S) < nats_config.ANSWERS_S
 
 
 async def test_nobody_unknown_gets_in(nats_process: NatsProcess) -> None:

@@ -18,7 +18,7 @@ from eventlog.components import Health
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 from messaging import relay, subjects
-from messaging.document import body, document, message
+from messaging.event_json import body, document, message
 from messaging.relay import NotOurStream, Relay
 from tests.conftest import Database
 from tests.eventlog.rows import a_leader, a_row, an_open_log, rows_after

@@ -16,7 +16,7 @@ import msgspec
 from commands.writer.engine import Engine
 from eventlog.codec import Row
 from eventlog.components import Health
-from messaging import dispatch, gateway, relay, subjects
+from messaging import commands, dispatch, gateway, relay, reports, subjects
 from projections import projector
 from projections.rows import resource
 from projections.tables import SCHEMA
@@ -192,13 +192,13 @@ class World:
         )
         self.engines[name] = engine
         await engine.start()
-        await gateway.serve_commands(client, CELL, engine)
-        await gateway.serve_reports(client, engine)
+        await commands.serve_commands(client, CELL, engine)
+        await reports.serve_reports(client, engine)
         await engine.ended()
 
     async def _api(self, name: str) -> None:
         client: Any = nats_server.Client(self.nats)
-        way = gateway.RemoteGateway(client, CELL)
+        way = gateway.NatsGateway(client, CELL)
         await asyncio.gather(
             self.customers.ask_for_ever(way),
             self.customers.look_after_the_stuck(way),

@@ -22,7 +22,7 @@ from domain.recorded import LeaderTookOver, LogOpened, Recorded
 from domain.values import from_rfc3339
 from eventlog.codec import Row, decode
 from messaging import subjects
-from messaging.document import body
+from messaging.event_json import body
 from tests.messaging.stage import messages
 from tests.platform.client import Client
 from tests.survival.load import Acknowledged

@@ -20,7 +20,7 @@ from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 from messaging import dispatch, subjects
 from messaging.dispatch import Dispatcher
-from messaging.gateway import serve_reports
+from messaging.reports import serve_reports
 from tests.conftest import Database
 from tests.messaging.stage import NatsProcess, a_site, a_vm, an_engine, send, until
 from workers.controllers.simulator import Simulator

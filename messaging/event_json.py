@@ -1,4 +1,5 @@
-"""An event of the log as the world sees it: over HTTP and NATS the same, and without what is nobody's to read."""
+"""An event of the log as JSON: the same over HTTP and NATS, without the hashes of tokens' secrets, which nobody may
+read."""
 
 from functools import lru_cache
 from typing import Any
@@ -10,7 +11,7 @@ from eventlog.codec import Row
 
 
 class _State(msgspec.Struct, frozen=True, gc=False):
-    """What is inside of a row, with the event's own JSON left as it stands."""
+    """The content of `Row.state`, with the event's own JSON not decoded."""
 
     at: int
     actor: str
@@ -40,7 +41,7 @@ def body(row: Row) -> bytes:
 
 
 def document(row: Row) -> dict[str, Any]:
-    """The same, decoded."""
+    """`body`, decoded."""
     decoded: dict[str, Any] = msgspec.json.decode(body(row))
     return decoded
 
@@ -87,7 +88,7 @@ _NONE: dict[str, Any] = {
 
 
 def _audit_entry(row: Row, state: _State, at: str) -> msgspec.Raw:
-    """A command's event is the audit's entry, whole for whoever has the data alone."""
+    """A command's event is the audit's entry, complete without the fields around `data`."""
     said: dict[str, Any] = msgspec.json.decode(state.data)
     outcome = row.topic.removeprefix("command.")
     known = {"position": row.position, "at": at, "actor": state.actor, "outcome": outcome, "token": state.actor}
@@ -95,7 +96,7 @@ def _audit_entry(row: Row, state: _State, at: str) -> msgspec.Raw:
 
 
 def _without_hash(state: _State) -> msgspec.Raw:
-    """A token's event. The hash of its secret is for whoever authenticates, which reads the log itself."""
+    """A token's event. Only what authenticates needs the hash of its secret, and that reads the log itself."""
     said: dict[str, Any] = msgspec.json.decode(state.data)
     said.pop("hash", None)
     return msgspec.Raw(_encode(said))
