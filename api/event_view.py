@@ -14,7 +14,8 @@ from api.context import Context
 from api.tenant_scope import TenantScope, owner_of, tenant_scope_of
 from commands.writer.gateway import Actor
 from domain.operation import OperationStarted
-from domain.values import kind_of, tenant_stream
+from domain.tenant import KIND as TENANT
+from domain.values import kind_of
 from eventlog.codec import Row, decode, time_of
 from messaging.event_json import document as document_of
 from projections.queries import Life
@@ -100,7 +101,7 @@ class EventView:
         """The position of a tenant's creation: what is of the same time may be of one atomic batch with it, in which
         the one before was deleted."""
         if life not in self._begins:
-            rows = await asyncio.to_thread(self._context.log.stream, tenant_stream(tenant))
+            rows = await asyncio.to_thread(self._context.log.stream, TENANT.stream(tenant))
             created = (row for row in rows if row.topic == "tenant.created" and decode(row).event.uid == life.uid)
             _keep(self._begins, life, next(row.position for row in created))
         return self._begins[life]

@@ -7,9 +7,10 @@ import numpy as np
 from bench.row import Row
 from bench.site import CAPACITY, SHAPES, a_fleet
 from commands.groups import DEFAULT_STRATEGY
-from domain.fleet import Fleet, Transaction
+from domain.fleet import Fleet
 from domain.host import HostClaimed
 from domain.scheduling.place import PlacementRequest, place
+from domain.transaction import Transaction
 from domain.vm import VmScheduled
 
 TARGET_US = {100_000: 100.0}  # 25 for fewer

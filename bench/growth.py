@@ -148,7 +148,7 @@ def _keep(servers: Servers, fleet: Fleet) -> None:
 
 
 def _write_rows(cursor: psycopg.Cursor[Any], fleet: Fleet) -> None:
-    entries = iter(fleet.entries.items())
+    entries = fleet.entries()
     while some := list(islice(entries, WRITTEN_AT_ONCE)):
         upserts: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         for stream, entry in some:

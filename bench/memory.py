@@ -14,9 +14,12 @@ from bench.row import Row
 from bench.site import a_fleet
 from commands.groups import DEFAULT_STRATEGY
 from domain.fleet import Fleet
+from domain.host import KIND as HOST
+from domain.operation import KIND as OPERATION
 from domain.operation import OperationStepSucceeded, OperationSucceeded
 from domain.recorded import Recorded
 from domain.scheduling.place import PlacementRequest, place
+from domain.vm import KIND as VM
 from domain.vm import VmActivated, VmCreating
 from eventlog.codec import decode, encode
 
@@ -46,7 +49,7 @@ def host_kib(count: int) -> float:
         fleet.fold(decode(encode(Recorded(stream, n, n, n, "bench", "c", event))))
     _place(fleet)
     after = _resident_kib()
-    assert len(fleet.hosts_by_group["std"]) == count
+    assert len(fleet.streams(HOST, group="std")) == count
     return (after - before) / count
 
 
@@ -64,8 +67,8 @@ def vm_kib(count: int) -> float:
         for recorded in (*fold.events(base, n), *ended(n)):
             fleet.fold(decode(encode(recorded)))
     after = _resident_kib()
-    assert len(fleet.vms_by_tenant["payments"]) == count
-    assert not fleet.operations
+    assert len(fleet.streams(VM, tenant="payments")) == count
+    assert not fleet.streams(OPERATION)
     return (after - before) / count
 
 

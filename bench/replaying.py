@@ -17,10 +17,11 @@ from commands.catalogue import COMMANDS, HANDLERS
 from commands.model import Done
 from commands.writer import ids
 from domain.errors import DomainError
-from domain.fleet import Fleet, Transaction
+from domain.fleet import Fleet
 from domain.invariants import violations
 from domain.scheduling import registry
-from domain.vm import Vm
+from domain.transaction import Transaction
+from domain.vm import KIND as VM
 
 RUN = "replay"
 
@@ -73,7 +74,7 @@ def _replay(ground: "Ground", trace: Trace, *, stop_at_first_refusal: bool) -> O
             tally.skip_deletion(request.time_s)
         running = tally.placed - tally.deleted
         if running > peak:
-            peak, empty_hosts = running, len(trace.machines) - len(ground.fleet.vms_by_host)
+            peak, empty_hosts = running, len(trace.machines) - len(ground.fleet.referred(VM, by="host"))
     return Outcome(tally, empty_hosts, violations(ground.fleet) + list(broken_rules(ground.fleet)))
 
 
@@ -125,9 +126,8 @@ class Ground:
 def broken_rules(fleet: Fleet) -> Iterator[str]:
     """The rules of all VMs that stand, looked at anew: each set once for each of its rules' types and levels."""
     sets: defaultdict[tuple[str, str, str], list[tuple[str | None, int | None]]] = defaultdict(list)
-    for entry in fleet.entries.values():
-        vm = entry.state
-        if isinstance(vm, Vm) and vm.host is not None:
+    for vm in fleet.each(VM):
+        if vm.host is not None:
             for rule in vm.rules:
                 sets[rule.type, rule.set, rule.level].append(
                     (fleet.capacity.place_of(vm.host, rule.level), rule.partition)

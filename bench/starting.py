@@ -26,6 +26,7 @@ from domain.operation import (
 )
 from domain.quota import QuotaConsumed, QuotaReleased
 from domain.recorded import LogOpened, Recorded
+from domain.vm import KIND as VM
 from domain.vm import VmActivated, VmCreating, VmDeleted, VmDeleting, VmScheduled
 from eventlog import checkpoints
 from eventlog.codec import Row as LogRow
@@ -112,7 +113,7 @@ def measure(servers: Servers, *, events: int) -> list[Row]:
         cycles = range(cycles.stop, cycles.stop + late // len(_templates(CREATED + DELETED)))
         _add(connection, CREATED + DELETED, cycles, living=living, base=fleet.position, at=fleet.at // 10)
     figure, fleet = uvloop.run(_started(servers.conninfo))
-    assert len(fleet.vms_by_tenant["payments"]) == living
+    assert len(fleet.streams(VM, tenant="payments")) == living
     name = f"engine's start, {fleet.position:,} events, from a checkpoint"
     return [Row(name, figure, "s", f"< {TARGET_S:g} s", figure < TARGET_S, baseline, figure / baseline)]
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from commands.model import ENGINE_ROLE, Command, Done
-from domain.fleet import Transaction
 from domain.kind import Kind
 from domain.kinds import KINDS
+from domain.transaction import Transaction
 
 Handler = Callable[[Any, Transaction], Done]
 

@@ -12,10 +12,13 @@ from typing import Any
 
 from commands import finding, suggesting
 from domain.errors import DomainError, NoCapacity, NoQuota, QuotaExceeded
-from domain.fleet import Transaction
+from domain.group import KIND as GROUP
+from domain.host import KIND as HOST
+from domain.quota import KIND as QUOTA
 from domain.quota import allows, check
 from domain.scheduling.filters import binding
 from domain.scheduling.place import Placement, PlacementRequest, fitting_hosts, load_after, place
+from domain.transaction import Transaction
 from domain.values import FIRST_CLASSES, Resources
 from domain.vm import Vm
 
@@ -37,9 +40,9 @@ def offered_groups(tx: Transaction, tenant: str, offered: str | list[str]) -> li
         NotFound: a group that is named does not exist.
     """
     if offered == ANY_GROUP:
-        return sorted(tx.fleet.quotas_by_tenant.get(tenant, ()))
+        return sorted(tx.fleet.granted(tenant))
     names = [offered] if isinstance(offered, str) else list(dict.fromkeys(offered))
-    return [finding.group(tx, name).name for name in names]
+    return [finding.group_with_quota(tx, name).name for name in names]
 
 
 def choose(
@@ -104,10 +107,10 @@ class _Choice:
     def place_in(self, name: str) -> Placement:
         """Raises NoQuota, QuotaExceeded, NoCapacity."""
         tx, request = self._tx, self._request
-        if tx.fleet.quota(name, request.tenant) is None:
-            raise NoQuota(request.tenant, name, sorted(tx.fleet.quotas_by_tenant.get(request.tenant, ())))
+        if tx.fleet.get(QUOTA, name, request.tenant) is None:
+            raise NoQuota(request.tenant, name, sorted(tx.fleet.granted(request.tenant)))
         check(tx.fleet.quotas(name, self._chain), self._counted)
-        group = tx.fleet.group(name)
+        group = tx.fleet.get(GROUP, name)
         assert group is not None, "a quota's group stands, as they end together"
         strategy = self._strategy or group.strategy
         return place(tx.fleet.capacity, request, group=name, strategy=strategy, members=self._members)
@@ -140,7 +143,7 @@ class _Choice:
             return summary
         if over:
             return QuotaExceeded(request.tenant, offered, over[0].shortfalls, problems, is_cut)
-        return NoQuota(request.tenant, offered, sorted(self._tx.fleet.quotas_by_tenant.get(request.tenant, ())))
+        return NoQuota(request.tenant, offered, sorted(self._tx.fleet.granted(request.tenant)))
 
     def complete(self, refusal: NoCapacity, *, tried: list[str]) -> None:
         """With the other groups that would take it now, those with quota first; or, where no host has a class that is
@@ -171,8 +174,8 @@ class _Choice:
     def _others(self, tried: set[str]) -> Iterator[str]:
         """Groups with hosts, those where the tenant has quota first; within a scope, those alone."""
         fleet = self._tx.fleet
-        granted = fleet.quotas_by_tenant.get(self._request.tenant, set())
-        hosts = fleet.hosts_by_group
+        granted = fleet.granted(self._request.tenant)
+        hosts = fleet.referred(HOST, by="group")
         yield from sorted(name for name in granted if name not in tried and name in hosts)
         if self._tx.scope is None:
             foreign = (name for name in hosts if name not in tried and name not in granted)
@@ -202,7 +205,7 @@ def unknown_class(tx: Transaction, resources: Resources, *, tenant: str, groups:
     if tx.scope is not None:
         if all(name in FIRST_CLASSES for name in resources):
             return None
-        own = tx.fleet.quotas_by_tenant.get(tenant, set()).union(groups)
+        own = tx.fleet.granted(tenant).union(groups)
         known = {name for group in own for name in tx.fleet.capacity.table(group).classes}
     for name in resources:
         if name not in known:

@@ -3,10 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-from domain.fleet import Transaction
+from domain.host import KIND as HOST
 from domain.host import HostClaimed, HostReleased
+from domain.quota import KIND as QUOTA
 from domain.quota import QuotaConsumed, QuotaReleased
-from domain.values import Resources, host_stream, plus, quota_stream, vm_stream
+from domain.transaction import Transaction
+from domain.values import Resources, plus
+from domain.vm import KIND as VM
 from domain.vm import Vm
 
 Uses = dict[tuple[str, str], Resources]  # (group, tenant) → what is used there
@@ -16,10 +19,10 @@ def take(
     tx: Transaction, vm: str, *, host: str, group: str, chain: Iterable[str], resources: Resources, vms: int
 ) -> None:
     """Claim `resources` for the VM of stream `vm`; `vms` is 1 for a new VM, 0 for one that grows."""
-    tx.record(host_stream(host), HostClaimed(vm, resources))
+    tx.record(HOST.stream(host), HostClaimed(vm, resources))
     counted = {**resources, "vms": vms} if vms else resources
     for quota in tx.fleet.quotas(group, chain):
-        tx.record(quota_stream(group, quota.tenant), QuotaConsumed(vm, counted))
+        tx.record(QUOTA.stream(group, quota.tenant), QuotaConsumed(vm, counted))
 
 
 def give_back(tx: Transaction, vm: Vm, *, resources: Resources, vms: int) -> None:
@@ -28,12 +31,12 @@ def give_back(tx: Transaction, vm: Vm, *, resources: Resources, vms: int) -> Non
     `vm` is the VM while it still had its host.
     """
     assert vm.host is not None, "what has no host holds nothing"
-    stream = vm_stream(vm.tenant, vm.name)
-    tx.record(host_stream(vm.host), HostReleased(stream, resources))
+    stream = VM.stream(vm.tenant, vm.name)
+    tx.record(HOST.stream(vm.host), HostReleased(stream, resources))
     group = tx.fleet.group_of(vm)
     counted = {**resources, "vms": vms} if vms else resources
     for quota in tx.fleet.quotas(group, tx.fleet.chain(vm.tenant)):
-        tx.record(quota_stream(group, quota.tenant), QuotaReleased(stream, counted))
+        tx.record(QUOTA.stream(group, quota.tenant), QuotaReleased(stream, counted))
 
 
 def uses_of(tx: Transaction, vms: Iterable[Vm]) -> Uses:
@@ -59,9 +62,9 @@ def shift(tx: Transaction, by: str, *, before: Uses, after: Uses) -> None:
     """One release and one consumption per touched quota, summed; where both are the same, nothing."""
     for group, tenant in sorted(before.keys() | after.keys()):
         gone, came = before.get((group, tenant), {}), after.get((group, tenant), {})
-        if gone == came or tx.fleet.quota(group, tenant) is None:
+        if gone == came or tx.fleet.get(QUOTA, group, tenant) is None:
             continue
-        stream = quota_stream(group, tenant)
+        stream = QUOTA.stream(group, tenant)
         if gone:
             tx.record(stream, QuotaReleased(by, gone))
         if came:

@@ -20,6 +20,9 @@ from commands.tenants import DeleteTenant, MoveTenant
 from commands.vms import ProvisionVm
 from domain.errors import Validation
 from domain.fleet import Fleet
+from domain.host import KIND as HOST
+from domain.quota import KIND as QUOTA
+from domain.vm import KIND as VM
 from domain.vm import Rule
 
 UNIT_US_MAX = 400_000
@@ -72,7 +75,7 @@ class Estimate:
     def _groups(self, command: ProvisionVm) -> int:
         if isinstance(command.group, list):
             return len(command.group)
-        return len(self._fleet.quotas_by_tenant.get(command.tenant, ())) if command.group == "*" else 1
+        return len(self._fleet.streams(QUOTA, tenant=command.tenant)) if command.group == "*" else 1
 
     def _set(self, tenant: str, name: str) -> _Set:
         found = self._sets.get((tenant, name))
@@ -102,7 +105,7 @@ def too_much(us: float, *, is_one_of_several: bool) -> Validation:
 
 
 def _vms_of_subtree(fleet: Fleet, tenant: str) -> int:
-    return sum(len(fleet.vms_by_tenant.get(name, ())) for name in fleet.subtree(tenant))
+    return sum(len(fleet.streams(VM, tenant=name)) for name in fleet.subtree(tenant))
 
 
 def _move_tenant(command: MoveTenant, fleet: Fleet) -> float:
@@ -110,34 +113,34 @@ def _move_tenant(command: MoveTenant, fleet: Fleet) -> float:
 
 
 def _delete_tenant(command: DeleteTenant, fleet: Fleet) -> float:
-    quotas = len(fleet.quotas_by_tenant.get(command.tenant, ()))
-    return VM_US * len(fleet.vms_by_tenant.get(command.tenant, ())) + QUOTA_US * quotas
+    quotas = len(fleet.streams(QUOTA, tenant=command.tenant))
+    return VM_US * len(fleet.streams(VM, tenant=command.tenant)) + QUOTA_US * quotas
 
 
 def _set_quota(command: SetQuota, fleet: Fleet) -> float:
-    is_new = fleet.quota(command.group, command.tenant) is None
+    is_new = fleet.get(QUOTA, command.group, command.tenant) is None
     return VM_US * _vms_of_subtree(fleet, command.tenant) if is_new else 0.0
 
 
 def _delete_quota(command: DeleteQuota, fleet: Fleet) -> float:
-    return VM_US * len(fleet.vms_by_tenant.get(command.tenant, ()))
+    return VM_US * len(fleet.streams(VM, tenant=command.tenant))
 
 
 def _update_group(command: UpdateGroup, fleet: Fleet) -> float:
-    return HOST_US * len(fleet.hosts_by_group.get(command.group, ()))
+    return HOST_US * len(fleet.streams(HOST, group=command.group))
 
 
 def _delete_group(command: DeleteGroup, fleet: Fleet) -> float:
-    return QUOTA_US * len(fleet.quotas_by_group.get(command.group, ()))
+    return QUOTA_US * len(fleet.streams(QUOTA, group=command.group))
 
 
 def _register_host(command: RegisterHost, fleet: Fleet) -> float:
-    return HOST_US / 4 * len(fleet.hosts_by_rack.get(command.rack or "", ()))
+    return HOST_US / 4 * len(fleet.streams(HOST, rack=command.rack or ""))
 
 
 def _change_places(fleet: Fleet, hosts: Collection[str]) -> float:
     """The VMs there, and all members of their sets, of whose rules it is seen whether they still hold."""
-    vms = [fleet.find(stream) for host in hosts for stream in fleet.vms_by_host.get(host, ())]
+    vms = [vm for host in hosts for vm in fleet.each(VM, host=host)]
     sets = {(vm.tenant, rule.set) for vm in vms for rule in vm.rules}
     members = sum(len(fleet.members.get(key, ())) for key in sets)
     return HOST_US * len(hosts) + VM_US * len(vms) + RULE_US * (len(sets) + members / 4)
@@ -153,7 +156,7 @@ def _move_host(command: MoveHost, fleet: Fleet) -> float:
 
 
 def _update_rack(command: UpdateRack, fleet: Fleet) -> float:
-    return _change_places(fleet, fleet.hosts_by_rack.get(command.rack, set()))
+    return _change_places(fleet, [host.name for host in fleet.each(HOST, rack=command.rack)])
 
 
 PRICES: dict[type[Command], Callable[[Any, Fleet], float]] = {

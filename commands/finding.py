@@ -1,50 +1,46 @@
 """Finding what a command names, within what its actor may see; what is not there is refused with the nearest name."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Container, Iterable, Set
 from itertools import islice
+from typing import Any
 
 from commands import suggesting
-from domain.errors import USED_BY_MAX, NotFound, Protected, Suspended
-from domain.fleet import Transaction
+from domain.errors import USED_BY_MAX, InUse, NotFound, Protected, Suspended
+from domain.fleet import Fleet
+from domain.group import KIND as GROUP
 from domain.group import Group
-from domain.host import Host
-from domain.rack import Rack
+from domain.host import KIND as HOST
+from domain.kind import Kind, S
+from domain.kinds import BY_NAME
+from domain.quota import KIND as QUOTA
+from domain.rack import KIND as RACK
 from domain.scheduling.filters import PLACES
-from domain.tenant import Tenant
+from domain.tenant import KIND as TENANT
+from domain.transaction import Transaction
 from domain.values import About
-from domain.vm import Vm, Where
+from domain.vm import Where
 
 
-def tenant(tx: Transaction, name: str) -> Tenant:
-    found = tx.fleet.tenant(name)
-    if found is None or not sees(tx, name):
-        raise missing(tx, "tenant", name)
+def find(tx: Transaction, kind: Kind[S], *name: str) -> S:
+    """What is called so, as its name's parts say: `find(tx, VM, "acme", "web-1")`. What is over, but kept (a revoked
+    token), is not there; within a scope, nor is what belongs by its name to another's tenant.
+
+    Raises:
+        NotFound: with the nearest name.
+    """
+    found = tx.fleet.get(kind, *name)
+    if found is None or found.state in kind.ended or not is_seen(tx, kind, *name):
+        raise missing(tx, kind.name, "/".join(name))
     return found
 
 
-def rack(tx: Transaction, name: str) -> Rack:
-    found = tx.fleet.rack(name)
-    if found is None:
-        raise missing(tx, "rack", name)
-    return found
-
-
-def group(tx: Transaction, name: str) -> Group:
-    """A scoped actor sees the groups where a tenant of its subtree has quota."""
-    found = tx.fleet.group(name)
-    if found is None:
+def group_with_quota(tx: Transaction, name: str) -> Group:
+    """A scoped actor finds the groups where a tenant of its subtree has quota."""
+    found = find(tx, GROUP, name)
+    if tx.scope is None or tx.fleet.get(QUOTA, name, tx.scope) is not None:
+        return found
+    if not any(sees(tx, stream.split("/")[2]) for stream in tx.fleet.streams(QUOTA, group=name)):
         raise missing(tx, "group", name)
-    if tx.scope is not None:
-        granted = tx.fleet.quotas_by_group.get(name, set())
-        if tx.scope not in granted and not any(sees(tx, grantee) for grantee in granted):
-            raise missing(tx, "group", name)
-    return found
-
-
-def host(tx: Transaction, name: str) -> Host:
-    found = tx.fleet.host(name)
-    if found is None:
-        raise missing(tx, "host", name)
     return found
 
 
@@ -66,9 +62,9 @@ def where(tx: Transaction, where: Where | None, groups: Iterable[str]) -> None:
             if not any(tx.fleet.capacity.table(group).has(level, name) for group in groups):
                 raise missing(tx, level, name)
         elif level == "host":
-            host(tx, name)
+            find(tx, HOST, name)
         elif level == "rack":
-            rack(tx, name)
+            find(tx, RACK, name)
         else:
             place(tx, level, name)
 
@@ -79,11 +75,9 @@ def place(tx: Transaction, level: str, name: str) -> None:
         raise missing(tx, level, name)
 
 
-def vm(tx: Transaction, tenant: str, name: str) -> Vm:
-    found = tx.fleet.vm(tenant, name)
-    if found is None or not sees(tx, tenant):
-        raise missing(tx, "vm", f"{tenant}/{name}")
-    return found
+def is_seen(tx: Transaction, kind: Kind[Any], *name: str) -> bool:
+    """Is it within the actor's scope, as far as its name tells whose it is?"""
+    return tx.scope is None or "tenant" not in kind.named_by or sees(tx, name[kind.named_by.index("tenant")])
 
 
 def sees(tx: Transaction, tenant: str) -> bool:
@@ -99,7 +93,7 @@ def may_grow(tx: Transaction, tenant: str) -> list[str]:
     """
     chain = tx.fleet.chain(tenant)
     for name in chain:
-        found = tx.fleet.tenant(name)
+        found = tx.fleet.get(TENANT, name)
         if found is not None and found.state == "suspended":
             raise Suspended(name if sees(tx, name) else tenant)
     return chain
@@ -111,17 +105,11 @@ def must_not_be_protected(kind: str, name: str, about: About) -> None:
         raise Protected(kind, name)
 
 
-def quotas_must_not_be_protected(tx: Transaction, quotas: Iterable[tuple[str, str]]) -> None:
-    """Of a group or tenant that is to end, and they with it: (group, tenant)."""
-    for group, tenant in quotas:
-        found = tx.fleet.quota(group, tenant)
-        assert found is not None
-        must_not_be_protected("quota", f"{group}/{tenant}", found.about)
-
-
-def some(names: Collection[str]) -> list[str]:
-    """At most `USED_BY_MAX` of what stands in a command's way, by name: however many there are, it costs no more."""
-    return sorted(names if len(names) <= USED_BY_MAX else islice(names, USED_BY_MAX))
+def must_not_be_in_use(tx: Transaction, kind: Kind[Any], *name: str, apart_from: Container[Kind[Any]] = ()) -> None:
+    """Raises InUse while anything refers to it, but for kinds that end with it."""
+    used_by = (stream for other, stream in tx.fleet.referring_to(kind, *name) if other not in apart_from)
+    if some := sorted(islice(used_by, USED_BY_MAX)):
+        raise InUse(kind.name, "/".join(name), some)
 
 
 def missing(tx: Transaction, kind: str, name: str) -> NotFound:
@@ -138,19 +126,34 @@ def missing(tx: Transaction, kind: str, name: str) -> NotFound:
 def nearest(tx: Transaction, kind: str, name: str) -> str | None:
     """The name of the kind, or of a place at the level, that was probably meant."""
     fleet = tx.fleet
-    if kind == "vm":
-        tenant, _, own = name.partition("/")
-        if fleet.tenant(tenant) is None:
-            other = nearest(tx, "tenant", tenant)
-            return f"{other}/{own}" if other is not None and fleet.vm(other, own) is not None else None
-        near = suggesting.nearest(
-            own,
-            known=(stream.rpartition("/")[2] for stream in fleet.vms_by_tenant.get(tenant, ())),
-            exists=lambda slip: fleet.vm(tenant, slip) is not None,
-        )
-        return f"{tenant}/{near}" if near is not None else None
-    if kind in ("region", "dc", "room"):
+    known = BY_NAME.get(kind)
+    if known is None:
         return suggesting.nearest(
-            name, known=fleet.names(kind), exists=lambda slip: (kind, slip) in fleet.racks_by_place
+            name,
+            known=(place for level, place in fleet.racks_by_place if level == kind),
+            exists=lambda slip: (kind, slip) in fleet.racks_by_place,
         )
-    return suggesting.nearest(name, known=fleet.names(kind), exists=lambda slip: f"{kind}/{slip}" in fleet.entries)
+    return _nearest(fleet, known, name)
+
+
+def _nearest(fleet: Fleet, kind: Kind[Any], name: str) -> str | None:
+    """Of what has a name of its own within another (a VM within its tenant), a slip in one of the two names is found;
+    any other name is compared as a whole."""
+    if len(kind.named_by) == 1 or kind.own_name in kind.refs:
+        return _alike(name, fleet.streams(kind), within=kind.name)
+    field = kind.named_by[0]
+    outer, _, own = name.partition("/")
+    outer_kind = BY_NAME[kind.refs[field]]
+    if fleet.get(outer_kind, outer) is None:
+        other = _nearest(fleet, outer_kind, outer)
+        return f"{other}/{own}" if other is not None and fleet.get(kind, other, own) is not None else None
+    near = _alike(own, fleet.streams(kind, **{field: outer}), within=f"{kind.name}/{outer}")
+    return f"{outer}/{near}" if near is not None else None
+
+
+def _alike(name: str, streams: Set[str], *, within: str) -> str | None:
+    return suggesting.nearest(
+        name,
+        known=(stream[len(within) + 1 :] for stream in streams),
+        exists=lambda slip: f"{within}/{slip}" in streams,
+    )

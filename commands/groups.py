@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from commands import finding, warning
+from commands import finding, quotas, warning
 from commands.model import (
     CLASSES_MAX,
     CLASSES_PATCHED_MAX,
@@ -17,14 +17,16 @@ from commands.model import (
     Redescribed,
     at_most,
 )
-from domain.errors import AlreadyExists, BelowUse, Conflict, InUse
-from domain.fleet import Transaction
+from domain.errors import AlreadyExists, BelowUse, Conflict
 from domain.group import KIND as GROUP
 from domain.group import Group, GroupCreated, GroupDeleted, GroupUpdated
+from domain.host import KIND as HOST
 from domain.host import Host, would_break
-from domain.quota import QuotaDeleted
+from domain.quota import KIND as QUOTA
+from domain.rack import KIND as RACK
 from domain.scheduling.registry import STRATEGIES
-from domain.values import Overcommit, host_stream, quota_stream, usable
+from domain.transaction import Transaction
+from domain.values import Overcommit, usable
 
 DEFAULT_STRATEGY = "least_fragmentation"  # what measures best: docs/decisions/0005-the-default-strategy.md
 
@@ -77,7 +79,7 @@ class DeleteGroup(_OnGroup, ends=GROUP):
 
 
 def create(command: CreateGroup, tx: Transaction) -> Done:
-    if tx.fleet.group(command.name) is not None:
+    if tx.fleet.get(GROUP, command.name) is not None:
         raise AlreadyExists("group", command.name)
     overcommit, about = _thousandths(command.overcommit), command.about()
     warnings = (
@@ -93,7 +95,7 @@ def create(command: CreateGroup, tx: Transaction) -> Done:
 
 
 def update(command: UpdateGroup, tx: Transaction) -> Done:
-    group = finding.group(tx, command.group)
+    group = finding.find(tx, GROUP, command.group)
     event = GroupUpdated(
         command.given("strategy", group.strategy),
         command.given("region", group.region),
@@ -125,29 +127,25 @@ def update(command: UpdateGroup, tx: Transaction) -> Done:
 
 def delete(command: DeleteGroup, tx: Transaction) -> Done:
     """Only without hosts; its quotas end with it."""
-    group = finding.group(tx, command.group)
-    tenants = sorted(tx.fleet.quotas_by_group.get(group.name, ()))
+    group = finding.find(tx, GROUP, command.group)
     finding.must_not_be_protected("group", group.name, group.about)
-    finding.quotas_must_not_be_protected(tx, ((group.name, tenant) for tenant in tenants))
-    if hosts := finding.some(tx.fleet.hosts_by_group.get(group.name, ())):
-        raise InUse("group", group.name, [host_stream(name) for name in hosts])
-    for tenant in tenants:
-        tx.record(quota_stream(group.name, tenant), QuotaDeleted())
+    quotas.must_not_be_protected(tx, group=group.name)
+    finding.must_not_be_in_use(tx, GROUP, group.name, apart_from=(QUOTA,))
+    quotas.end(tx, group=group.name)
     tx.record(command.on(), GroupDeleted())
     return Done()
 
 
 def must_stand_in_region(tx: Transaction, *, rack: str | None, region: str, host: str) -> None:
     """Raises Conflict unless the host's rack is in the region to which its group is bound."""
-    found = tx.fleet.rack(rack) if rack is not None else None
+    found = tx.fleet.get(RACK, rack) if rack is not None else None
     if found is None or found.region != region:
         where = f"in region {found.region!r}" if found is not None else "in no rack"
         raise Conflict(f"The group is bound to region {region!r}, but host {host!r} is {where}.", host)
 
 
 def _hosts(tx: Transaction, group: Group) -> list[Host]:
-    names = sorted(tx.fleet.hosts_by_group.get(group.name, ()))
-    return [host for host in map(tx.fleet.host, names) if host is not None]
+    return list(tx.fleet.each(HOST, group=group.name))
 
 
 def _thousandths(ratios: dict[str, float]) -> Overcommit:

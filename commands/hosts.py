@@ -20,13 +20,17 @@ from commands.model import (
     merged_amounts,
 )
 from domain import host as decide
-from domain.errors import AlreadyExists, BelowUse, Conflict, InUse, NoQuota, Validation
-from domain.fleet import Transaction
+from domain.errors import USED_BY_MAX, AlreadyExists, BelowUse, Conflict, NoQuota, Validation
+from domain.group import KIND as GROUP
 from domain.group import Group
 from domain.host import KIND as HOST
 from domain.host import HostDeleted, HostMoved, HostRegistered, HostUpdated
+from domain.quota import KIND as QUOTA
 from domain.quota import would_break
-from domain.values import Bmc, host_stream
+from domain.rack import KIND as RACK
+from domain.transaction import Transaction
+from domain.values import Bmc
+from domain.vm import KIND as VM
 
 Unit = Annotated[int, Field(ge=1, le=100)]
 
@@ -116,10 +120,10 @@ class DeleteHost(_OnHost, ends=HOST):
 
 def register(command: RegisterHost, tx: Transaction) -> Done:
     """Registered with its capacity, it is available at once."""
-    group = finding.group(tx, command.group)
+    group = finding.find(tx, GROUP, command.group)
     if command.rack is not None:
-        finding.rack(tx, command.rack)
-    if tx.fleet.host(command.name) is not None:
+        finding.find(tx, RACK, command.rack)
+    if tx.fleet.get(HOST, command.name) is not None:
         raise AlreadyExists("host", command.name)
     bmc, about = _bmc(command.bmc), command.about()
     _must_be_its_own(tx, command.name, bmc)
@@ -142,8 +146,8 @@ def register(command: RegisterHost, tx: Transaction) -> Done:
 
 
 def update(command: UpdateHost, tx: Transaction) -> Done:
-    host = finding.host(tx, command.host)
-    group = finding.group(tx, host.group)
+    host = finding.find(tx, HOST, command.host)
+    group = finding.find(tx, GROUP, host.group)
     event = HostUpdated(
         merged_amounts(host.capacity, command.capacity, field="/capacity"),
         command.given("rack", host.rack),
@@ -152,7 +156,7 @@ def update(command: UpdateHost, tx: Transaction) -> Done:
         command.patched(host.about),
     )
     if command.rack is not None:
-        finding.rack(tx, command.rack)
+        finding.find(tx, RACK, command.rack)
     if event.bmc != host.bmc:
         _must_be_its_own(tx, host.name, event.bmc)
     if (event.rack, event.unit) != (host.rack, host.unit):
@@ -178,24 +182,24 @@ def update(command: UpdateHost, tx: Transaction) -> Done:
 def move(command: MoveHost, tx: Transaction) -> Done:
     """What the VMs on it use leaves the quotas of the old group and comes into those of the new one."""
     fleet = tx.fleet
-    host, group = finding.host(tx, command.host), finding.group(tx, command.group)
+    host, group = finding.find(tx, HOST, command.host), finding.find(tx, GROUP, command.group)
     if host.group == group.name:
         return Done()
     if group.region is not None:
         must_stand_in_region(tx, rack=host.rack, region=group.region, host=host.name)
 
-    uses = claims.uses_of(tx, fleet.vms_on(host.name))
+    uses = claims.uses_of(tx, fleet.each(VM, host=host.name))
     chains = {tenant: fleet.chain(tenant) for _, tenant in uses}
     before = claims.along_chains(uses, chains)
     after = {(group.name, tenant): used for (_, tenant), used in before.items()}
     if not command.force:
         for _, tenant in uses:
-            if fleet.quota(group.name, tenant) is None:
-                granted = sorted(fleet.quotas_by_tenant.get(tenant, ()))
+            if fleet.get(QUOTA, group.name, tenant) is None:
+                granted = sorted(fleet.granted(tenant))
                 raise NoQuota(tenant, group.name, granted)
         broken: list[dict[str, Any]] = decide.would_break(host, capacity=host.capacity, overcommit=group.overcommit)
         for (name, tenant), used in sorted(after.items()):
-            quota = fleet.quota(name, tenant)
+            quota = fleet.get(QUOTA, name, tenant)
             if quota is not None:
                 total = {resource: quota.used.get(resource, 0) + amount for resource, amount in used.items()}
                 broken += would_break(f"{name}/{tenant}", limits=quota.limits, used=total)
@@ -208,22 +212,21 @@ def move(command: MoveHost, tx: Transaction) -> Done:
 
 
 def cordon(command: CordonHost, tx: Transaction) -> Done:
-    if event := decide.cordon(finding.host(tx, command.host)):
+    if event := decide.cordon(finding.find(tx, HOST, command.host)):
         tx.record(command.on(), event)
     return Done()
 
 
 def uncordon(command: UncordonHost, tx: Transaction) -> Done:
-    if event := decide.uncordon(finding.host(tx, command.host)):
+    if event := decide.uncordon(finding.find(tx, HOST, command.host)):
         tx.record(command.on(), event)
     return Done()
 
 
 def delete(command: DeleteHost, tx: Transaction) -> Done:
-    host = finding.host(tx, command.host)
+    host = finding.find(tx, HOST, command.host)
     finding.must_not_be_protected("host", host.name, host.about)
-    if used_by := finding.some(tx.fleet.vms_by_host.get(host.name, ())):
-        raise InUse("host", host.name, used_by)
+    finding.must_not_be_in_use(tx, HOST, host.name)
     tx.record(command.on(), HostDeleted())
     return Done()
 
@@ -233,21 +236,22 @@ def _must_be_its_own(tx: Transaction, name: str, bmc: Bmc | None) -> None:
     controller = decide.controller_of(bmc)
     if bmc is None or controller is None:
         return
-    if others := finding.some(tx.fleet.hosts_by_bmc.get(controller, set()) - {name}):
-        raise AlreadyExists("bmc", bmc.address, [host_stream(other) for other in others])
+    if others := tx.fleet.hosts_by_bmc.get(controller, set()) - {name}:
+        raise AlreadyExists("bmc", bmc.address, [HOST.stream(other) for other in sorted(others)[:USED_BY_MAX]])
 
 
 def _must_have_place(tx: Transaction, name: str, *, group: Group, rack: str | None, unit: int | None) -> None:
     if unit is not None and rack is None:
         raise Conflict("A unit is a position in a rack; name the rack too.", name)
     if rack is not None:
-        found = finding.rack(tx, rack)
+        found = finding.find(tx, RACK, rack)
         if unit is not None and found.units is not None and unit > found.units:
             raise Conflict(f"Rack {rack!r} has {found.units} units; unit {unit} is above them.", rack)
-        for other in sorted(tx.fleet.hosts_by_rack.get(rack, ())) if unit is not None else ():
-            standing = tx.fleet.host(other)
-            if standing is not None and standing.unit == unit and other != name:
-                raise Conflict(f"Unit {unit} of rack {rack!r} holds host {other!r}.", rack, [host_stream(other)])
+        for other in tx.fleet.each(HOST, rack=rack) if unit is not None else ():
+            if other.unit == unit and other.name != name:
+                raise Conflict(
+                    f"Unit {unit} of rack {rack!r} holds host {other.name!r}.", rack, [HOST.stream(other.name)]
+                )
     if group.region is not None:
         must_stand_in_region(tx, rack=rack, region=group.region, host=name)
 

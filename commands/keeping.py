@@ -4,10 +4,11 @@ first."""
 from collections.abc import Mapping
 from typing import Any
 
-from domain.fleet import Transaction
 from domain.host import Host
 from domain.rack import Rack
 from domain.scheduling.broken import BrokenRule, Places, unmet
+from domain.transaction import Transaction
+from domain.vm import KIND as VM
 from domain.vm import full_name
 
 TOLD_MAX = 100
@@ -22,7 +23,7 @@ def rules_broken(tx: Transaction, *, hosts: Mapping[str, Host], rack: Rack | Non
     fleet = tx.fleet
     here = Places(fleet.capacity)
     there = Places(fleet.capacity, hosts=hosts, racks={rack.name: rack} if rack is not None else {})
-    vms = [vm for name in hosts for vm in fleet.vms_on(name) if vm.rules or vm.where is not None]
+    vms = [vm for name in hosts for vm in fleet.each(VM, host=name) if vm.rules or vm.where is not None]
     told: list[dict[str, Any]] = []
     for key in sorted({(vm.tenant, rule.set) for vm in vms for rule in vm.rules}):
         before = {broken.rule: broken.vms for broken in fleet.broken_rules(key)}

@@ -12,7 +12,6 @@ from commands.model import ENGINE, REPORTERS, Command, Done, Line, Text, without
 from commands.warning import Warnings
 from domain import operation as decide
 from domain.errors import Conflict, Validation
-from domain.fleet import Transaction
 from domain.operation import KIND as OPERATION
 from domain.operation import (
     Operation,
@@ -24,7 +23,7 @@ from domain.operation import (
     OperationStuck,
     OperationSucceeded,
 )
-from domain.values import operation_stream
+from domain.transaction import Transaction
 
 Outputs = Annotated[dict[str, JsonValue], AfterValidator(without_nul_inside)]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
@@ -168,7 +167,7 @@ def settle(command: SettleOperation, tx: Transaction) -> Done:
     if command.as_ == "failed":
         _give_up(tx, id, reason)
         return Done(id)
-    settled = tx.fleet.operation(id)
+    settled = tx.fleet.get(OPERATION, id)
     assert settled is not None
     warnings = _outcome(settled).unsaid(settled)
     _succeed(tx, id)
@@ -177,9 +176,9 @@ def settle(command: SettleOperation, tx: Transaction) -> Done:
 
 def _running(tx: Transaction, id: str, *, to: str = "") -> Operation:
     """The operation, which is not over. `to` is what a person wants of it; a controller reports on its work."""
-    found = tx.fleet.operation(id)
+    found = tx.fleet.get(OPERATION, id)
     if found is None:
-        stream = operation_stream(id)
+        stream = OPERATION.stream(id)
         if stream in tx.known:
             if to and tx.scope is None:
                 raise Conflict(_too_late(id, tx.known[stream], to=to), id)
@@ -211,20 +210,20 @@ def _too_late(id: str, last: Any, *, to: str) -> str:
 
 
 def _fail(tx: Transaction, id: str, event: OperationStepFailed | OperationRetried | OperationStuck) -> None:
-    tx.record(operation_stream(id), event)
+    tx.record(OPERATION.stream(id), event)
     if not isinstance(event, OperationStepFailed):
         return
     if not event.compensations:
         _give_up(tx, id, event.reason)
         return
-    operation = tx.fleet.operation(id)
+    operation = tx.fleet.get(OPERATION, id)
     assert operation is not None
     _outcome(operation).begun(tx, operation)
 
 
 def _end_if_done(tx: Transaction, id: str) -> None:
     """After the last step the work is done, or, after a failure, undone."""
-    operation = tx.fleet.operation(id)
+    operation = tx.fleet.get(OPERATION, id)
     assert operation is not None
     if operation.current is not None:
         return
@@ -235,16 +234,16 @@ def _end_if_done(tx: Transaction, id: str) -> None:
 
 
 def _succeed(tx: Transaction, id: str) -> None:
-    operation = tx.fleet.operation(id)
+    operation = tx.fleet.get(OPERATION, id)
     assert operation is not None
-    tx.record(operation_stream(id), OperationSucceeded())
+    tx.record(OPERATION.stream(id), OperationSucceeded())
     _outcome(operation).succeeded(tx, operation)
 
 
 def _give_up(tx: Transaction, id: str, reason: str) -> None:
-    operation = tx.fleet.operation(id)
+    operation = tx.fleet.get(OPERATION, id)
     assert operation is not None
-    tx.record(operation_stream(id), OperationCancelled(reason) if operation.is_cancelled else OperationFailed(reason))
+    tx.record(OPERATION.stream(id), OperationCancelled(reason) if operation.is_cancelled else OperationFailed(reason))
     _outcome(operation).failed(tx, operation, reason)
 
 

@@ -1,15 +1,20 @@
 """Commands on quotas."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import islice
 
 from commands import finding, warning
 from commands.model import Command, Done, Limits, Name, Protectable
 from domain.errors import USED_BY_MAX, BelowUse, InUse
-from domain.fleet import Transaction
+from domain.fleet import Fleet
+from domain.group import KIND as GROUP
 from domain.quota import KIND as QUOTA
 from domain.quota import QuotaDeleted, QuotaSet, would_break
+from domain.tenant import KIND as TENANT
+from domain.transaction import Transaction
 from domain.values import NOTHING_SAID, Resources, ordered
+from domain.vm import KIND as VM
 from domain.vm import Vm
 
 
@@ -34,9 +39,9 @@ class DeleteQuota(_OnQuota, ends=QUOTA):
 
 def set(command: SetQuota, tx: Transaction) -> Done:
     """A new quota starts with the use that exists."""
-    group, tenant = finding.group(tx, command.group), finding.tenant(tx, command.tenant)
+    group, tenant = finding.find(tx, GROUP, command.group), finding.find(tx, TENANT, command.tenant)
     limits = {name: command.limits[name] for name in ordered(command.limits)}
-    quota = tx.fleet.quota(group.name, tenant.name)
+    quota = tx.fleet.get(QUOTA, group.name, tenant.name)
     used = quota.used if quota else _use_of_subtree(tx, group.name, tenant.name)
     if not command.force:
         former = quota.limits if quota else {}
@@ -55,20 +60,30 @@ def set(command: SetQuota, tx: Transaction) -> Done:
 def delete(command: DeleteQuota, tx: Transaction) -> Done:
     """No quota, no access: refused while the tenant itself has something in the group."""
     name = f"{command.group}/{command.tenant}"
-    found = tx.fleet.quota(command.group, command.tenant)
-    if found is None:
-        raise finding.missing(tx, "quota", name)
+    found = finding.find(tx, QUOTA, command.group, command.tenant)
     finding.must_not_be_protected("quota", name, found.about)
-    own = (stream for stream in tx.fleet.vms_by_tenant.get(command.tenant, ()) if _is_in(tx, stream, command.group))
-    if found.used and (used_by := sorted(islice(own, USED_BY_MAX))):
+    own = (VM.stream(vm.tenant, vm.name) for vm in _vms_in(tx.fleet, command.group, command.tenant))
+    if found.used and (used_by := list(islice(own, USED_BY_MAX))):
         raise InUse("quota", name, used_by)
     tx.record(command.on(), QuotaDeleted())
     return Done()
 
 
-def _is_in(tx: Transaction, vm: str, group: str) -> bool:
-    found: Vm = tx.fleet.find(vm)
-    return found.host is not None and tx.fleet.group_of(found) == group
+def must_not_be_protected(tx: Transaction, **of: str) -> None:
+    """Of a group or tenant that is to end, and they with it."""
+    for quota in tx.fleet.each(QUOTA, **of):
+        finding.must_not_be_protected("quota", f"{quota.group}/{quota.tenant}", quota.about)
+
+
+def end(tx: Transaction, **of: str) -> None:
+    """With their group or tenant."""
+    for stream in sorted(tx.fleet.streams(QUOTA, **of)):
+        tx.record(stream, QuotaDeleted())
+
+
+def _vms_in(fleet: Fleet, group: str, tenant: str) -> Iterator[Vm]:
+    """Those of the tenant that hold something in the group."""
+    return (vm for vm in fleet.each(VM, tenant=tenant) if vm.host is not None and fleet.group_of(vm) == group)
 
 
 def _use_of_subtree(tx: Transaction, group: str, tenant: str) -> Resources:
@@ -80,12 +95,11 @@ def _use_of_subtree(tx: Transaction, group: str, tenant: str) -> Resources:
     total: defaultdict[str, int] = defaultdict(int)
     pending = [tenant]
     for name in pending:
-        if (quota := fleet.quota(group, name)) is not None:
+        if (quota := fleet.get(QUOTA, group, name)) is not None:
             taken = [quota.used]
         else:
-            own = (stream for stream in fleet.vms_by_tenant.get(name, ()) if _is_in(tx, stream, group))
-            taken = [{**fleet.find(stream).claims, "vms": 1} for stream in own]
-            pending += fleet.children.get(name, ())
+            taken = [{**vm.claims, "vms": 1} for vm in _vms_in(fleet, group, name)]
+            pending += (child.name for child in fleet.each(TENANT, parent=name))
         for used in taken:
             for resource, amount in used.items():
                 total[resource] += amount

@@ -8,11 +8,12 @@ from pydantic import Field
 from commands import finding, warning
 from commands.keeping import rules_broken
 from commands.model import Command, Done, Name, Protectable, Redescribed
-from domain.errors import AlreadyExists, BelowUse, Conflict, InUse
-from domain.fleet import Transaction
+from domain.errors import AlreadyExists, BelowUse, Conflict
+from domain.group import KIND as GROUP
+from domain.host import KIND as HOST
 from domain.rack import KIND as RACK
 from domain.rack import RackCreated, RackDeleted, RackUpdated
-from domain.values import host_stream
+from domain.transaction import Transaction
 
 Units = Annotated[int, Field(ge=1, le=100)]
 
@@ -49,7 +50,7 @@ class DeleteRack(_OnRack, ends=RACK):
 
 
 def create(command: CreateRack, tx: Transaction) -> Done:
-    if tx.fleet.rack(command.name) is not None:
+    if tx.fleet.get(RACK, command.name) is not None:
         raise AlreadyExists("rack", command.name)
     about = command.about()
     warnings = warning.of_external_id(tx, command.on(), about)
@@ -61,7 +62,7 @@ def create(command: CreateRack, tx: Transaction) -> Done:
 
 
 def update(command: UpdateRack, tx: Transaction) -> Done:
-    rack = finding.rack(tx, command.rack)
+    rack = finding.find(tx, RACK, command.rack)
     event = RackUpdated(
         command.given("region", rack.region),
         command.given("dc", rack.dc),
@@ -69,21 +70,21 @@ def update(command: UpdateRack, tx: Transaction) -> Done:
         command.given("units", rack.units),
         command.patched(rack.about),
     )
-    hosts = [h for h in map(tx.fleet.host, sorted(tx.fleet.hosts_by_rack.get(rack.name, ()))) if h is not None]
+    hosts = list(tx.fleet.each(HOST, rack=rack.name))
     for host in hosts:
-        group = tx.fleet.group(host.group)
+        group = tx.fleet.get(GROUP, host.group)
         if group is not None and group.region is not None and group.region != event.region:
             raise Conflict(
                 f"Host {host.name!r} stands here and its group {group.name!r} is bound to region {group.region!r};"
                 " move the host to another group first.",
                 rack.name,
-                [host_stream(host.name)],
+                [HOST.stream(host.name)],
             )
         if event.units is not None and host.unit is not None and host.unit > event.units:
             raise Conflict(
                 f"Host {host.name!r} stands at unit {host.unit}, above {event.units} units.",
                 rack.name,
-                [host_stream(host.name)],
+                [HOST.stream(host.name)],
             )
     if (event.region, event.dc, event.room) != (rack.region, rack.dc, rack.room) and not command.force:
         there = replace(rack, region=event.region, dc=event.dc, room=event.room)
@@ -96,10 +97,9 @@ def update(command: UpdateRack, tx: Transaction) -> Done:
 
 
 def delete(command: DeleteRack, tx: Transaction) -> Done:
-    rack = finding.rack(tx, command.rack)
+    rack = finding.find(tx, RACK, command.rack)
     finding.must_not_be_protected("rack", rack.name, rack.about)
-    if hosts := finding.some(tx.fleet.hosts_by_rack.get(rack.name, ())):
-        raise InUse("rack", rack.name, [host_stream(name) for name in hosts])
+    finding.must_not_be_in_use(tx, RACK, rack.name)
     tx.record(command.on(), RackDeleted())
     return Done()
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from commands import claims, finding, warning
+from commands import claims, finding, quotas, warning
 from commands.model import Command, Done, Name, Protectable, Redescribed
-from domain.errors import USED_BY_MAX, AlreadyExists, BelowUse, Conflict, InUse
-from domain.fleet import Transaction
-from domain.quota import QuotaDeleted, would_break
+from domain.errors import AlreadyExists, BelowUse, Conflict
+from domain.quota import KIND as QUOTA
+from domain.quota import would_break
 from domain.tenant import KIND as TENANT
 from domain.tenant import (
     TenantCreated,
@@ -16,7 +16,9 @@ from domain.tenant import (
     TenantSuspended,
     TenantUpdated,
 )
-from domain.values import minus, plus, quota_stream, tenant_stream
+from domain.transaction import Transaction
+from domain.values import minus, plus
+from domain.vm import KIND as VM
 
 DEPTH_MAX = 16  # a chain is walked for every decision
 
@@ -60,8 +62,8 @@ class DeleteTenant(_OnTenant, ends=TENANT):
 
 def create(command: CreateTenant, tx: Transaction) -> Done:
     if command.parent is not None:
-        finding.tenant(tx, command.parent)
-    if tx.fleet.tenant(command.name) is not None:
+        finding.find(tx, TENANT, command.parent)
+    if tx.fleet.get(TENANT, command.name) is not None:
         raise AlreadyExists("tenant", command.name)
     if command.parent is not None:
         _must_not_be_too_deep(command.name, len(tx.fleet.chain(command.parent)) + 1)
@@ -72,7 +74,7 @@ def create(command: CreateTenant, tx: Transaction) -> Done:
 
 
 def update(command: UpdateTenant, tx: Transaction) -> Done:
-    tenant = finding.tenant(tx, command.tenant)
+    tenant = finding.find(tx, TENANT, command.tenant)
     about = command.patched(tenant.about)
     warnings = warning.of_external_id(tx, command.on(), about, before=tenant.about)
     if about != tenant.about:
@@ -83,13 +85,13 @@ def update(command: UpdateTenant, tx: Transaction) -> Done:
 def move(command: MoveTenant, tx: Transaction) -> Done:
     """The use of the whole subtree leaves the old ancestors' quotas and comes into the new ones'."""
     fleet = tx.fleet
-    tenant = finding.tenant(tx, command.tenant)
+    tenant = finding.find(tx, TENANT, command.tenant)
     if command.parent == tenant.parent:
         return Done()
     subtree = fleet.subtree(tenant.name)
     ancestors: list[str] = []
     if command.parent is not None:
-        finding.tenant(tx, command.parent)
+        finding.find(tx, TENANT, command.parent)
         if command.parent in subtree:
             raise Conflict(
                 f"{command.parent!r} is {tenant.name!r} itself or below it; choose a parent outside its subtree.",
@@ -98,14 +100,14 @@ def move(command: MoveTenant, tx: Transaction) -> Done:
         ancestors = fleet.chain(command.parent)
     _must_not_be_too_deep(tenant.name, len(ancestors) + _height(tx, tenant.name))
 
-    uses = claims.uses_of(tx, (vm for name in subtree for vm in fleet.vms_of(name)))
+    uses = claims.uses_of(tx, (vm for name in subtree for vm in fleet.each(VM, tenant=name)))
     former = {name: fleet.chain(tenant.name)[1:] for name in subtree}
     coming = dict.fromkeys(subtree, ancestors)
     before, after = claims.along_chains(uses, former), claims.along_chains(uses, coming)
     if not command.force:
         broken: list[dict[str, Any]] = []
         for (group, name), used in sorted(after.items()):
-            quota = fleet.quota(group, name)
+            quota = fleet.get(QUOTA, group, name)
             if quota is not None:
                 total = plus(minus(quota.used, before.get((group, name), {})), used)
                 grown = {k: v for k, v in total.items() if v > quota.used.get(k, 0)}
@@ -118,40 +120,31 @@ def move(command: MoveTenant, tx: Transaction) -> Done:
 
 
 def suspend(command: SuspendTenant, tx: Transaction) -> Done:
-    if finding.tenant(tx, command.tenant).state != "suspended":
+    if finding.find(tx, TENANT, command.tenant).state != "suspended":
         tx.record(command.on(), TenantSuspended())
     return Done()
 
 
 def resume(command: ResumeTenant, tx: Transaction) -> Done:
-    if finding.tenant(tx, command.tenant).state == "suspended":
+    if finding.find(tx, TENANT, command.tenant).state == "suspended":
         tx.record(command.on(), TenantResumed())
     return Done()
 
 
 def delete(command: DeleteTenant, tx: Transaction) -> Done:
     """Its quotas end with it; what it has or who is confined to it keeps it."""
-    fleet = tx.fleet
-    tenant = finding.tenant(tx, command.tenant)
+    tenant = finding.find(tx, TENANT, command.tenant)
     name = tenant.name
-    groups = sorted(fleet.quotas_by_tenant.get(name, ()))
     finding.must_not_be_protected("tenant", name, tenant.about)
-    finding.quotas_must_not_be_protected(tx, ((group, name) for group in groups))
-    used_by = (
-        [tenant_stream(child) for child in finding.some(fleet.children.get(name, ()))]
-        + finding.some(fleet.vms_by_tenant.get(name, ()))
-        + [f"token/{token}" for token in finding.some(fleet.tokens_by_tenant.get(name, ()))]
-    )
-    if used_by:
-        raise InUse("tenant", name, used_by[:USED_BY_MAX])
-    for group in groups:
-        tx.record(quota_stream(group, name), QuotaDeleted())
+    quotas.must_not_be_protected(tx, tenant=name)
+    finding.must_not_be_in_use(tx, TENANT, name, apart_from=(QUOTA,))
+    quotas.end(tx, tenant=name)
     tx.record(command.on(), TenantDeleted())
     return Done()
 
 
 def _height(tx: Transaction, name: str) -> int:
-    return 1 + max((_height(tx, child) for child in tx.fleet.children.get(name, ())), default=0)
+    return 1 + max((_height(tx, child.name) for child in tx.fleet.each(TENANT, parent=name)), default=0)
 
 
 def _must_not_be_too_deep(name: str, depth: int) -> None:

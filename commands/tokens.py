@@ -8,9 +8,10 @@ from pydantic import field_validator
 from commands import finding, warning
 from commands.model import ADMINS, ENGINE, Command, Described, Done, Name
 from domain.errors import AlreadyExists, Conflict, Validation
-from domain.fleet import Transaction
+from domain.tenant import KIND as TENANT
 from domain.token import KIND as TOKEN
 from domain.token import TokenCreated, TokenReset, TokenRevoked
+from domain.transaction import Transaction
 from domain.values import from_rfc3339
 
 # Those that the steps of Berth's own operations name, now or soon. An actor's name is for ever, and so is this.
@@ -51,7 +52,7 @@ class InstallToken(Command, creates=TOKEN, verb="install", roles=ENGINE):
 
 
 def install(command: InstallToken, tx: Transaction) -> Done:
-    found = tx.fleet.token(command.name)
+    found = tx.fleet.get(TOKEN, command.name)
     if found is None:
         tx.record(command.on(), TokenCreated(tx.new_id(), command.name, "admin", command.hash))
     elif not found.knows(command.hash):
@@ -66,14 +67,14 @@ def create(command: CreateToken, tx: Transaction) -> Done:
     if expires_at is not None and expires_at <= tx.at:
         raise Validation([{"field": "/expires_at", "message": "must lie in the future"}])
     if command.tenant is not None:
-        finding.tenant(tx, command.tenant)
+        finding.find(tx, TENANT, command.tenant)
     if command.role != "controller" and (command.name in CONTROLLERS or command.name in tx.controllers):
         raise Conflict(
             f"{command.name!r} is the name of a controller, whose reports nobody else may give; choose another name, or"
             " the role controller.",
             command.name,
         )
-    found = tx.fleet.token(command.name)
+    found = tx.fleet.get(TOKEN, command.name)
     if found is not None and found.state == "revoked":
         raise Conflict(
             f"The name {command.name!r} belonged to a revoked token, and names stand in the audit for ever.",
@@ -99,9 +100,7 @@ def create(command: CreateToken, tx: Transaction) -> Done:
 
 
 def revoke(command: RevokeToken, tx: Transaction) -> Done:
-    found = tx.fleet.token(command.token)
-    if found is None or found.state == "revoked":
-        raise finding.missing(tx, "token", command.token)
+    found = finding.find(tx, TOKEN, command.token)
     if found.role == "admin" and not _another_admin(tx, command.token):
         raise Conflict(
             "This is the last admin token that is good; make another one before you revoke it.", command.token
@@ -116,13 +115,12 @@ def hash_of(secret: str) -> str:
 
 
 def _another_admin(tx: Transaction, name: str) -> bool:
-    tokens = (tx.fleet.token(other) for other in tx.fleet.names("token") if other != name)
     return any(
-        token is not None
+        token.name != name
         and token.role == "admin"
         and token.state == "active"
         and (token.expires_at is None or token.expires_at > tx.at)
-        for token in tokens
+        for token in tx.fleet.each(TOKEN)
     )
 
 

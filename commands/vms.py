@@ -23,11 +23,15 @@ from commands.model import (
 from domain import quota, vm
 from domain.command import Warned
 from domain.errors import AlreadyExists, NoCapacity
-from domain.fleet import Transaction
+from domain.group import KIND as GROUP
+from domain.host import KIND as HOST
+from domain.operation import KIND as OPERATION
 from domain.operation import Operation, OperationCancelled, OperationStarted, Step
 from domain.scheduling.explain import scaled_down
 from domain.scheduling.place import PlacementRequest
-from domain.values import NAME_PATTERN, Resources, available, excess, operation_stream
+from domain.tenant import KIND as TENANT
+from domain.transaction import Transaction
+from domain.values import NAME_PATTERN, Resources, available, excess
 from domain.vm import KIND as VM
 from domain.vm import (
     Rule,
@@ -149,12 +153,12 @@ class DeleteVm(_OnVm, ends=VM, starts_operation=True):
 
 def provision(command: ProvisionVm, tx: Transaction) -> Done:
     """The record, the host's use, the quotas' use and the work for the controllers: all in one transaction, or none."""
-    tenant = finding.tenant(tx, command.tenant).name
+    tenant = finding.find(tx, TENANT, command.tenant).name
     groups = offered_groups(tx, tenant, command.group)
     where, rules = _where(command.where), tuple(_rule(rule) for rule in command.rules)
     finding.where(tx, where, groups)
     stream, about = command.on(), command.about()
-    if tx.fleet.find(stream) is not None:
+    if tx.fleet.entry(stream) is not None:
         raise AlreadyExists("vm", f"{tenant}/{command.name}")
     chain = finding.may_grow(tx, tenant)
     request = PlacementRequest(tenant, command.resources, where, rules)
@@ -183,7 +187,7 @@ def provision(command: ProvisionVm, tx: Transaction) -> Done:
 
 
 def update(command: UpdateVm, tx: Transaction) -> Done:
-    found = finding.vm(tx, command.tenant, command.vm)
+    found = finding.find(tx, VM, command.tenant, command.vm)
     about = command.patched(found.about)
     warnings = warning.of_external_id(tx, command.on(), about, before=found.about)
     if about != found.about:
@@ -193,7 +197,7 @@ def update(command: UpdateVm, tx: Transaction) -> Done:
 
 def resize(command: ResizeVm, tx: Transaction) -> Done:
     """Claims the larger amount per class at once; the difference returns when the outcome is known."""
-    found = finding.vm(tx, command.tenant, command.vm)
+    found = finding.find(tx, VM, command.tenant, command.vm)
     size = merged_amounts(found.resources, command.resources, field="/resources")
     operation = tx.new_id()
     event = vm.resize(found, resources=size, operation=operation, under_way=_under_way(tx, found))
@@ -213,7 +217,7 @@ def resize(command: ResizeVm, tx: Transaction) -> Done:
 
 
 def start(command: StartVm, tx: Transaction) -> Done:
-    found = finding.vm(tx, command.tenant, command.vm)
+    found = finding.find(tx, VM, command.tenant, command.vm)
     if found.state == "active":
         return Done()
     operation = tx.new_id()
@@ -225,7 +229,7 @@ def start(command: StartVm, tx: Transaction) -> Done:
 
 
 def stop(command: StopVm, tx: Transaction) -> Done:
-    found = finding.vm(tx, command.tenant, command.vm)
+    found = finding.find(tx, VM, command.tenant, command.vm)
     if found.state == "stopped":
         return Done()
     operation = tx.new_id()
@@ -237,11 +241,11 @@ def stop(command: StopVm, tx: Transaction) -> Done:
 def delete(command: DeleteVm, tx: Transaction) -> Done:
     """While it is being created, that operation is cancelled; claims return with the deletion, even if nothing had
     begun."""
-    found = finding.vm(tx, command.tenant, command.vm)
+    found = finding.find(tx, VM, command.tenant, command.vm)
     operation = tx.new_id()
     event = vm.delete(found, operation=operation, under_way=_under_way(tx, found))
     if found.operation is not None:
-        tx.record(operation_stream(found.operation), OperationCancelled("the VM is deleted"))
+        tx.record(OPERATION.stream(found.operation), OperationCancelled("the VM is deleted"))
     tx.record(command.on(), event)
     if isinstance(event, VmDeleted):
         return Done()
@@ -253,14 +257,13 @@ def delete(command: DeleteVm, tx: Transaction) -> Done:
 
 
 def begun(tx: Transaction, operation: Operation) -> None:
-    found: Vm = tx.fleet.find(operation.target)
+    found = _target(tx, operation)
     if found.state == "scheduled":
         tx.record(operation.target, VmCreating())
 
 
 def succeeded(tx: Transaction, operation: Operation) -> None:
-    stream = operation.target
-    found: Vm = tx.fleet.find(stream)
+    stream, found = operation.target, _target(tx, operation)
     match operation.kind:
         case "vm.provision":
             tx.record(stream, VmActivated(_addresses(operation.outputs)))
@@ -289,8 +292,7 @@ def unsaid(operation: Operation) -> warning.Warnings:
 
 def failed(tx: Transaction, operation: Operation, reason: str) -> None:
     """It came to nothing, and that is known: of a creation nothing stands, anything else left the VM as it was."""
-    stream = operation.target
-    found: Vm = tx.fleet.find(stream)
+    stream, found = operation.target, _target(tx, operation)
     if operation.kind == "vm.provision":
         tx.record(stream, VmFailed(reason))
         claims.give_back(tx, found, resources=found.claims, vms=1)
@@ -298,6 +300,12 @@ def failed(tx: Transaction, operation: Operation, reason: str) -> None:
     if operation.kind == "vm.resize":
         _give_back_surplus(tx, found, found.resources)
     tx.record(stream, VmChangeFailed(reason))
+
+
+def _target(tx: Transaction, operation: Operation) -> Vm:
+    found = tx.fleet.at_stream(VM, operation.target)
+    assert found is not None, "a VM outlives its operations"
+    return found
 
 
 def _give_back_surplus(tx: Transaction, found: Vm, size: Resources) -> None:
@@ -315,7 +323,8 @@ def _begin(
     compensation: str | None = None,
     to: Resources | None = None,
 ) -> None:
-    found: Vm = tx.fleet.find(stream)
+    found = tx.fleet.at_stream(VM, stream)
+    assert found is not None
     work: dict[str, Any] = {
         "uid": found.uid,
         "tenant": found.tenant,
@@ -326,18 +335,18 @@ def _begin(
         "image": found.image,
     }
     steps = (Step(step, timeout_s=tx.step_timeout_s, compensation=compensation),)
-    tx.record(operation_stream(operation), OperationStarted(kind, stream, steps, work, tx.at))
+    tx.record(OPERATION.stream(operation), OperationStarted(kind, stream, steps, work, tx.at))
 
 
 def _under_way(tx: Transaction, found: Vm) -> Operation | None:
-    return tx.fleet.operation(found.operation) if found.operation is not None else None
+    return tx.fleet.get(OPERATION, found.operation) if found.operation is not None else None
 
 
 def _must_have_room(tx: Transaction, found: Vm, *, to: Resources, more: Resources) -> None:
     """Raises NoCapacity, told of the one host that could take it and of the size as a whole."""
-    host = tx.fleet.host(found.host or "")
+    host = tx.fleet.get(HOST, found.host or "")
     assert host is not None
-    policy = tx.fleet.group(host.group)
+    policy = tx.fleet.get(GROUP, host.group)
     assert policy is not None
     free = available(host.capacity, policy.overcommit, host.used)
     short = excess(more, free)

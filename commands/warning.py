@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from commands import finding
 from commands.choice import class_like
 from domain.command import Warned
-from domain.fleet import Transaction
+from domain.transaction import Transaction
 from domain.values import COUNTS, FIRST_CLASSES, NOTHING_SAID, About, kind_of, name_of
 
 Warnings = tuple[Warned, ...]

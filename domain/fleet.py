@@ -1,178 +1,241 @@
-"""Every state that lives, folded from the log, with the indexes that decisions need, and the transaction that can be
-undone.
+"""Every state that lives, folded from the log, with the indexes that decisions need.
 
     log ── fold ──► Fleet ◄── record / undo ── Transaction ◄── handlers in `commands/`
 
 The same fold serves the writer, a standby, the projector, time travel, what-if and verification. Each index is a
-function of (old state, new state) alone, so undoing a change is applying it with the two exchanged.
+function of (old state, new state) alone, so undoing a change is applying it with the two exchanged. What follows from
+the kinds' declarations is made from them: which event is whose, which ends a life, and who refers to whom. The indexes
+at the end are by hand, as each is one kind's alone.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from typing import Any, NamedTuple
 
-import msgspec
-
+from domain import command, recorded
+from domain.entry import Entry
 from domain.group import Group
+from domain.host import KIND as HOST
 from domain.host import Host, controller_of
-from domain.kinds import ENDS, EVOLVE
+from domain.kind import Kind, S
+from domain.kinds import KINDS
 from domain.operation import Operation, Step
+from domain.quota import KIND as QUOTA
 from domain.quota import Quota
 from domain.rack import Rack
 from domain.recorded import Recorded
 from domain.scheduling.broken import BrokenRule, Places, SetKey, broken_rules
 from domain.scheduling.index import CapacityIndex
-from domain.tenant import Tenant
-from domain.token import Token
-from domain.values import (
-    group_stream,
-    host_stream,
-    operation_stream,
-    quota_stream,
-    rack_stream,
-    tenant_stream,
-    token_stream,
-    vm_stream,
-)
+from domain.tenant import KIND as TENANT
+from domain.values import name_of
+from domain.vm import KIND as VM
 from domain.vm import Vm
 
-State = Tenant | Rack | Group | Host | Quota | Vm | Operation | Token
+# Events that are about no resource: the log's own, and commands'.
+OF_NO_KIND = frozenset({*recorded.TOPICS.values(), *command.TOPICS.values()})
+NOBODY: Set[str] = frozenset()
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A state that lives. `version` is the position of its last event; times are microseconds since 1970."""
+class UnknownEvent(Exception):
+    """An event that no kind declares. It is never skipped: what it meant would be missing from all that follows."""
 
-    state: Any
-    version: int
-    created_at: int
-    updated_at: int
+    def __init__(self, event: Any, position: int) -> None:
+        super().__init__(
+            f"The event at position {position} is a {type(event).__name__}, which no kind in domain/kinds.py declares."
+        )
+
+
+class _Kept(NamedTuple):
+    """What the fleet keeps of one kind."""
+
+    kind: str
+    living: dict[str, Entry]
+    refs: tuple[tuple[str, dict[str, set[str]]], ...]  # field, and who refers to whom by it
+    has_words: bool  # people's, with an `external_id` among them
+    by_hand: Callable[[str, Any, Any], None] | None  # keeps its own indexes
+
+
+class _Folding(NamedTuple):
+    """What the fold does with one type of event."""
+
+    kept: _Kept
+    living: dict[str, Entry]  # kept.living, nearer
+    evolve: Callable[[Any, Any], Any]
+    ends: bool
+    rebinds: bool
 
 
 class Fleet:
-    """`entries` by stream id, and the indexes. `position` and `at` are those of the last event folded."""
+    """`living` by kind and stream, and the indexes. `position` and `at` are those of the last event folded."""
 
     def __init__(self) -> None:
         self.log = ""
         self.position = 0
         self.at = 0
-        self.entries: dict[str, Entry] = {}
-        self.children: defaultdict[str | None, set[str]] = defaultdict(set)
-        self.hosts_by_group: defaultdict[str, set[str]] = defaultdict(set)
-        self.hosts_by_rack: defaultdict[str, set[str]] = defaultdict(set)
-        self.vms_by_host: defaultdict[str, set[str]] = defaultdict(set)
-        self.vms_by_tenant: defaultdict[str, set[str]] = defaultdict(set)
-        self.quotas_by_group: defaultdict[str, set[str]] = defaultdict(set)
-        self.quotas_by_tenant: defaultdict[str, set[str]] = defaultdict(set)
-        self.tokens_by_tenant: defaultdict[str, set[str]] = defaultdict(set)
+        self.living: dict[str, dict[str, Entry]] = {kind.name: {} for kind in KINDS}
+        # (kind, field) → the name of what is referred to → the streams of those of the kind that do. The streams are
+        # the very keys of `living`, so that an entry in a set takes no memory of its own.
+        self.references: dict[tuple[str, str], dict[str, set[str]]] = {
+            (kind.name, field): {} for kind in KINDS for field in kind.refs
+        }
         self.members: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # (tenant, set) → VMs' streams
-        self.tokens: dict[str, None] = {}  # every token's name
         self.racks_by_place: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # (region, dc or room; its name)
         self.hosts_by_bmc: defaultdict[tuple[str, str | None], set[str]] = defaultdict(set)
         self.by_external_id: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # (kind, id) → streams
         self.hosts_of_class: dict[str, int] = {}  # how many hosts have a capacity of it
-        self.operations: dict[str, Operation] = {}  # those that run or are stuck, by id
         self.outstanding: dict[str, Step] = {}  # operation id → the step that a controller must still begin
         self.deadlines: dict[str, int] = {}  # operation id → the deadline of the step that is under way
-        self.capacity = CapacityIndex(self.vms)
-        self._indexes: dict[type, Callable[[str, Any, Any], None]] = {
-            Tenant: self._index_tenant,
-            Rack: self._index_rack,
-            Group: self._index_group,
-            Host: self._index_host,
-            Quota: self._index_quota,
-            Vm: self._index_vm,
-            Operation: self._index_operation,
-            Token: self._index_token,
+        self.capacity = CapacityIndex(lambda: self.each(VM))
+        by_hand: dict[str, Callable[[str, Any, Any], None]] = {
+            "rack": self._index_rack,
+            "group": self._index_group,
+            "host": self._index_host,
+            "vm": self._index_vm,
+            "operation": self._index_operation,
         }
+        self._kept: dict[type, _Kept] = {}  # by the type of the state
+        self._folding: dict[type, _Folding] = {}  # by the type of the event
+        for kind in KINDS:
+            living = self.living[kind.name]
+            refs = tuple((field, self.references[kind.name, field]) for field in kind.refs)
+            has_words = "about" in kind.state.__struct_fields__
+            kept = self._kept[kind.state] = _Kept(kind.name, living, refs, has_words, by_hand.get(kind.name))
+            for event in kind.events.values():
+                self._folding[event] = _Folding(kept, living, kind.evolve, event in kind.ends, event in kind.rebinds)
 
     # ── the fold ──
 
     def fold(self, recorded: Recorded) -> Entry | None:
         """Apply one event; answers the entry that it left, also when the aggregate ended with it (and so left the
-        fleet)."""
-        stream, event = recorded.stream, recorded.event
-        self.position = position = recorded.position
-        self.at = at = recorded.at
-        evolve = EVOLVE.get(type(event))
-        if evolve is None:  # the log's own and commands' events change no aggregate
+        fleet).
+
+        Raises:
+            UnknownEvent: no kind knows it; the fleet is as before.
+        """
+        stream, event, position, at = recorded.stream, recorded.event, recorded.position, recorded.at
+        folding = self._folding.get(type(event))
+        if folding is None:
+            if type(event) not in OF_NO_KIND:
+                raise UnknownEvent(event, position)
             if position == 1:
                 self.log = event.log
+            self.position, self.at = position, at
             return None
-        old = self.entries.get(stream)
-        before = old.state if old is not None else None
-        state = evolve(before, event)
-        entry = Entry(state, position, old.created_at if old is not None else at, at)
-        if type(event) in ENDS:
-            self.put(stream, old, None)
-        else:  # what `put` does, without looking again: 3 % of a fold with the short way in `_index_vm`
-            self.entries[stream] = entry
-            self._indexes[type(state)](stream, before, state)
+        self.position, self.at = position, at
+        kept, living, evolve, ends, rebinds = folding
+        old = living.get(stream)
+        if old is None:
+            before, state = None, evolve(None, event)
+            entry = Entry(state, position, at, at)
+        else:
+            before = old.state
+            state = evolve(before, event)
+            entry = Entry(state, position, old.created_at, at)
+        if ends:
+            living.pop(stream, None)
+            self._changed(kept, stream, before, None)
+            return entry
+        living[stream] = entry
+        # What `_changed` does, without asking what most events can't have changed.
+        if before is None or rebinds:
+            self._changed(kept, stream, before, state)
+            return entry
+        if kept.has_words and before.about is not state.about:
+            self._index_words(kept.kind, stream, before, state)
+        if kept.by_hand is not None:
+            kept.by_hand(stream, before, state)
         return entry
 
     def put(self, stream: str, old: Entry | None, new: Entry | None) -> None:
         """Replace what stands at `stream`, and keep every index."""
+        one = new if new is not None else old
+        if one is None:
+            return
+        kept = self._kept[type(one.state)]
         if new is not None:
-            self.entries[stream] = new
+            kept.living[stream] = new
         else:
-            self.entries.pop(stream, None)
-        before = old.state if old is not None else None
-        after = new.state if new is not None else None
-        if before is not None or after is not None:
-            self._indexes[type(after if after is not None else before)](stream, before, after)
+            kept.living.pop(stream, None)
+        self._changed(kept, stream, old.state if old is not None else None, new.state if new is not None else None)
+
+    def _changed(self, kept: _Kept, stream: str, before: Any, after: Any) -> None:
+        """Bring every index from (what was at `stream`) to (what is)."""
+        for field, by_name in kept.refs:
+            was = getattr(before, field) if before is not None else None
+            now = getattr(after, field) if after is not None else None
+            if was == now:
+                continue
+            if was is not None:
+                _leave(by_name, was, stream)
+            if now is not None:
+                streams = by_name.get(now)
+                if streams is None:
+                    by_name[now] = {stream}
+                else:
+                    streams.add(stream)
+        if kept.has_words:
+            self._index_words(kept.kind, stream, before, after)
+        if kept.by_hand is not None:
+            kept.by_hand(stream, before, after)
 
     # ── reading ──
 
-    def find(self, stream: str) -> Any:
-        """The state at `stream`, or None."""
-        entry = self.entries.get(stream)
-        return entry.state if entry is not None else None
+    def get(self, kind: Kind[S], *name: str) -> S | None:
+        """The state of what is called so: `get(VM, "acme", "web-1")`."""
+        return self.at_stream(kind, kind.stream(*name))
 
-    def tenant(self, name: str) -> Tenant | None:
-        return self.find(tenant_stream(name))  # type: ignore[no-any-return]
+    def at_stream(self, kind: Kind[S], stream: str) -> S | None:
+        """The state of what stands at a stream of the kind."""
+        entry = self.living[kind.name].get(stream)
+        state: S | None = entry.state if entry is not None else None
+        return state
 
-    def rack(self, name: str) -> Rack | None:
-        return self.find(rack_stream(name))  # type: ignore[no-any-return]
+    def entry(self, stream: str) -> Entry | None:
+        """What stands at any stream."""
+        living = self.living.get(stream.partition("/")[0])
+        return living.get(stream) if living is not None else None
 
-    def group(self, name: str) -> Group | None:
-        return self.find(group_stream(name))  # type: ignore[no-any-return]
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """All that lives, by stream, kind after kind."""
+        return (item for living in self.living.values() for item in living.items())
 
-    def host(self, name: str) -> Host | None:
-        return self.find(host_stream(name))  # type: ignore[no-any-return]
+    def size(self) -> int:
+        """How many live."""
+        return sum(map(len, self.living.values()))
 
-    def quota(self, group: str, tenant: str) -> Quota | None:
-        return self.find(quota_stream(group, tenant))  # type: ignore[no-any-return]
+    def streams(self, kind: Kind[Any], **reference: str) -> Set[str]:
+        """Of all of one kind that live, or of those that refer so: `streams(VM, host="h1")`.
 
-    def vm(self, tenant: str, name: str) -> Vm | None:
-        return self.find(vm_stream(tenant, name))  # type: ignore[no-any-return]
+        The set is the fleet's own, and costs nothing: whoever records while going through it takes a copy first.
+        """
+        if not reference:
+            return self.living[kind.name].keys()
+        ((field, name),) = reference.items()
+        return self.references[kind.name, field].get(name, NOBODY)
 
-    def operation(self, id: str) -> Operation | None:
-        return self.find(operation_stream(id))  # type: ignore[no-any-return]
+    def each(self, kind: Kind[S], **reference: str) -> Iterator[S]:
+        """The states of those that `streams` gives: of all of one kind in the order in which they came, of those that
+        refer so in the order of their streams."""
+        living = self.living[kind.name]
+        if not reference:
+            return (entry.state for entry in living.values())
+        return (living[stream].state for stream in sorted(self.streams(kind, **reference)))
 
-    def token(self, name: str) -> Token | None:
-        return self.find(token_stream(name))  # type: ignore[no-any-return]
+    def referred(self, kind: Kind[Any], by: str) -> Mapping[str, Set[str]]:
+        """To what those of the kind refer by that field: its name → their streams."""
+        return self.references[kind.name, by]
 
-    def names(self, kind: str) -> Iterator[str]:
-        """The names of all that lives of one kind (of operations, those that are not over), or of all places at one
-        level; costs what is taken of them."""
-        match kind:
-            case "tenant":
-                return (name for children in self.children.values() for name in children)
-            case "rack":
-                return iter(self.capacity.racks)
-            case "group":
-                return iter(self.capacity.groups)
-            case "host":
-                return iter(self.capacity.hosts)
-            case "quota":
-                return (f"{group}/{name}" for group, names in self.quotas_by_group.items() for name in names)
-            case "vm":
-                return (stream[3:] for streams in self.vms_by_tenant.values() for stream in streams)
-            case "operation":
-                return iter(self.operations)
-            case "token":
-                return iter(self.tokens)
-            case level:
-                return (name for at, name in self.racks_by_place if at == level)
+    def referring_to(self, kind: Kind[Any], *name: str) -> Iterator[tuple[Kind[Any], str]]:
+        """Whatever lives and refers to what is called so: its kind and stream, kind after kind. What is over, but kept
+        (a revoked token), refers to nothing any more."""
+        key = "/".join(name)
+        for other in KINDS:
+            living = self.living[other.name]
+            for field, referred in other.refs.items():
+                if referred == kind.name:
+                    for stream in self.references[other.name, field].get(key, NOBODY):
+                        if living[stream].state.state not in other.ended:
+                            yield other, stream
 
     def chain(self, tenant: str) -> list[str]:
         """The tenant and its ancestors, itself first."""
@@ -180,87 +243,62 @@ class Fleet:
         name: str | None = tenant
         while name is not None:
             chain.append(name)
-            found = self.tenant(name)
-            name = found.parent if found else None
+            found = self.get(TENANT, name)
+            name = found.parent if found is not None else None
         return chain
 
     def subtree(self, tenant: str) -> list[str]:
         """The tenant and all its descendants."""
         found = [tenant]
         for name in found:
-            found.extend(sorted(self.children.get(name, ())))
+            found.extend(map(name_of, sorted(self.streams(TENANT, parent=name))))
         return found
 
     def quotas(self, group: str, chain: Iterable[str]) -> list[Quota]:
         """The quotas that stand in `group` for the tenants of `chain`."""
-        entries = self.entries
-        return [entries[stream].state for name in chain if (stream := quota_stream(group, name)) in entries]
+        living = self.living[QUOTA.name]
+        return [living[stream].state for name in chain if (stream := f"quota/{group}/{name}") in living]
+
+    def granted(self, tenant: str) -> set[str]:
+        """The groups where the tenant itself has quota."""
+        return {stream.split("/")[1] for stream in self.streams(QUOTA, tenant=tenant)}
 
     def group_of(self, vm: Vm) -> str:
         """A VM's group is its host's."""
-        host = self.host(vm.host) if vm.host is not None else None
+        host = self.get(HOST, vm.host) if vm.host is not None else None
         return host.group if host is not None else vm.group
 
-    def vms_on(self, host: str) -> list[Vm]:
-        return [self.entries[stream].state for stream in sorted(self.vms_by_host.get(host, ()))]
-
-    def vms_of(self, tenant: str) -> list[Vm]:
-        return [self.entries[stream].state for stream in sorted(self.vms_by_tenant.get(tenant, ()))]
-
     def members_of(self, tenant: str, set: str) -> list[Vm]:
-        return [self.entries[stream].state for stream in sorted(self.members.get((tenant, set), ()))]
+        living = self.living[VM.name]
+        return [living[stream].state for stream in sorted(self.members.get((tenant, set), ()))]
 
     def broken_rules(self, set: SetKey, places: Places | None = None) -> list[BrokenRule]:
         """The rules of a tenant's set that do not hold at these places, as they stand unless told."""
         return broken_rules(places or Places(self.capacity), set[1], self.members_of(*set))
 
-    def vms(self) -> Iterator[Vm]:
-        return (self.entries[stream].state for streams in self.vms_by_tenant.values() for stream in streams)
+    # ── the indexes by hand ──
 
-    # ── the indexes ──
-
-    def _index_tenant(self, stream: str, old: Tenant | None, new: Tenant | None) -> None:
-        _move(
-            self.children,
-            stream[7:],
-            old.parent if old else None,
-            new.parent if new else None,
-            was=old is not None,
-            stays=new is not None,
-        )
-        self._index_about("tenant", stream, old, new)
+    def _index_words(self, kind: str, stream: str, old: Any, new: Any) -> None:
+        before = old.about.external_id if old is not None else None
+        after = new.about.external_id if new is not None else None
+        if before != after:
+            was = (kind, before) if before is not None else None
+            _move(self.by_external_id, stream, was, (kind, after) if after is not None else None)
 
     def _index_rack(self, stream: str, old: Rack | None, new: Rack | None) -> None:
         self.capacity.rack_changed(old, new)
-        self._index_about("rack", stream, old, new)
         for level in ("region", "dc", "room"):
             before, after = getattr(old, level, None), getattr(new, level, None)
             if before != after:
-                was, now = (level, before or ""), (level, after or "")
-                _move(self.racks_by_place, stream[5:], was, now, was=before is not None, stays=after is not None)
+                was = (level, before) if before is not None else None
+                _move(self.racks_by_place, name_of(stream), was, (level, after) if after is not None else None)
 
     def _index_group(self, stream: str, old: Group | None, new: Group | None) -> None:
         self.capacity.group_changed(old, new)
-        self._index_about("group", stream, old, new)
 
     def _index_host(self, stream: str, old: Host | None, new: Host | None) -> None:
-        if old is None or new is None or old.group != new.group or old.rack != new.rack:
-            name = stream[5:]
-            was, stays = old is not None, new is not None
-            _move(self.hosts_by_group, name, old.group if old else "", new.group if new else "", was=was, stays=stays)
-            before, after = (old.rack if old else None), (new.rack if new else None)
-            _move(
-                self.hosts_by_rack,
-                name,
-                before or "",
-                after or "",
-                was=before is not None,
-                stays=after is not None,
-            )
-        if old is None or new is None or old.about is not new.about:
-            self._index_about("host", stream, old, new)
         if old is None or new is None or old.capacity is not new.capacity or old.bmc is not new.bmc:
-            self._index_hardware(stream[5:], old, new)
+            self._index_hardware(name_of(stream), old, new)
         self.capacity.host_changed(old, new)
 
     def _index_hardware(self, name: str, old: Host | None, new: Host | None) -> None:
@@ -272,169 +310,41 @@ class Fleet:
                     del counts[of]
         before, after = controller_of(old.bmc if old else None), controller_of(new.bmc if new else None)
         if before != after:
-            none = ("", None)
-            was, stays = before is not None, after is not None
-            _move(self.hosts_by_bmc, name, before or none, after or none, was=was, stays=stays)
-
-    def _index_about(self, kind: str, stream: str, old: Any, new: Any) -> None:
-        before = old.about.external_id if old is not None else None
-        after = new.about.external_id if new is not None else None
-        if before != after:
-            was, now = (kind, before or ""), (kind, after or "")
-            _move(self.by_external_id, stream, was, now, was=before is not None, stays=after is not None)
-
-    def _index_quota(self, stream: str, old: Quota | None, new: Quota | None) -> None:
-        if (old is None) != (new is None):
-            quota = new or old
-            assert quota is not None
-            for index, key, value in (
-                (self.quotas_by_group, quota.group, quota.tenant),
-                (self.quotas_by_tenant, quota.tenant, quota.group),
-            ):
-                _move(index, value, key, key, was=old is not None, stays=new is not None)
-        if old is None or new is None or old.about is not new.about:
-            self._index_about("quota", stream, old, new)
+            _move(self.hosts_by_bmc, name, before, after)
 
     def _index_vm(self, stream: str, old: Vm | None, new: Vm | None) -> None:
         self.capacity.vm_changed(old, new)
-        if old is None and new is not None and new.host is not None:
-            self.vms_by_host[new.host].add(stream)
-            self.vms_by_tenant[new.tenant].add(stream)
+        if old is None and new is not None:
             for rule in new.rules:
                 self.members[new.tenant, rule.set].add(stream)
-            if new.about.external_id is not None:
-                self._index_about("vm", stream, None, new)
-            return
-        before, after = (old.host if old else None), (new.host if new else None)
-        if before != after:
-            _move(self.vms_by_host, stream, before or "", after or "", was=before is not None, stays=after is not None)
-        if old is None or new is None or old.about is not new.about:
-            self._index_about("vm", stream, old, new)
-        if (old is None) == (new is None):
-            return
-        vm = new or old
-        assert vm is not None
-        was, stays = old is not None, new is not None
-        _move(self.vms_by_tenant, stream, vm.tenant, vm.tenant, was=was, stays=stays)
-        for set in {rule.set for rule in vm.rules}:
-            _move(self.members, stream, (vm.tenant, set), (vm.tenant, set), was=was, stays=stays)
+        elif new is None and old is not None:
+            for set in {rule.set for rule in old.rules}:
+                _leave(self.members, (old.tenant, set), stream)
 
     def _index_operation(self, stream: str, old: Operation | None, new: Operation | None) -> None:
-        id = stream[10:]
-        if new is None:
-            self.operations.pop(id, None)
-            self.outstanding.pop(id, None)
-            self.deadlines.pop(id, None)
-            return
-        self.operations[id] = new
-        step = new.current if new.state == "running" else None
+        id = name_of(stream)
+        step = new.current if new is not None and new.state == "running" else None
         if step is None:
             self.outstanding.pop(id, None)
             self.deadlines.pop(id, None)
-            return
-        if step.state == "pending":  # its deadline runs from its start
+        elif step.state == "pending":  # its deadline runs from its start
             self.outstanding[id] = step
             self.deadlines.pop(id, None)
         else:
             self.outstanding.pop(id, None)
             self.deadlines[id] = step.deadline
 
-    def _index_token(self, stream: str, old: Token | None, new: Token | None) -> None:
-        before = old.tenant if old and old.state == "active" else None
-        after = new.tenant if new and new.state == "active" else None
-        _move(
-            self.tokens_by_tenant,
-            stream[6:],
-            before or "",
-            after or "",
-            was=before is not None,
-            stays=after is not None,
-        )
-        if new is not None:
-            self.tokens[stream[6:]] = None
-        else:
-            self.tokens.pop(stream[6:], None)
-        self._index_about("token", stream, old, new)
 
-
-class Transaction:
-    """Changes to a fleet that can be taken back: whole, or to a mark.
-
-    `events` are those since `settle`. The engine sets the attributes below before each command.
-    """
-
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-        self.journal: list[tuple[str, Entry | None]] = []
-        self.events: list[Recorded] = []
-        self.ended: dict[str, Entry] = {}  # what left the fleet since `settle`, as it was at its end
-        self.known: Mapping[str, Any] = {}  # streams that the log is known to hold, with the last row of what has ended
-        self.at = 0  # microseconds since 1970, the same for all events of a command
-        self.command = ""
-        self.actor = ""
-        self.role = ""
-        self.scope: str | None = None  # the tenant that the actor is confined to
-        self.reason: str | None = None
-        self.step_timeout_s = 600
-        self.controllers: Container[str] = ()  # the names of those that do the work
-        self.new_id: Callable[[], str] = _not_given
-        self.new_secret: Callable[[], str] = _not_given
-        self._base = (fleet.position, fleet.at)
-
-    def record(self, stream: str, event: Any, *, version: int = 0) -> None:
-        """Note that `event` happened; the fleet has evolved when this returns."""
-        position = self.fleet.position + 1
-        recorded = Recorded(stream, version or position, position, self.at, self.actor, self.command, event)
-        self.journal.append((stream, self.fleet.entries.get(stream)))
-        entry = self.fleet.fold(recorded)
-        if type(event) in ENDS and entry is not None:
-            self.ended[stream] = entry
-        self.events.append(recorded)
-
-    def settle(self) -> None:
-        """Nobody asks any more what was recorded; undoing it, as a whole, takes the journal alone.
-
-        Were all of it kept until the commit, each command would be decided in memory that no cache holds.
-        """
-        self.events.clear()
-        self.ended.clear()
-
-    def mark(self) -> tuple[int, int, int, int]:
-        return len(self.journal), len(self.events), self.fleet.position, self.fleet.at
-
-    def undo(self, mark: tuple[int, int, int, int] | None = None) -> None:
-        """Back to `mark`, or to the beginning."""
-        changes, events, position, at = mark or (0, 0, *self._base)
-        fleet = self.fleet
-        while len(self.journal) > changes:
-            stream, old = self.journal.pop()
-            self.ended.pop(stream, None)
-            fleet.put(stream, fleet.entries.get(stream), old)
-        del self.events[events:]
-        fleet.position, fleet.at = position, at
-
-
-def last_entry(events: Iterable[Recorded]) -> Entry | None:
-    """What the events of one stream, from its first, lead to; also if it has ended."""
-    entry, alive = None, None
-    for recorded in events:
-        event = recorded.event
-        state = EVOLVE[type(event)](alive.state if alive else None, event)
-        entry = Entry(state, recorded.position, alive.created_at if alive else recorded.at, recorded.at)
-        alive = None if type(event) in ENDS else entry
-    return entry
-
-
-def _not_given() -> str:
-    raise AssertionError("the engine gives each transaction its ids and secrets")
-
-
-def _move(index: Any, name: str, before: Any, after: Any, *, was: bool, stays: bool) -> None:
-    """Keep `index` (key → set of names): `name` was under `before` if `was`, and is under `after` if `stays`."""
-    if was:
-        names = index[before]
-        names.discard(name)
-        if not names:
-            del index[before]
-    if stays:
+def _move(index: Any, name: str, before: Any, after: Any) -> None:
+    """Keep `index` (key → set of names): `name` was under `before` and is under `after`, each unless None."""
+    if before is not None:
+        _leave(index, before, name)
+    if after is not None:
         index[after].add(name)
+
+
+def _leave(index: dict[Any, set[str]], key: Any, name: str) -> None:
+    names = index[key]
+    names.discard(name)
+    if not names:
+        del index[key]

@@ -2,13 +2,21 @@
 nowhere else; each domain file ends with its own `KIND`."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from domain.recorded import Recorded
 
-S = TypeVar("S")
+
+class State(Protocol):
+    """Of a resource of any kind."""
+
+    @property
+    def state(self) -> str: ...
+
+
+S = TypeVar("S", bound=State)
 
 
 class Former(msgspec.Struct, frozen=True):

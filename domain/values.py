@@ -108,38 +108,6 @@ def name_of(stream: str) -> str:
     return stream.partition("/")[2]
 
 
-def tenant_stream(name: str) -> str:
-    return "tenant/" + name
-
-
-def rack_stream(name: str) -> str:
-    return "rack/" + name
-
-
-def group_stream(name: str) -> str:
-    return "group/" + name
-
-
-def host_stream(name: str) -> str:
-    return "host/" + name
-
-
-def token_stream(name: str) -> str:
-    return "token/" + name
-
-
-def operation_stream(id: str) -> str:
-    return "operation/" + id
-
-
-def quota_stream(group: str, tenant: str) -> str:
-    return f"quota/{group}/{tenant}"
-
-
-def vm_stream(tenant: str, name: str) -> str:
-    return f"vm/{tenant}/{name}"
-
-
 def command_stream(actor: str, key: str) -> str:
     return f"command/{actor}/{key}"
 

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from threading import Thread
 from types import GenericAlias
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import psycopg
@@ -28,7 +28,10 @@ from prometheus_client import Gauge
 from psycopg import IsolationLevel
 from psycopg.sql import SQL
 
-from domain.fleet import Entry, Fleet, State
+from domain.entry import Entry
+from domain.fleet import Fleet
+from domain.kinds import KINDS
+from domain.values import kind_of
 from eventlog.codec import Row, decode, time_of
 from eventlog.table import CHECKPOINTS_TABLE, CONNECT_TIMEOUT_S, EVENTS_TABLE
 
@@ -83,12 +86,20 @@ class Unsound(Exception):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A fleet at a command's end. States never change, so a copy of the dictionary holds it while others fold on."""
+    """A fleet at a command's end: what lives, by kind. States never change, so copies of the dictionaries hold it while
+    others fold on."""
 
     log: str
     position: int
     at: int
-    entries: Mapping[str, Entry]
+    living: Mapping[str, Mapping[str, Entry]]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.living.values()))
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        return (item for living in self.living.values() for item in living.items())
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -101,7 +112,7 @@ class Head(msgspec.Struct, frozen=True):
     parts: int
 
 
-STATES: tuple[type, ...] = get_args(State)
+STATES: tuple[type, ...] = tuple(kind.state for kind in KINDS)
 _NUMBER_OF = {state: number for number, state in enumerate(STATES)}
 
 
@@ -129,12 +140,12 @@ _decode = msgspec.json.Decoder(tuple[bytes, list[str], list[int], list[int], lis
 
 
 def snapshot(fleet: Fleet) -> Snapshot:
-    return Snapshot(fleet.log, fleet.position, fleet.at, dict(fleet.entries))
+    return Snapshot(fleet.log, fleet.position, fleet.at, {kind: dict(living) for kind, living in fleet.living.items()})
 
 
 def parts(taken: Snapshot) -> Iterator[bytes]:
     """The entries as compressed parts, at least one."""
-    entries = iter(taken.entries.items())
+    entries = taken.entries()
     for _ in range(count_of_parts(taken)):
         some = list(islice(entries, PART_ENTRIES))
         states: list[list[Any]] = [[] for _ in STATES]
@@ -156,7 +167,7 @@ def parts(taken: Snapshot) -> Iterator[bytes]:
 
 
 def count_of_parts(taken: Snapshot) -> int:
-    return max(1, -(-len(taken.entries) // PART_ENTRIES))
+    return max(1, -(-taken.size // PART_ENTRIES))
 
 
 def entries_of(part: bytes) -> Iterable[tuple[str, Entry]]:
@@ -188,9 +199,9 @@ def _values(column: Column) -> Iterable[Any]:
 
 def fill(fleet: Fleet, taken: Snapshot, *, only: type | None = None) -> None:
     """An empty fleet becomes what was taken; with `only`, as far as states of that kind go."""
-    assert not fleet.entries, "a checkpoint is restored into an empty fleet"
+    assert not fleet.size(), "a checkpoint is restored into an empty fleet"
     with _without_collection():
-        for stream, entry in taken.entries.items():
+        for stream, entry in taken.entries():
             if only is None or type(entry.state) is only:
                 fleet.put(stream, None, entry)
     fleet.log, fleet.position, fleet.at = taken.log, taken.position, taken.at
@@ -233,15 +244,16 @@ def differences(conninfo: str, head: Head, fleet: Fleet) -> list[str]:
         if head not in heads(connection):
             return []
         try:
-            held = load(connection, head).entries
+            held = dict(load(connection, head).entries())
         except Unsound as reason:
             return [f"{what} is damaged: {reason}."]
-    found = [f"{what} has {stream}, which was not there." for stream in sorted(held.keys() - fleet.entries.keys())]
-    found += [f"{what} does not have {stream}." for stream in sorted(fleet.entries.keys() - held.keys())]
+    standing = dict(fleet.entries())
+    found = [f"{what} has {stream}, which was not there." for stream in sorted(held.keys() - standing.keys())]
+    found += [f"{what} does not have {stream}." for stream in sorted(standing.keys() - held.keys())]
     # What they hold is not told: tokens are among them.
     return found + [
         f"{what} has {stream} otherwise than it was."
-        for stream, entry in fleet.entries.items()
+        for stream, entry in standing.items()
         if stream in held and held[stream] != entry
     ]
 
@@ -269,7 +281,7 @@ def load(connection: Connection, head: Head) -> Snapshot:
     Raises:
         Unsound: a part is missing or is not what was written.
     """
-    entries: dict[str, Entry] = {}
+    living: dict[str, dict[str, Entry]] = {kind.name: {} for kind in KINDS}
     count = 0
     with _without_collection(), connection.cursor() as cursor:
         for part, digest, data in cursor.stream(_PARTS, (DEFINITION, head.log, head.position), binary=True):
@@ -277,12 +289,14 @@ def load(connection: Connection, head: Head) -> Snapshot:
                 raise Unsound(f"part {part} is not what was written")
             count += 1
             try:
-                entries.update(entries_of(data))
-            except (zlib.error, msgspec.MsgspecError, ValueError, StopIteration, IndexError) as error:
+                for stream, entry in entries_of(data):
+                    living[kind_of(stream)][stream] = entry
+            except (zlib.error, msgspec.MsgspecError, ValueError, StopIteration, LookupError) as error:
                 raise Unsound(f"part {part} can't be read: {error!r}") from error
-    if (count, len(entries)) != (head.parts, head.entries):
-        raise Unsound(f"{count} of {head.parts} parts with {len(entries)} of {head.entries} entries are there")
-    return Snapshot(head.log, head.position, head.at, entries)
+    taken = Snapshot(head.log, head.position, head.at, living)
+    if (count, taken.size) != (head.parts, head.entries):
+        raise Unsound(f"{count} of {head.parts} parts with {taken.size} of {head.entries} entries are there")
+    return taken
 
 
 def _ends_in(head: Head, first: Row, last: Row) -> bool:
@@ -315,7 +329,7 @@ class Checkpointer:
         self._writing: Thread | None = None
 
     def note(self, fleet: Fleet) -> None:
-        """To be called at ends of commands, by the one who folds. Cost when one is due: a copy of a dictionary.
+        """To be called at ends of commands, by the one who folds. Cost when one is due: a copy of dictionaries.
 
         Raises psycopg.Error if the database can't be reached.
         """
@@ -324,7 +338,7 @@ class Checkpointer:
         if self._last is None:
             self._last = max((head.position for head in kept(self._conninfo)), default=0)
             POSITION.set(self._last)
-        if fleet.position - self._last >= max(self._events_between, len(fleet.entries)):
+        if fleet.position - self._last >= max(self._events_between, fleet.size()):
             self._last = fleet.position
             # A process that ends does not wait for it: then it was not written.
             self._writing = Thread(target=self._write, args=(snapshot(fleet),), name="checkpoint", daemon=True)
@@ -353,7 +367,7 @@ def write(conninfo: str, taken: Snapshot) -> None:
         stay = chosen([*positions, taken.position])
         connection.execute(_KEEP_ONLY, (DEFINITION, taken.log, sorted(stay - {taken.position})))
         connection.execute(_DROP_UNUSED, (DEFINITION, taken.log, UNUSED_AFTER))
-        head = Head(taken.log, taken.position, taken.at, len(taken.entries), count_of_parts(taken))
+        head = Head(taken.log, taken.position, taken.at, taken.size, count_of_parts(taken))
         for part, data in enumerate(parts(taken)):
             digest = _digest(head, part, data)
             values = (DEFINITION, head.log, head.position, head.at, head.entries, part, head.parts, digest, data)

@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
 
 from domain.fleet import Fleet
+from domain.operation import KIND as OPERATION
 from domain.operation import Operation, Step
 from eventlog import checkpoints
 from eventlog.codec import UnknownTopic, decode, time_of
@@ -136,12 +137,14 @@ class Dispatcher:
         await asyncio.gather(*(self._publish(id, self._fleet.outstanding[id], again=again) for id in ids))
 
     async def _publish(self, id: str, step: Step, *, again: bool) -> None:
+        operation = self._fleet.get(OPERATION, id)
+        assert operation is not None, "its step is outstanding"
         work = {
             "operation": id,
             "step": step.name,
             "attempt": step.attempt,
             "timeout_s": step.timeout_s,
-            "input": self._fleet.operations[id].input,
+            "input": operation.input,
         }
         # NATS drops the same id within two minutes, so that a restarted dispatcher does not double what is queued.
         message_id = _message_id(id, step) + (f":{time.time_ns()}" if again else "")

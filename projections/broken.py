@@ -6,10 +6,13 @@ from typing import Any
 
 import msgspec
 
-from domain.fleet import Entry, Fleet
+from domain.entry import Entry
+from domain.fleet import Fleet
+from domain.host import KIND as HOST
 from domain.host import HostDeleted, HostMoved, HostRegistered, HostUpdated
 from domain.rack import RackUpdated
 from domain.scheduling.broken import BrokenRule, Places, SetKey, broken_for, unmet
+from domain.vm import KIND as VM
 from domain.vm import Vm, full_name
 from projections.documents import broken_rule
 
@@ -33,7 +36,7 @@ class Broken:
     def of(cls, fleet: Fleet) -> "Broken":
         """Cost: every VM."""
         found = cls()
-        found._look(fleet, set(fleet.members), {full_name(vm) for vm in fleet.vms() if vm.where is not None})
+        found._look(fleet, set(fleet.members), {full_name(vm) for vm in fleet.each(VM) if vm.where is not None})
         return found
 
     def rows(self, fleet: Fleet) -> list[TableRow]:
@@ -52,8 +55,8 @@ class Broken:
         hosts: set[str] = set()
         for stream in moved:
             kind, _, name = stream.partition("/")
-            hosts |= fleet.hosts_by_rack.get(name, set()) if kind == "rack" else {name}
-        vms += [vm for host in hosts for vm in fleet.vms_on(host)]
+            hosts.update((host.name for host in fleet.each(HOST, rack=name)) if kind == "rack" else (name,))
+        vms += [vm for host in hosts for vm in fleet.each(VM, host=host)]
         sets = {(vm.tenant, rule.set) for vm in vms if vm.rules for rule in vm.rules}
         if hosts:
             sets |= self._spread
@@ -83,7 +86,7 @@ class Broken:
         places = Places(fleet.capacity)
         for name in conditioned:
             was = name in self._unmet
-            vm: Vm | None = fleet.find("vm/" + name)
+            vm = fleet.get(VM, name)
             if vm is not None and unmet(places, vm):
                 self._unmet.add(name)
                 vms.add(name)
@@ -99,7 +102,7 @@ class Broken:
         gone: list[str] = []
         places = Places(fleet.capacity)
         for name in sorted(vms):
-            vm: Vm | None = fleet.find("vm/" + name)
+            vm = fleet.get(VM, name)
             if found := broken_for(vm, broken, places=places) if vm is not None else ():
                 rows.append({"key": name, "document": _json([broken_rule(one) for one in found]).decode()})
             else:

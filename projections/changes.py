@@ -13,7 +13,8 @@ from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Table
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from domain.command import CommandAccepted, CommandRejected
-from domain.fleet import Entry, Fleet
+from domain.entry import Entry
+from domain.fleet import Fleet
 from domain.recorded import Recorded
 from eventlog.arrays import Bigints, Bools, Texts
 from projections import rows
@@ -54,7 +55,7 @@ def fold(fleet: Fleet, sums: Sums, broken: Broken, events: Iterable[Recorded]) -
     deletes: defaultdict[str, list[str]] = defaultdict(list)
     for stream in sorted(touched):  # a fixed order, so that two who write can't wait for each other
         kind, _, key = stream.partition("/")
-        if stream in fleet.entries or kind == "operation":
+        if fleet.entry(stream) is not None or kind == "operation":
             upserts[kind].append(rows.row(stream, touched[stream]))
         else:
             deletes[kind].append(key)

@@ -16,7 +16,8 @@ from sqlalchemy import ARRAY, Column, Table
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from domain.command import CommandAccepted, CommandRejected
-from domain.fleet import Entry, Fleet
+from domain.entry import Entry
+from domain.fleet import Fleet
 from domain.recorded import Recorded
 from projections import rows, schema
 from projections.broken import Broken
@@ -52,7 +53,7 @@ class Ledger:
         """To be told each event, with what `fleet.fold` answered to it."""
         if isinstance(recorded.event, CommandAccepted | CommandRejected):
             self.audit[recorded.position] = _digest(audit, rows.audit_row(recorded, fleet))
-        elif entry is not None and recorded.stream.startswith("operation/") and recorded.stream not in fleet.entries:
+        elif entry is not None and recorded.stream.startswith("operation/") and fleet.entry(recorded.stream) is None:
             row = rows.row(recorded.stream, entry)
             self.operations[row["key"]] = _digest(operations, row)
 
@@ -88,7 +89,7 @@ def differences(conninfo: str, fleet: Fleet, *, ledger: Ledger | None = None, in
 
 def _all(connection: psycopg.Connection[Any], fleet: Fleet, ledger: Ledger | None) -> Iterator[str]:
     expected: dict[str, dict[str, Entry]] = {kind: {} for kind in LIVING}
-    for stream, entry in fleet.entries.items():
+    for stream, entry in fleet.entries():
         kind, _, key = stream.partition("/")
         expected[kind][key] = entry
     over = SQL("state IN ('running', 'stuck')")

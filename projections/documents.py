@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from domain.fleet import Entry
+from domain.entry import Entry
 from domain.group import Group
 from domain.host import Host
 from domain.operation import Operation

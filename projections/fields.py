@@ -13,7 +13,8 @@ import msgspec
 from sqlalchemy import BigInteger
 from sqlalchemy.types import TypeEngine
 
-from domain.fleet import Entry, Fleet
+from domain.entry import Entry
+from domain.fleet import Fleet
 from domain.kind import Kind
 from domain.kinds import owner_of
 from domain.values import to_rfc3339

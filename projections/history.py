@@ -21,7 +21,7 @@ class StreamHistory:
         recorded = decode(row)
         entry = self._fleet.fold(recorded)
         # An operation that is over has left the fleet, and stays to be seen.
-        is_there = row.stream in self._fleet.entries or row.stream.startswith("operation/")
+        is_there = self._fleet.entry(row.stream) is not None or row.stream.startswith("operation/")
         after = own(row.stream, entry) if entry is not None and is_there else None
         before, self._before = self._before, after
         return {

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from domain.fleet import Entry, Fleet
+from domain.entry import Entry
+from domain.fleet import Fleet
 from projections.field_types import Schema, compared_as
 from projections.view import Document, View
 from projections.views import VIEWS
@@ -36,7 +37,7 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
     `entry` is the last state of something that has just left. None: it is not there. A revoked token never leaves the
     fleet, as its name stands in the audit for ever: it answers its own revocation here, and queries omit it.
     """
-    standing = fleet.entries.get(stream) or entry
+    standing = fleet.entry(stream) or entry
     if standing is None:
         return None
     kind, _, key = stream.partition("/")

@@ -9,16 +9,22 @@ from typing import Any
 import msgspec
 
 from domain.command import CommandAccepted, CommandEvent, CommandRejected
-from domain.fleet import Entry, Fleet
+from domain.entry import Entry
+from domain.fleet import Fleet
+from domain.group import KIND as GROUP
 from domain.group import Group
+from domain.host import KIND as HOST
 from domain.host import Host
 from domain.operation import Operation
 from domain.quota import Quota
+from domain.rack import KIND as RACK
 from domain.recorded import Recorded
 from domain.scheduling.broken import Places, broken_for
+from domain.tenant import KIND as TENANT
 from domain.tenant import Tenant
 from domain.token import Token
 from domain.values import About, kind_of
+from domain.vm import KIND as VM
 from domain.vm import Vm
 from projections import resources
 from projections.amounts import Totals, free_on
@@ -52,7 +58,7 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
     `entry` is the last state of something that has just left. None: it is not there. A revoked token never leaves the
     fleet, as its name stands in the audit for ever: it answers its own revocation here, and queries omit it.
     """
-    standing = fleet.entries.get(stream) or entry
+    standing = fleet.entry(stream) or entry
     if standing is None:
         return None
     state = standing.state
@@ -69,8 +75,8 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
         case Operation() | Token():
             return document
         case Host():
-            group = fleet.group(state.group)
-            names = sorted(stream[3:] for stream in fleet.vms_by_host.get(state.name, ()))
+            group = fleet.get(GROUP, state.group)
+            names = sorted(stream[3:] for stream in fleet.streams(VM, host=state.name))
             overcommit = group.overcommit if group is not None else {}
             free = free_on(state.capacity, overcommit, state.used, is_schedulable=state.is_schedulable)
             return document | host_facts(place=_place(fleet, state), free=free, vms=names)
@@ -80,9 +86,10 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
             return document | quota_facts(document["available"], above=above)
         case Tenant():
             names = fleet.chain(state.parent) if state.parent is not None else []
-            tenants = [tenant for name in reversed(names) if (tenant := fleet.tenant(name)) is not None]
+            tenants = [tenant for name in reversed(names) if (tenant := fleet.get(TENANT, name)) is not None]
             path = [(tenant.name, tenant.state) for tenant in (*tenants, state)]
-            return document | tenant_facts(path=path, children=sorted(fleet.children.get(state.name, ())))
+            children = [child.name for child in fleet.each(TENANT, parent=state.name)]
+            return document | tenant_facts(path=path, children=children)
         case Group():
             hosts, capacity = fleet.capacity.capacity_of(state.name)
             used, available = fleet.capacity.totals(state.name)
@@ -92,12 +99,12 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
 
 
 def _place_of(fleet: Fleet, host: str | None) -> Place:
-    found = fleet.host(host) if host is not None else None
+    found = fleet.get(HOST, host) if host is not None else None
     return _place(fleet, found) if found is not None else NOWHERE
 
 
 def _place(fleet: Fleet, host: Host) -> Place:
-    rack = fleet.rack(host.rack) if host.rack is not None else None
+    rack = fleet.get(RACK, host.rack) if host.rack is not None else None
     if rack is None:
         return Place(host.group, host.rack)
     return Place(host.group, host.rack, rack.region, rack.dc, rack.room)
@@ -157,7 +164,7 @@ def audit_row(recorded: Recorded, fleet: Fleet) -> dict[str, Any]:
     rejected = event if isinstance(event, CommandRejected) else None
     outcome = "accepted" if accepted is not None else "rejected"
     owner = owner_of_target(event.resource) if event.resource is not None else None
-    tenant = fleet.tenant(owner) if owner is not None else None
+    tenant = fleet.get(TENANT, owner) if owner is not None else None
     entry = {
         "id": event.id,
         "position": recorded.position,

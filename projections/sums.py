@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from domain.fleet import Fleet
+from domain.group import KIND as GROUP
+from domain.host import KIND as HOST
 from domain.host import Host
-from domain.values import Overcommit, Resources, ordered, usable
+from domain.rack import KIND as RACK
+from domain.values import Overcommit, Resources, name_of, ordered, usable
 from projections.amounts import Totals
 
 BY_RACK, BY_DC = "rack", "dc"  # levels
@@ -162,7 +165,7 @@ class Sums:
     def of(cls, fleet: Fleet) -> "Sums":
         """Cost: every host."""
         sums = cls()
-        sums.update(fleet, fleet.entries)
+        sums.update(fleet, (stream for stream, _ in fleet.entries()))
         return sums
 
     def rows(self) -> list[TableRow]:
@@ -180,12 +183,12 @@ class Sums:
             if kind == "host":
                 hosts.add(name)
             elif kind == "group" and self._has_new_overcommit(fleet, name):
-                beside |= fleet.hosts_by_group.get(name, set())
+                beside.update(map(name_of, fleet.streams(HOST, group=name)))
             elif kind == "rack" and self._has_new_dc(fleet, name):
-                beside |= fleet.hosts_by_rack.get(name, set())
+                beside.update(map(name_of, fleet.streams(HOST, rack=name)))
         changed: dict[str, _Cell] = {}
         for name in hosts | beside:
-            share, host = self._shares.get(name), fleet.host(name)
+            share, host = self._shares.get(name), fleet.get(HOST, name)
             if share is not None and host is not None and name not in beside and share.is_other_by_use(host):
                 share.use(host)
                 touched: tuple[_Cell, ...] = share.cells
@@ -212,14 +215,14 @@ class Sums:
         return touched
 
     def _has_new_overcommit(self, fleet: Fleet, name: str) -> bool:
-        before, group = self._overcommits.pop(name, {}), fleet.group(name)
+        before, group = self._overcommits.pop(name, {}), fleet.get(GROUP, name)
         if group is None:
             return False  # without hosts, or it would stand
         self._overcommits[name] = group.overcommit
         return group.overcommit != before
 
     def _has_new_dc(self, fleet: Fleet, name: str) -> bool:
-        before, rack = self._dcs.pop(name, None), fleet.rack(name)
+        before, rack = self._dcs.pop(name, None), fleet.get(RACK, name)
         if rack is None:
             return False
         self._dcs[name] = now = (rack.region, rack.dc)

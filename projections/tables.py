@@ -16,7 +16,7 @@ from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Index, MetaData, Tabl
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.schema import SchemaItem
 
-from domain.fleet import Entry
+from domain.entry import Entry
 from projections import resources
 from projections.field_types import Name, may_be_null
 from projections.view import View

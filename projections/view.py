@@ -9,17 +9,17 @@ by the kind's own files and the machinery that all share.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
 import msgspec
 from sqlalchemy import Index
 
-from domain.fleet import Entry, Fleet
-from domain.kind import Kind
+from domain.entry import Entry
+from domain.fleet import Fleet
+from domain.kind import Kind, S
 from projections.field_types import Schema, closed, compared_as, enum, not_null
 from projections.fields import Field, Filter, Stored, title_of, updated_since
 
-S = TypeVar("S")
 Document = dict[str, Any]
 
 READERS = frozenset({"viewer", "auditor", "operator", "admin"})

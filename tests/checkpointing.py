@@ -1,6 +1,7 @@
 """A checkpoint that shows who started from it."""
 
-from domain.fleet import Entry, Fleet
+from domain.entry import Entry
+from domain.fleet import Fleet
 from domain.tenant import Tenant
 from domain.values import About
 from eventlog.checkpoints import Snapshot, snapshot
@@ -12,4 +13,5 @@ def marked(fleet: Fleet) -> Snapshot:
     """The fleet, and a tenant that the log says nothing of."""
     taken = snapshot(fleet)
     entry = Entry(Tenant("u", "only-in-the-checkpoint", None, "active", About()), 1, 1, 1)
-    return Snapshot(taken.log, taken.position, taken.at, {**taken.entries, MARK: entry})
+    living = {**taken.living, "tenant": {**taken.living["tenant"], MARK: entry}}
+    return Snapshot(taken.log, taken.position, taken.at, living)

@@ -12,11 +12,13 @@ from commands.writer.engine import Engine
 from commands.writer.gateway import Actor, Answer, Envelope, Item
 from commands.writer.keys import batch_key
 from commands.writer.receipts import Known
-from domain.fleet import Entry, Fleet
+from domain.entry import Entry
+from domain.fleet import Fleet
 from domain.invariants import violations
+from domain.operation import KIND as OPERATION
 from domain.recorded import LogOpened, Recorded
+from domain.token import KIND as TOKEN
 from domain.token import TokenCreated
-from domain.values import token_stream
 from eventlog.codec import Row, decode, encode
 
 ADMIN = Actor("ann", "admin")
@@ -28,7 +30,7 @@ HOUR_US = 3_600_000_000
 
 async def make_token(engine: Engine, actor: Actor) -> None:
     """The actor's token, if there is none yet: as the engine makes the first administrator's."""
-    if engine.fleet.token(actor.name) is None:
+    if engine.fleet.get(TOKEN, actor.name) is None:
         body = {"name": actor.name, "hash": ids.uuid7()}
         item = Site.item("token.install", body)
         (answer,) = await engine.submit(Envelope(ENGINE, (item,), time.time() + 30.0))
@@ -109,11 +111,11 @@ class Site:
 
     def knows(self, actor: Actor) -> None:
         """The actor of a token that was not made yet gets it: with its role, within its tenant."""
-        if actor.origin != "token" or self.fleet.token(actor.name) is not None:
+        if actor.origin != "token" or self.fleet.get(TOKEN, actor.name) is not None:
             return
         position = self.fleet.position + 1
         made = TokenCreated(ids.uuid7(), actor.name, actor.role, ids.uuid7(), actor.tenant)
-        stream, at = token_stream(actor.name), self.decider.next_at()
+        stream, at = TOKEN.stream(actor.name), self.decider.next_at()
         recorded = Recorded(stream, position, position, at, "berth", ids.uuid7(), made)
         self.fleet.fold(recorded)
         self.rows.append(encode(recorded))
@@ -134,7 +136,7 @@ class Site:
     def report(self, operation: str | None, outcome: str, *, attempt: int = 1, **body: Any) -> Answer:
         """What the controller of the operation's current step reports."""
         assert operation is not None
-        found = self.fleet.operation(operation)
+        found = self.fleet.get(OPERATION, operation)
         assert found is not None and found.current is not None
         step = body.pop("step", found.current.name)
         return self.when(
@@ -197,5 +199,5 @@ def a_vm(name: str = "web-1", *, cpu: int = 4, memory_mib: int = 1024, **more: A
 
 
 def _state_as_json(fleet: Fleet, stream: str, ended: Entry | None) -> dict[str, Any] | None:
-    entry = fleet.entries.get(stream) or ended
+    entry = fleet.entry(stream) or ended
     return {"state": entry.state.state, "version": entry.version} if entry is not None else None

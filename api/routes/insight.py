@@ -29,7 +29,8 @@ from api.parameters import (
 from api.reading import at_least, found, page_reply
 from api.reply import Answerable, json_reply
 from domain.errors import NotFound, Validation
-from domain.values import to_rfc3339, vm_stream
+from domain.values import to_rfc3339
+from domain.vm import KIND as VM
 from domain.vm import VmScheduled
 from eventlog.codec import decode
 from projections.capacity import must_sort
@@ -68,7 +69,7 @@ async def _explain(call: Call) -> Answerable:
     tenant, name = call.path["tenant"], call.path["vm"]
     shown, position = await found(call, "vm", (tenant, name), query)
     vm = msgspec.json.decode(shown)
-    stream = vm_stream(tenant, name)
+    stream = VM.stream(tenant, name)
     rows = await asyncio.to_thread(call.context.log.stream, stream)
     scheduled = next((row for row in reversed(rows) if row.topic == "vm.scheduled" and row.position <= position), None)
     if scheduled is None:

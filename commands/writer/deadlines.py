@@ -13,6 +13,7 @@ from commands.writer.deciding import now_us
 from commands.writer.gateway import Actor, Answer, Envelope, Item
 from domain.errors import Unavailable
 from domain.fleet import Fleet
+from domain.operation import KIND as OPERATION
 
 GRACE_S = 30.0  # after a take-over, controllers first get the chance to say what they did meanwhile
 INTERVAL_S = 0.5
@@ -45,7 +46,7 @@ async def expire(fleet: Fleet, submit: Submit, *, grace_s: float) -> None:
 
 
 async def _is_refused(id: str, fleet: Fleet, submit: Submit) -> bool:
-    operation = fleet.operation(id)
+    operation = fleet.get(OPERATION, id)
     step = operation.current if operation is not None else None
     if step is None:
         return False

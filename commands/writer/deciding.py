@@ -17,6 +17,7 @@ from commands.writer.keys import BatchKey, Keys, remembers_refusals
 from commands.writer.receipts import Known, Receipt, Receipts
 from commands.writer.refusals import REFUSAL_BYTES_MAX, Refusals
 from domain.command import CommandAccepted, CommandRejected
+from domain.entry import Entry
 from domain.errors import (
     DomainError,
     Forbidden,
@@ -25,11 +26,13 @@ from domain.errors import (
     Validation,
     VersionMismatch,
 )
-from domain.fleet import Entry, Fleet, Transaction
+from domain.fleet import Fleet
 from domain.kinds import BY_NAME, tenant_of
+from domain.operation import KIND as OPERATION
 from domain.recorded import EVENT_BYTES_MAX, Recorded
-from domain.token import Token
-from domain.values import command_stream, kind_of, name_of, token_stream
+from domain.token import KIND as TOKEN
+from domain.transaction import Transaction
+from domain.values import command_stream, kind_of, name_of
 from eventlog.codec import Row, encode
 
 log = structlog.get_logger()
@@ -99,10 +102,9 @@ class Decider:
         """
         if actor.origin != "token":
             return actor
-        entry = self.fleet.entries.get(token_stream(actor.name))
-        if entry is None:
+        token = self.fleet.get(TOKEN, actor.name)
+        if token is None:
             return None
-        token: Token = entry.state
         if token.state != "active" or (token.expires_at is not None and token.expires_at <= self._clock()):
             return None
         if token.role == actor.role and token.tenant == actor.tenant:
@@ -288,7 +290,7 @@ class Decider:
         """A resource as it is now and its version; `ended` is its last entry if it has just left the fleet."""
         if on is None:
             return None, 0
-        entry = self.fleet.entries.get(on) or ended
+        entry = self.fleet.entry(on) or ended
         return self._resource(self.fleet, on, ended), entry.version if entry is not None else 0
 
     def _accept(self, tx: Transaction, item: Item, context: Context, *, on: str, done: Done, first: int) -> None:
@@ -362,7 +364,7 @@ class Decider:
         """A condition on the version of what is not there yet is left to the handler, which knows what is missing."""
         if item.if_match is None and not item.create_only:
             return None
-        entry = self.fleet.entries.get(on)
+        entry = self.fleet.entry(on)
         if entry is None or not (item.create_only or item.if_match not in (entry.version, ANY_VERSION)):
             return None
         return VersionMismatch(entry.version)
@@ -380,7 +382,9 @@ def unseen(answer: Answer) -> Answer:
 
 def _is_under_way(fleet: Fleet, operation: str | None, on: str | None) -> bool:
     """A command *on* an operation is done when it is answered; one that started an operation, when that has ended."""
-    return operation is not None and operation in fleet.operations and on != "operation/" + operation
+    if operation is None or fleet.get(OPERATION, operation) is None:
+        return False
+    return on != OPERATION.stream(operation)
 
 
 def _encoded(events: list[Recorded]) -> list[Row]:

@@ -34,7 +34,10 @@ from commands.writer.waiting import Waiting
 from domain.command import CommandAccepted, CommandRejected
 from domain.errors import Unavailable
 from domain.fleet import Fleet
+from domain.operation import KIND as OPERATION
 from domain.recorded import LeaderTookOver, LogOpened, Recorded
+from domain.token import KIND as TOKEN
+from domain.values import name_of
 from eventlog import checkpoints
 from eventlog.append import Collision, DataRefused, OutcomeUnknown
 from eventlog.codec import Row, decode, encode
@@ -192,7 +195,7 @@ class Engine:
         gc.set_threshold(*COLLECT_AFTER)
         self.is_leading, self._is_displaced = True, False
         if self._progress is not None:
-            self._progress.keep_only(self.fleet.operations)
+            self._progress.keep_only(map(name_of, self.fleet.streams(OPERATION)))
         if self._admin_token_hash is not None:
             self._spawn(self._begin_with(self._admin_token_hash))
         else:
@@ -265,7 +268,7 @@ class Engine:
         An engine that stands by leaves that to the one that leads.
         """
         while self.is_leading:
-            admin = self.fleet.token("admin")
+            admin = self.fleet.get(TOKEN, "admin")
             if admin is not None and admin.knows(hash):
                 return  # as at most starts: what changes nothing is no command
             item = Item(id := ids.uuid7(), InstallToken(name="admin", hash=hash), {"name": "admin"}, id)

@@ -14,6 +14,7 @@ from commands.writer.keys import remembers_refusals, streams_of_batch
 from commands.writer.receipts import Known, Receipts
 from domain.errors import Unavailable
 from domain.fleet import Fleet
+from domain.operation import KIND as OPERATION
 from domain.values import command_stream
 from eventlog.codec import Row
 from eventlog.read import LogReader
@@ -55,7 +56,7 @@ class LookUps:
                 streams.append(command_stream(actor, item.id))  # where a refusal of it would stand
             if item.command.kind.startswith("operation."):
                 on = item.command.on()
-                if on in self._fleet.entries:
+                if self._fleet.entry(on) is not None:
                     seen[on] = None
                 else:
                     streams.append(on)
@@ -78,7 +79,7 @@ class LookUps:
         if self._receipts.get(command_stream(actor.name, item.key)) is not None:
             return True
         if isinstance(item.command, ReportOperation) and item.key == item.command.key:
-            operation = self._fleet.operation(item.command.operation)
+            operation = self._fleet.get(OPERATION, item.command.operation)
             return operation is not None and operation.started_at > self._receipts.horizon
         return False
 

@@ -10,9 +10,9 @@ from commands.writer.deciding import Decider, unseen
 from commands.writer.gateway import Actor, Answer
 from commands.writer.lookups import FAILURES
 from commands.writer.waiting import ended
+from domain.entry import Entry, last_entry
 from domain.errors import Unavailable
-from domain.fleet import Entry, last_entry
-from domain.values import operation_stream
+from domain.operation import KIND as OPERATION
 from eventlog.codec import decode
 from eventlog.read import LogReader
 
@@ -49,9 +49,9 @@ class Repeats:
 
     async def _with_end(self, answer: Answer) -> Answer:
         id = answer.operation
-        if id is None or answer.on == operation_stream(id):
+        if id is None or answer.on == OPERATION.stream(id):
             return answer
-        operation = await self._last_entry(operation_stream(id))
+        operation = await self._last_entry(OPERATION.stream(id))
         if operation is None or not operation.state.is_over:
             return answer
         # The newest that the answer reflects: the operation's end, or what became of the resource since.

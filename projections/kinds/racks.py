@@ -1,5 +1,6 @@
 """Racks, as they are shown."""
 
+from domain.host import KIND as HOST
 from domain.rack import KIND, Rack
 from projections.field_types import MAYBE, MAYBE_INTEGER, NATURAL, STRING, Name
 from projections.fields import common, joined, own
@@ -23,7 +24,7 @@ VIEW: View[Rack] = View(
             "hosts",
             NATURAL,
             sql=_HOSTS,
-            over=lambda fleet, rack: len(fleet.hosts_by_rack.get(rack.name, ())),
+            over=lambda fleet, rack: len(fleet.streams(HOST, rack=rack.name)),
             sorts=True,
         ),
     ),

@@ -70,13 +70,13 @@ def test_every_checkpoint_is_compared_with_the_replay_when_it_is_asked_in_full(
         if row.position not in (sound, lacking, wrong, more, damaged):
             continue
         taken = marked(fleet) if row.position == more else snapshot(fleet)
-        entries = dict(taken.entries)
+        tenants = dict(taken.living["tenant"])
         if row.position == lacking:
-            del entries["tenant/acme"]
+            del tenants["tenant/acme"]
         if row.position == wrong:
-            tenant = entries["tenant/acme"]
-            entries["tenant/acme"] = replace(tenant, state=replace(tenant.state, state="suspended"))
-        checkpoints.write(database.service, replace(taken, entries=entries))
+            tenant = tenants["tenant/acme"]
+            tenants["tenant/acme"] = replace(tenant, state=replace(tenant.state, state="suspended"))
+        checkpoints.write(database.service, replace(taken, living={**taken.living, "tenant": tenants}))
     with psycopg.connect(database.owner) as owner:
         owner.execute("UPDATE berth.checkpoints SET data = 'x' WHERE position = %s AND part = 1", (damaged,))
     past = Past(database.service, reader)

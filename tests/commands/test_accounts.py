@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from domain.fleet import Fleet
+from domain.group import KIND as GROUP
+from domain.host import KIND as HOST
 from domain.invariants import violations
+from domain.operation import KIND as OPERATION
+from domain.quota import KIND as QUOTA
 from domain.values import Resources, available, plus, usable
+from domain.vm import KIND as VM
 from projections.rows import resource
 from tests.deciding import ENGINE, HOUR_US, Site
 
@@ -57,7 +62,7 @@ class Accounts(RuleBasedStateMachine):
         answer = self.site.when("vm.provision", tenant=tenant, name=name, group=group, resources=resources)
         if answer.problem is not None:
             return multiple()
-        vm = self.site.fleet.vm(tenant, name)
+        vm = self.site.fleet.get(VM, tenant, name)
         assert vm is not None
         assert vm.host is not None
         self.claims[tenant, name] = (vm.host, resources)
@@ -81,7 +86,7 @@ class Accounts(RuleBasedStateMachine):
 
     @rule(id=operations, outcome=st.sampled_from(["started", "succeeded", "failed"]))
     def report(self, id: str, outcome: str) -> None:
-        operation = self.site.fleet.operation(id)
+        operation = self.site.fleet.get(OPERATION, id)
         if operation is None or operation.current is None:
             return
         self.site.report(id, outcome, attempt=operation.current.attempt)
@@ -89,7 +94,7 @@ class Accounts(RuleBasedStateMachine):
 
     @rule(id=operations)
     def expire(self, id: str) -> None:
-        operation = self.site.fleet.operation(id)
+        operation = self.site.fleet.get(OPERATION, id)
         if operation is None or operation.current is None or operation.state != "running":
             return
         self.site.now += HOUR_US
@@ -100,14 +105,14 @@ class Accounts(RuleBasedStateMachine):
 
     @rule(id=operations, kind=st.sampled_from(["cancel", "retry"]))
     def decide_by_hand(self, id: str, kind: str) -> None:
-        operation = self.site.fleet.operation(id)
+        operation = self.site.fleet.get(OPERATION, id)
         self.site.when(f"operation.{kind}", operation=id)
         if operation is not None:
             self._follow(operation.target)
 
     @rule(id=operations, verdict=st.sampled_from(["succeeded", "failed"]))
     def settle(self, id: str, verdict: str) -> None:
-        operation = self.site.fleet.operation(id)
+        operation = self.site.fleet.get(OPERATION, id)
         self.site.when("operation.settle", operation=id, reason="seen to be so", **{"as": verdict})
         if operation is not None:
             self._follow(operation.target)
@@ -158,7 +163,7 @@ class Accounts(RuleBasedStateMachine):
             used: Resources = {}
             for standing, held in self.claims.values():
                 used = plus(used, held) if standing == host else used
-            found = fleet.host(host)
+            found = fleet.get(HOST, host)
             assert found is None or found.used == used
         uses: dict[tuple[str, str], Counter[str]] = {}
         for (tenant, _), (host, held) in self.claims.items():
@@ -168,19 +173,19 @@ class Accounts(RuleBasedStateMachine):
                 name = self.parents[name]
         for group in GROUPS:
             for tenant in TENANTS:
-                quota = fleet.quota(group, tenant)
+                quota = fleet.get(QUOTA, group, tenant)
                 assert quota is None or quota.used == dict(uses.get((group, tenant), {}))
 
     def teardown(self) -> None:
         """Replaying the log gives the same fleet and the same answers, byte for byte, as often as it is done."""
         replayed = self.site.replayed()
-        assert replayed.entries == self.site.fleet.entries
+        assert replayed.living == self.site.fleet.living
         assert _answers(replayed) == _answers(self.site.replayed()) == _answers(self.site.fleet)
 
     def _follow(self, target: str) -> None:
         """The model learns what a VM holds only from whether it still stands and how large it was asked to be."""
         _, tenant, name = target.split("/")
-        vm = self.site.fleet.vm(tenant, name)
+        vm = self.site.fleet.get(VM, tenant, name)
         if vm is None or not vm.claims:
             self.claims.pop((tenant, name), None)
         elif (tenant, name) in self.claims and vm.operation is None:
@@ -189,9 +194,9 @@ class Accounts(RuleBasedStateMachine):
     def _nothing_is_over(self, host: str, tenant: str, *, asked: Resources) -> None:
         """A grant never takes a host beyond its usable capacity, nor a quota of the chain beyond its limit."""
         fleet = self.site.fleet
-        found = fleet.host(host)
+        found = fleet.get(HOST, host)
         assert found is not None
-        group = fleet.group(found.group)
+        group = fleet.get(GROUP, found.group)
         assert group is not None
         room = usable(found.capacity, group.overcommit)
         assert all(found.used[name] <= room[name] for name in asked)
@@ -202,7 +207,7 @@ class Accounts(RuleBasedStateMachine):
 
 
 def _answers(fleet: Fleet) -> list[bytes]:
-    return [msgspec.json.encode(resource(fleet, stream)) for stream in sorted(fleet.entries)]
+    return [msgspec.json.encode(resource(fleet, stream)) for stream, _ in sorted(fleet.entries())]
 
 
 TestAccounts = Accounts.TestCase

@@ -9,10 +9,14 @@ from collections.abc import Callable
 import pytest
 
 from commands.writer.gateway import Actor, Answer
+from domain.host import KIND as HOST
+from domain.operation import KIND as OPERATION
+from domain.quota import KIND as QUOTA
+from domain.vm import KIND as VM
 from tests.commands.test_vms import accounts
 from tests.deciding import ADMIN, ENGINE, HOUR_US, VM_CONTROLLER, Site, a_site, a_vm
 
-VM = {"tenant": "payments", "vm": "web-1"}
+WEB = {"tenant": "payments", "vm": "web-1"}
 NAME = ("payments", "web-1")
 
 
@@ -22,32 +26,32 @@ def creating(site: Site) -> Answer:
 
 def growing(site: Site) -> Answer:
     site.finish(creating(site))
-    return site.given("vm.resize", **VM, resources={"cpu": 6, "memory_mib": 1024})
+    return site.given("vm.resize", **WEB, resources={"cpu": 6, "memory_mib": 1024})
 
 
 def shrinking(site: Site) -> Answer:
     site.finish(creating(site))
-    return site.given("vm.resize", **VM, resources={"cpu": 2, "memory_mib": 1024})
+    return site.given("vm.resize", **WEB, resources={"cpu": 2, "memory_mib": 1024})
 
 
 def stopping(site: Site) -> Answer:
     site.finish(creating(site))
-    return site.given("vm.stop", **VM)
+    return site.given("vm.stop", **WEB)
 
 
 def starting(site: Site) -> Answer:
     site.finish(stopping(site))
-    return site.given("vm.start", **VM)
+    return site.given("vm.start", **WEB)
 
 
 def deleting(site: Site) -> Answer:
     site.finish(creating(site))
-    return site.given("vm.delete", **VM)
+    return site.given("vm.delete", **WEB)
 
 
 def deleting_what_is_created(site: Site) -> Answer:
     site.report(creating(site).operation, "started")
-    return site.given("vm.delete", **VM)
+    return site.given("vm.delete", **WEB)
 
 
 def cleaning_up(site: Site) -> Answer:
@@ -68,7 +72,7 @@ Operation = Callable[[Site], Answer]
 
 
 def step_of(site: Site, answer: Answer) -> tuple[str, int]:
-    operation = site.fleet.operation(answer.operation or "")
+    operation = site.fleet.get(OPERATION, answer.operation or "")
     assert operation is not None
     assert operation.current is not None
     return operation.current.name, operation.current.attempt
@@ -99,7 +103,7 @@ def expire(site: Site, answer: Answer) -> None:
 
 def bring_to_its_end(site: Site, answer: Answer) -> None:
     """As well-behaved controllers do; a person has them try again what is stuck."""
-    while (operation := site.fleet.operation(answer.operation or "")) is not None:
+    while (operation := site.fleet.get(OPERATION, answer.operation or "")) is not None:
         if operation.state == "stuck":
             site.given("operation.retry", operation=answer.operation)
             continue
@@ -110,14 +114,14 @@ def bring_to_its_end(site: Site, answer: Answer) -> None:
 
 
 def nothing_leaked(site: Site, before: list[object]) -> None:
-    vm = site.fleet.vm(*NAME)
+    vm = site.fleet.get(VM, *NAME)
     if vm is not None:
-        answer = site.given("vm.delete", **VM)
+        answer = site.given("vm.delete", **WEB)
         if answer.operation is not None:
             bring_to_its_end(site, answer)
-    assert site.fleet.vm(*NAME) is None
+    assert site.fleet.get(VM, *NAME) is None
     assert [_without_empty(account) for account in accounts(site)] == before
-    assert site.replayed().entries == site.fleet.entries
+    assert site.replayed().living == site.fleet.living
 
 
 def _without_empty(account: object) -> object:
@@ -158,7 +162,7 @@ def test_a_controller_that_hangs_or_crashes_before_its_report(
     held = accounts(site)
     expire(site, answer)
     assert accounts(site) == held, "a passed deadline frees nothing"
-    found = site.fleet.operation(answer.operation or "")
+    found = site.fleet.get(OPERATION, answer.operation or "")
     assert found is not None
     assert (found.state == "stuck") == (operation in NEEDS_A_PERSON)
     bring_to_its_end(site, answer)
@@ -171,7 +175,7 @@ def test_a_step_that_nobody_begins_waits_however_long(site: Site, before: list[o
     held, (step, attempt) = accounts(site), step_of(site, answer)
     site.now += 1000 * HOUR_US
     assert answer.operation not in site.fleet.deadlines
-    found = site.fleet.operation(answer.operation or "")
+    found = site.fleet.get(OPERATION, answer.operation or "")
     assert found is not None
     assert (found.state, found.waiting_for) == ("running", "controller vm")
     early = {"operation": answer.operation, "step": step, "attempt": attempt}
@@ -219,7 +223,7 @@ def test_a_late_report_decides_what_is_stuck(
     step, attempt = step_of(site, answer)
     expire(site, answer)
     assert report(site, answer, step, attempt, outcome).problem is None
-    found = site.fleet.operation(answer.operation or "")
+    found = site.fleet.get(OPERATION, answer.operation or "")
     if outcome == "succeeded" or operation in (growing, shrinking, stopping, starting):
         assert found is None, "it is known now what came of it"
     else:
@@ -323,9 +327,9 @@ def test_a_persons_word_means_the_same_for_every_operation(
         assert problem["errors"][0]["field"] == "/reason"
     assert accounts(site) == held
     site.settle(answer.operation, verdict, reason="looked at the hypervisor")
-    assert site.fleet.operation(answer.operation or "") is None
-    vm = site.fleet.vm(*NAME)
-    host, quota = site.fleet.host("h0"), site.fleet.quota("std", "acme")
+    assert site.fleet.get(OPERATION, answer.operation or "") is None
+    vm = site.fleet.get(VM, *NAME)
+    host, quota = site.fleet.get(HOST, "h0"), site.fleet.get(QUOTA, "std", "acme")
     assert host is not None
     assert quota is not None
     assert (vm and vm.state, host.used.get("cpu", 0)) == SETTLED[operation, verdict]

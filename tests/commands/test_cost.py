@@ -12,7 +12,7 @@ from commands.suggesting import nearest
 from commands.writer import ids
 from commands.writer.deciding import Context
 from commands.writer.gateway import Item
-from domain.fleet import Entry
+from domain.entry import Entry
 from domain.host import Host
 from domain.rack import Rack
 from domain.tenant import Tenant

@@ -4,18 +4,20 @@ from typing import Any
 
 import pytest
 
-from domain.fleet import Entry
+from domain.entry import Entry
 from domain.invariants import violations
 from domain.operation import ATTEMPTS_MAX
+from domain.operation import KIND as OPERATION
+from domain.vm import KIND as VM
 from domain.vm import VmChangeFailed, VmDeleting, VmScheduled, evolve
 from tests.commands.test_vms import accounts
 from tests.deciding import Site, a_site, a_vm
 
-VM = {"tenant": "payments", "vm": "web-1"}
+WEB = {"tenant": "payments", "vm": "web-1"}
 
 
 def the_vm(site: Site) -> Any:
-    return site.fleet.vm("payments", "web-1")
+    return site.fleet.get(VM, "payments", "web-1")
 
 
 def a_deletion(site: Site, *, while_creating: bool = False) -> str:
@@ -24,14 +26,14 @@ def a_deletion(site: Site, *, while_creating: bool = False) -> str:
         site.report(creation.operation, "started")
     else:
         site.finish(creation)
-    return site.given("vm.delete", **VM).operation or ""
+    return site.given("vm.delete", **WEB).operation or ""
 
 
 def fail_until_stuck(site: Site, operation: str) -> None:
     for attempt in range(1, ATTEMPTS_MAX + 1):
         site.report(operation, "started", attempt=attempt)
         site.report(operation, "failed", attempt=attempt, message=f"busy {attempt}", code="locked")
-    assert site.fleet.operation(operation).state == "stuck"
+    assert site.fleet.get(OPERATION, operation).state == "stuck"
 
 
 def test_a_failed_deletion_is_tried_again_and_is_stuck_after_its_last_attempt() -> None:
@@ -41,7 +43,7 @@ def test_a_failed_deletion_is_tried_again_and_is_stuck_after_its_last_attempt() 
     site.report(deletion, "started")
     failed = site.report(deletion, "failed", message="busy", code="locked")
     assert site.topics(failed) == ["operation.retried", "command.accepted"]
-    (step,) = site.fleet.operation(deletion).steps
+    (step,) = site.fleet.get(OPERATION, deletion).steps
     assert (step.state, step.attempt, step.message) == ("pending", 2, "busy")
     assert step.not_before > site.fleet.at, "a hypervisor that is busy is given some time"
     site.report(deletion, "failed", attempt=2)
@@ -60,7 +62,7 @@ def test_each_wait_before_an_attempt_is_longer_than_the_one_before() -> None:
     waits = []
     for attempt in range(1, ATTEMPTS_MAX):
         site.report(deletion, "failed", attempt=attempt)
-        waits.append(site.fleet.operation(deletion).current.not_before - site.fleet.at)
+        waits.append(site.fleet.get(OPERATION, deletion).current.not_before - site.fleet.at)
     assert waits == sorted(set(waits))
 
 
@@ -69,7 +71,7 @@ def test_what_is_not_worth_another_attempt_is_stuck_at_once() -> None:
     deletion = a_deletion(site)
     site.report(deletion, "started")
     site.report(deletion, "failed", message="no such hypervisor", retryable=False, code="unknown_host")
-    operation = site.fleet.operation(deletion)
+    operation = site.fleet.get(OPERATION, deletion)
     assert (operation.state, operation.reason, operation.waiting_for) == (
         "stuck",
         "vm.delete: no such hypervisor",
@@ -89,15 +91,15 @@ def test_a_deletion_during_the_creation_that_fails_is_stuck_and_settled_as_faile
     assert (vm.state, vm.operation, vm.host) == ("failed", None, "h0")
     assert vm.reason == "settled as failed by ann: it stands"
     assert accounts(site) == held, "it may stand, so it holds"
-    again = site.given("vm.delete", **VM)
+    again = site.given("vm.delete", **WEB)
     assert (again.status, the_vm(site).state) == (202, "deleting")
     fail_until_stuck(site, again.operation or "")
     site.settle(again.operation, "failed")
     assert the_vm(site).state == "failed"
-    site.finish(site.given("vm.delete", **VM))
+    site.finish(site.given("vm.delete", **WEB))
     assert the_vm(site) is None
     assert accounts(site) == before
-    assert site.replayed().entries == site.fleet.entries
+    assert site.replayed().living == site.fleet.living
 
 
 def test_a_log_of_old_in_which_a_deletion_during_creation_failed_leaves_a_failed_vm() -> None:
@@ -129,6 +131,6 @@ def test_an_operation_that_its_target_does_not_know_is_a_violation() -> None:
 
 
 def _put(site: Site, vm: Any, **changes: Any) -> None:
-    entry = site.fleet.entries["vm/payments/web-1"]
+    entry = site.fleet.entry("vm/payments/web-1")
     changed = type(vm)(**{**{name: getattr(vm, name) for name in vm.__struct_fields__}, **changes})
     site.fleet.put("vm/payments/web-1", entry, Entry(changed, entry.version, entry.created_at, entry.updated_at))

@@ -4,12 +4,14 @@ import pytest
 from pydantic import ValidationError
 
 from commands.catalogue import COMMANDS
+from domain.host import KIND as HOST
 from domain.host import Host
+from domain.quota import KIND as QUOTA
 from tests.deciding import Site, a_site, a_vm
 
 
 def the_host(site: Site) -> Host:
-    found = site.fleet.host("h0")
+    found = site.fleet.get(HOST, "h0")
     assert found is not None
     return found
 
@@ -93,10 +95,10 @@ def test_a_quota_set_where_use_exists_starts_with_that_of_the_whole_subtree() ->
     site.given("tenant.move", tenant="acme", parent="root")
     site.given("quota.set", group="std", tenant="root", limits={"cpu": 9})
     site.given("tenant.create", name="between", parent="root")
-    quota = site.fleet.quota("std", "root")
+    quota = site.fleet.get(QUOTA, "std", "root")
     assert quota is not None
     assert quota.used == {"cpu": 3, "memory_mib": 2048, "vms": 2}
     for tenant in ("acme", "root"):
         site.given("quota.delete", group="std", tenant=tenant)
     site.given("quota.set", group="std", tenant="root", limits={})
-    assert site.fleet.quota("std", "root").used == quota.used  # type: ignore[union-attr]
+    assert site.fleet.get(QUOTA, "std", "root").used == quota.used  # type: ignore[union-attr]

@@ -7,13 +7,15 @@ from pydantic import ValidationError
 
 from commands.catalogue import COMMANDS
 from domain.fleet import Fleet
+from domain.operation import KIND as OPERATION
 from domain.operation import OperationStarted, Step, evolve
 from domain.recorded import Recorded
+from domain.vm import KIND as VM
 from eventlog.codec import Row, decode
 from tests.commands.test_vms import accounts
 from tests.deciding import ENGINE, HOUR_US, START_US, VM_CONTROLLER, Site, a_site, a_vm
 
-VM = {"tenant": "payments", "vm": "web-1"}
+WEB = {"tenant": "payments", "vm": "web-1"}
 
 
 @pytest.mark.parametrize("outputs", [{"a": "b\0"}, {"a\0": "b"}, {"a": [{"b": "\0"}]}, {"a": [{"\0": 1}]}])
@@ -35,10 +37,10 @@ def test_what_was_cancelled_ends_cancelled_once_it_is_undone() -> None:
     provision = site.given("vm.provision", **a_vm())
     site.report(provision.operation, "started")
     site.given("operation.cancel", operation=provision.operation)
-    assert site.fleet.vm("payments", "web-1").claims
+    assert site.fleet.get(VM, "payments", "web-1").claims
     undone = site.report(provision.operation, "succeeded")
     assert site.topics(undone)[:3] == ["operation.step_succeeded", "operation.cancelled", "vm.failed"]
-    vm = site.fleet.vm("payments", "web-1")
+    vm = site.fleet.get(VM, "payments", "web-1")
     assert (vm.state, vm.host, vm.reason) == ("failed", None, "cancelled by ann")
 
 
@@ -47,12 +49,15 @@ def test_a_stuck_step_says_why_until_it_is_tried_again() -> None:
     operation = site.given("vm.provision", **a_vm()).operation
     site.report(operation, "failed", message="disk full")
     site.report(operation, "failed", message="no answer")
-    assert site.fleet.operation(operation).state == "stuck"
-    assert [step.message for step in site.fleet.operation(operation).steps] == ["disk full", "vm.delete: no answer"]
+    assert site.fleet.get(OPERATION, operation).state == "stuck"
+    assert [step.message for step in site.fleet.get(OPERATION, operation).steps] == [
+        "disk full",
+        "vm.delete: no answer",
+    ]
     site.given("operation.retry", operation=operation)
-    assert [step.message for step in site.fleet.operation(operation).steps] == ["disk full", None]
+    assert [step.message for step in site.fleet.get(OPERATION, operation).steps] == ["disk full", None]
     site.report(operation, "succeeded", attempt=2)
-    assert site.fleet.vm("payments", "web-1").reason == "disk full"
+    assert site.fleet.get(VM, "payments", "web-1").reason == "disk full"
 
 
 # ── what nobody began ──
@@ -71,7 +76,7 @@ def test_what_nobody_began_is_cancelled_and_free_at_once() -> None:
         "quota.released",
         "command.accepted",
     ]
-    vm = site.fleet.vm("payments", "web-1")
+    vm = site.fleet.get(VM, "payments", "web-1")
     assert (vm.state, vm.host, vm.reason) == ("failed", None, "cancelled by ann")
     assert accounts(site) == before
     late = report_of(site, provision.operation, "vm.create", "started")
@@ -83,12 +88,12 @@ def test_a_change_that_nobody_began_is_cancelled_and_leaves_the_vm_as_it_was(ver
     site = a_site()
     site.finish(site.given("vm.provision", **a_vm()))
     if former == "stopped":
-        site.finish(site.given("vm.stop", **VM))
+        site.finish(site.given("vm.stop", **WEB))
     held = accounts(site)
     body = {"resources": {"cpu": 6, "memory_mib": 1024}} if verb == "resize" else {}
-    change = site.given(f"vm.{verb}", **VM, **body)
+    change = site.given(f"vm.{verb}", **WEB, **body)
     site.given("operation.cancel", operation=change.operation)
-    vm = site.fleet.vm("payments", "web-1")
+    vm = site.fleet.get(VM, "payments", "web-1")
     assert (vm.state, vm.operation, vm.reason) == (former, None, "cancelled by ann")
     assert accounts(site) == held
 
@@ -96,7 +101,7 @@ def test_a_change_that_nobody_began_is_cancelled_and_leaves_the_vm_as_it_was(ver
 def test_what_has_begun_and_cannot_be_undone_is_not_cancelled() -> None:
     site = a_site()
     site.finish(site.given("vm.provision", **a_vm()))
-    stop = site.given("vm.stop", **VM)
+    stop = site.given("vm.stop", **WEB)
     site.report(stop.operation, "started")
     problem = site.refused("invalid_state", "operation.cancel", operation=stop.operation)
     assert (problem["state"], problem["operation"]) == ("running", stop.operation)
@@ -119,13 +124,13 @@ def test_a_log_of_old_is_read_with_the_deadline_of_the_steps_turn_which_counts_o
 def test_a_second_verb_is_told_which_operation_is_in_its_way_and_the_ways_out() -> None:
     site = a_site()
     site.finish(site.given("vm.provision", **a_vm()))
-    deletion = site.given("vm.delete", **VM).operation
+    deletion = site.given("vm.delete", **WEB).operation
     for kind in ("vm.delete", "vm.stop", "vm.start"):
-        problem = site.refused("invalid_state", kind, **VM)
+        problem = site.refused("invalid_state", kind, **WEB)
         assert (problem["state"], problem["operation"]) == ("deleting", deletion)
         assert f"Operation {deletion} waits for controller vm" in problem["detail"]
     site.report(deletion, "failed", message="no such host", retryable=False)
-    problem = site.refused("invalid_state", "vm.delete", **VM)
+    problem = site.refused("invalid_state", "vm.delete", **WEB)
     assert (problem["operation"], problem["ways_out"]) == (deletion, ["retry", "settle"])
     assert problem["detail"].endswith(f"Operation {deletion} is stuck: retry or settle it.")
 
@@ -138,7 +143,7 @@ def test_what_runs_is_neither_retried_nor_settled(kind: str, body: dict[str, Any
         problem = site.refused("invalid_state", f"operation.{kind}", operation=provision, **body)
         assert (problem["state"], problem["allowed"], problem["operation"]) == ("running", ["stuck"], provision)
         assert problem["detail"].endswith(f"{way_out}.")
-        if way_out.endswith("cancel it") and site.fleet.operation(provision).current.state == "started":
+        if way_out.endswith("cancel it") and site.fleet.get(OPERATION, provision).current.state == "started":
             site.given("operation.cancel", operation=provision)
         site.report(provision, "started")
 
@@ -174,10 +179,10 @@ def test_a_creation_that_stands_all_the_same_is_settled_with_its_addresses() -> 
         "vm.activated",
         "command.accepted",
     ]
-    vm = site.fleet.vm("payments", "web-1")
+    vm = site.fleet.get(VM, "payments", "web-1")
     assert (vm.state, vm.addresses, vm.operation) == ("active", ("10.0.0.9",), None)
     assert accounts(site) == held
-    site.finish(site.given("vm.delete", **VM))
+    site.finish(site.given("vm.delete", **WEB))
 
 
 @pytest.mark.parametrize("verdict", ["succeeded", "failed"])
@@ -187,7 +192,7 @@ def test_a_deletion_that_no_controller_begins_is_settled(verdict: str) -> None:
     before = accounts(site)
     site.finish(site.given("vm.provision", **a_vm()))
     held = accounts(site)
-    deletion = site.given("vm.delete", **VM).operation
+    deletion = site.given("vm.delete", **WEB).operation
     site.refused("invalid_state", "operation.cancel", operation=deletion)
     site.settle(deletion, verdict)
     assert accounts(site) == (before if verdict == "succeeded" else held)
@@ -199,11 +204,11 @@ def test_a_step_reads_as_it_was_settled(verdict: str, state: str) -> None:
     """Not as what it was stuck on."""
     site = a_site()
     site.finish(site.given("vm.provision", **a_vm()))
-    deletion = site.given("vm.delete", **VM).operation
+    deletion = site.given("vm.delete", **WEB).operation
     site.report(deletion, "started")
     site.now += HOUR_US
     site.given("operation.expire", actor=ENGINE, operation=deletion, step="vm.delete", attempt=1)
-    assert site.fleet.operation(deletion).steps[0].message == "vm.delete: no report before its deadline"
+    assert site.fleet.get(OPERATION, deletion).steps[0].message == "vm.delete: no report before its deadline"
     (step,) = settled_steps(site, deletion, verdict)
     assert (step.state, step.message) == (state, f"settled as {verdict} by ann: looked at the hypervisor")
 
@@ -220,7 +225,7 @@ def test_what_was_to_undo_a_creation_that_stands_is_not_said_to_be_done() -> Non
 
 def settled_steps(site: Site, operation: str | None, verdict: str) -> tuple[Step, ...]:
     """As the log has them: what is over has left the fleet."""
-    standing = site.fleet.operation(operation)
+    standing = site.fleet.get(OPERATION, operation)
     site.settle(operation, verdict)
     events = [decode(row).event for row in site.rows if row.stream == f"operation/{operation}"]
     for event in events[-2:]:
@@ -248,8 +253,8 @@ def test_the_operation_of_a_stuck_creation_is_superseded_by_a_deletion() -> None
     site.report(creation, "failed")
     site.report(creation, "failed")
     held = accounts(site)
-    deletion = site.given("vm.delete", **VM)
-    assert site.fleet.operation(creation) is None
+    deletion = site.given("vm.delete", **WEB)
+    assert site.fleet.get(OPERATION, creation) is None
     assert accounts(site) == held
     site.finish(deletion)
     assert accounts(site) == before

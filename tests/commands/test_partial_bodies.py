@@ -4,6 +4,10 @@ from typing import Any
 
 import pytest
 
+from domain.host import KIND as HOST
+from domain.quota import KIND as QUOTA
+from domain.tenant import KIND as TENANT
+from domain.vm import KIND as VM
 from tests.deciding import Site, a_site, a_vm
 
 LABELS = [{f"k{n}": "x" for n in range(first, first + 16)} for first in range(0, 80, 16)]
@@ -18,17 +22,17 @@ def a_running_vm(**body: Any) -> Site:
 def test_a_resize_keeps_the_classes_it_does_not_name() -> None:
     site = a_running_vm(cpu=2, memory_mib=16_384)
     site.finish(site.given("vm.resize", tenant="payments", vm="web-1", resources={"cpu": 4}))
-    vm = site.fleet.vm("payments", "web-1")
+    vm = site.fleet.get(VM, "payments", "web-1")
     assert vm is not None
     assert vm.resources == vm.claims == {"cpu": 4, "memory_mib": 16_384}
-    assert site.fleet.host("h0").used == {"cpu": 4, "memory_mib": 16_384}  # type: ignore[union-attr]
+    assert site.fleet.get(HOST, "h0").used == {"cpu": 4, "memory_mib": 16_384}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("none", [None, 0])
 def test_null_or_0_takes_a_class_out_of_a_size(none: int | None) -> None:
     site = a_running_vm(cpu=2, memory_mib=1024)
     site.finish(site.given("vm.resize", tenant="payments", vm="web-1", resources={"memory_mib": none}))
-    assert site.fleet.host("h0").used == {"cpu": 2}  # type: ignore[union-attr]
+    assert site.fleet.get(HOST, "h0").used == {"cpu": 2}  # type: ignore[union-attr]
 
 
 def test_a_vm_is_never_resized_to_nothing() -> None:
@@ -78,7 +82,7 @@ def test_a_33rd_class_is_refused_however_it_comes() -> None:
 def test_what_stood_above_a_limit_before_it_held_may_shrink() -> None:
     site = a_site()
     site.given("tenant.update", tenant="acme", labels={**LABELS[0], **LABELS[1], **LABELS[2], **LABELS[3]})
-    tenant = site.fleet.tenant("acme")
+    tenant = site.fleet.get(TENANT, "acme")
     assert tenant is not None
     tenant.about.labels.update(LABELS[4])  # as a log from then would have it
     site.given("tenant.update", tenant="acme", labels=dict.fromkeys(list(LABELS[4])[:1]))
@@ -90,7 +94,7 @@ def test_a_put_replaces_the_whole() -> None:
     said = {"labels": {"a": "b"}, "description": "for tests", "protected": True}
     site.given("quota.set", group="std", tenant="acme", limits={"cpu": 1000, "vms": 5}, **said)
     site.given("quota.set", group="std", tenant="acme", limits={"cpu": 1000})
-    quota = site.fleet.quota("std", "acme")
+    quota = site.fleet.get(QUOTA, "std", "acme")
     assert quota is not None
     assert (quota.limits, quota.about.labels, quota.about.description, quota.about.protected) == (
         {"cpu": 1000},

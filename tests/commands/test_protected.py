@@ -6,6 +6,7 @@ import pytest
 
 from commands.catalogue import COMMANDS
 from domain.values import About
+from domain.vm import KIND as VM
 from domain.vm import VmUpdated, evolve
 from eventlog.codec import decode
 from tests.deciding import Site, a_site, a_vm
@@ -32,7 +33,7 @@ def test_it_is_made_protected_and_stays_until_that_is_taken_back(
     site.refused("protected", f"{kind}.delete", **path)
     site.given(f"{kind}.update", **path, protected=False)
     site.given(f"{kind}.delete", **path)
-    assert site.replayed().entries == site.fleet.entries
+    assert site.replayed().living == site.fleet.living
 
 
 def test_a_quota_is_protected_alone_and_with_what_it_ends_with() -> None:
@@ -71,7 +72,7 @@ def test_events_of_what_is_not_protected_are_as_they_were() -> None:
 def test_a_protection_from_before_the_words_had_it_still_holds() -> None:
     site = a_site()
     site.given("vm.provision", **a_vm())
-    vm = site.fleet.vm("payments", "web-1")
+    vm = site.fleet.get(VM, "payments", "web-1")
     assert vm is not None
     assert evolve(vm, VmUpdated(protected=True, about=About(description="x"))).about == About(
         description="x", protected=True

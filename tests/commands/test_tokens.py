@@ -2,6 +2,7 @@
 
 from commands.tokens import hash_of
 from commands.writer.gateway import Actor
+from domain.token import KIND as TOKEN
 from tests.deciding import ENGINE, HOUR_US, Site
 
 OWNER = Actor("admin", "admin")
@@ -18,7 +19,7 @@ def test_the_owners_new_secret_replaces_the_one_that_was() -> None:
     site = a_site()
     answer = site.given("token.install", actor=ENGINE, name="admin", hash=SECOND)
     assert site.topics(answer) == ["token.reset", "command.accepted"]
-    token = site.fleet.token("admin")
+    token = site.fleet.get(TOKEN, "admin")
     assert token is not None
     assert (token.hash, token.role, token.state) == (SECOND, "admin", "active")
 
@@ -28,7 +29,7 @@ def test_a_secret_that_was_replaced_never_comes_back() -> None:
     site.given("token.install", actor=ENGINE, name="admin", hash=SECOND)
     for known in (FIRST, SECOND):
         assert site.topics(site.given("token.install", actor=ENGINE, name="admin", hash=known)) == ["command.accepted"]
-    token = site.replayed().token("admin")
+    token = site.replayed().get(TOKEN, "admin")
     assert token is not None
     assert token.hash == SECOND
 
@@ -38,11 +39,11 @@ def test_a_revoked_administrator_stays_out_until_the_owner_makes_a_new_secret() 
     site.given("token.create", name="ops", role="admin")
     site.given("token.revoke", token="admin")
     site.given("token.install", actor=ENGINE, name="admin", hash=FIRST)  # an engine that starts with the old file
-    token = site.fleet.token("admin")
+    token = site.fleet.get(TOKEN, "admin")
     assert token is not None
     assert token.state == "revoked"
     site.given("token.install", actor=ENGINE, name="admin", hash=SECOND)
-    token = site.fleet.token("admin")
+    token = site.fleet.get(TOKEN, "admin")
     assert token is not None
     assert token.state == "active"
 

@@ -1,5 +1,9 @@
 """What the system promises about VMs, from the request to the end."""
 
+from domain.host import KIND as HOST
+from domain.operation import KIND as OPERATION
+from domain.quota import KIND as QUOTA
+from domain.vm import KIND as VM
 from tests.deciding import ADMIN, ENGINE, HOUR_US, Site, a_site, a_vm
 
 PROVISIONED = [
@@ -14,7 +18,7 @@ PROVISIONED = [
 
 def accounts(site: Site) -> list[object]:
     """Everything that a workload takes from: hosts and quotas."""
-    states = (site.fleet.entries[stream].state for stream in sorted(site.fleet.entries))
+    states = (entry.state for _, entry in sorted(site.fleet.entries()))
     return [
         (state.name if hasattr(state, "name") else state.tenant, state.used)
         for state in states
@@ -27,9 +31,9 @@ def test_a_provisioning_takes_host_and_quotas_of_the_whole_chain_at_once() -> No
     answer = site.given("vm.provision", **a_vm(cpu=4))
     assert site.topics(answer) == PROVISIONED
     assert answer.status == 202
-    assert site.fleet.vm("payments", "web-1").state == "scheduled"
-    assert [site.fleet.quota("std", t).used["cpu"] for t in ("acme", "payments")] == [4, 4]
-    assert site.fleet.quota("std", "acme").used["vms"] == 1
+    assert site.fleet.get(VM, "payments", "web-1").state == "scheduled"
+    assert [site.fleet.get(QUOTA, "std", t).used["cpu"] for t in ("acme", "payments")] == [4, 4]
+    assert site.fleet.get(QUOTA, "std", "acme").used["vms"] == 1
 
 
 def test_success_makes_it_active() -> None:
@@ -39,7 +43,7 @@ def test_success_makes_it_active() -> None:
     assert site.topics(started) == ["operation.step_started.2", "vm.creating", "command.accepted"]
     done = site.report(answer.operation, "succeeded", outputs={"addresses": ["10.0.0.7"]})
     assert site.topics(done) == ["operation.step_succeeded", "operation.succeeded", "vm.activated", "command.accepted"]
-    vm = site.fleet.vm("payments", "web-1")
+    vm = site.fleet.get(VM, "payments", "web-1")
     assert (vm.state, vm.addresses, vm.operation) == ("active", ("10.0.0.7",), None)
 
 
@@ -52,7 +56,7 @@ def test_a_failure_holds_everything_until_the_clean_up_is_confirmed_and_then_giv
     failed = site.report(answer.operation, "failed", message="no image")
     assert site.topics(failed) == ["operation.step_failed", "command.accepted"]
     assert accounts(site) == held
-    assert site.fleet.vm("payments", "web-1").state == "creating"
+    assert site.fleet.get(VM, "payments", "web-1").state == "creating"
 
     site.report(answer.operation, "started")
     confirmed = site.report(answer.operation, "succeeded")
@@ -66,7 +70,7 @@ def test_a_failure_holds_everything_until_the_clean_up_is_confirmed_and_then_giv
         "command.accepted",
     ]
     assert accounts(site) == before
-    vm = site.fleet.vm("payments", "web-1")
+    vm = site.fleet.get(VM, "payments", "web-1")
     assert (vm.state, vm.host, vm.reason) == ("failed", None, "no image")
 
 
@@ -92,7 +96,7 @@ def test_a_deadline_that_passes_frees_nothing_and_starts_the_clean_up() -> None:
     assert accounts(site) == held
     late = site.report(answer.operation, "succeeded", step="vm.create")
     assert late.problem["code"] == "conflict"
-    assert site.fleet.operation(answer.operation).current.name == "vm.delete"
+    assert site.fleet.get(OPERATION, answer.operation).current.name == "vm.delete"
 
 
 def test_a_clean_up_that_cannot_be_confirmed_is_stuck_and_holds_until_a_person_decides() -> None:
@@ -102,7 +106,7 @@ def test_a_clean_up_that_cannot_be_confirmed_is_stuck_and_holds_until_a_person_d
     held = accounts(site)
     site.report(answer.operation, "failed")
     site.report(answer.operation, "failed", message="hypervisor gone")
-    assert site.fleet.operation(answer.operation).state == "stuck"
+    assert site.fleet.get(OPERATION, answer.operation).state == "stuck"
     assert accounts(site) == held
 
     site.given("operation.retry", operation=answer.operation)
@@ -121,7 +125,7 @@ def test_a_deletion_while_creating_cancels_and_returns_claims_only_with_the_dele
     deletion = site.given("vm.delete", tenant="payments", vm="web-1")
     assert site.topics(deletion) == ["operation.cancelled", "vm.deleting", "operation.started", "command.accepted"]
     assert accounts(site) == held
-    assert site.fleet.operation(creation.operation) is None
+    assert site.fleet.get(OPERATION, creation.operation) is None
     done = site.finish(deletion)
     assert site.topics(done) == [
         "operation.step_succeeded",
@@ -139,13 +143,13 @@ def test_a_resize_claims_the_larger_amount_and_returns_the_difference_when_the_o
     site = a_site()
     site.finish(site.given("vm.provision", **a_vm(cpu=4, memory_mib=1024)))
     resize = site.given("vm.resize", tenant="payments", vm="web-1", resources={"cpu": 2, "memory_mib": 4096})
-    assert site.fleet.host("h0").used == {"cpu": 4, "memory_mib": 4096}
+    assert site.fleet.get(HOST, "h0").used == {"cpu": 4, "memory_mib": 4096}
     site.finish(resize)
-    assert site.fleet.host("h0").used == {"cpu": 2, "memory_mib": 4096}
+    assert site.fleet.get(HOST, "h0").used == {"cpu": 2, "memory_mib": 4096}
 
     resize = site.given("vm.resize", tenant="payments", vm="web-1", resources={"cpu": 8, "memory_mib": 4096})
     site.report(resize.operation, "failed")
-    assert site.fleet.host("h0").used == {"cpu": 2, "memory_mib": 4096}
+    assert site.fleet.get(HOST, "h0").used == {"cpu": 2, "memory_mib": 4096}
 
 
 def test_a_resize_beyond_the_host_is_refused_with_what_is_short() -> None:
@@ -170,9 +174,9 @@ def test_what_becomes_of_a_vm_leaves_others_of_its_shape_as_they_are() -> None:
     site.finish(site.given("vm.provision", **a_vm("web-4", cpu=2)))
     asked = {"cpu": 2, "memory_mib": 1024}
     for name in ("web-3", "web-4"):
-        vm = site.fleet.vm("payments", name)
+        vm = site.fleet.get(VM, "payments", name)
         assert (vm.resources, vm.claims) == (asked, asked)
-    assert site.fleet.quota("std", "payments").used == {"cpu": 8, "memory_mib": 2560, "vms": 3}
+    assert site.fleet.get(QUOTA, "std", "payments").used == {"cpu": 8, "memory_mib": 2560, "vms": 3}
 
 
 def test_a_stopped_vm_keeps_its_claims() -> None:
@@ -180,10 +184,10 @@ def test_a_stopped_vm_keeps_its_claims() -> None:
     site.finish(site.given("vm.provision", **a_vm()))
     held = accounts(site)
     site.finish(site.given("vm.stop", tenant="payments", vm="web-1"))
-    assert site.fleet.vm("payments", "web-1").state == "stopped"
+    assert site.fleet.get(VM, "payments", "web-1").state == "stopped"
     assert accounts(site) == held
     site.finish(site.given("vm.start", tenant="payments", vm="web-1"))
-    assert site.fleet.vm("payments", "web-1").state == "active"
+    assert site.fleet.get(VM, "payments", "web-1").state == "active"
 
 
 def test_quota_is_refused_before_capacity_with_every_tenant_that_is_short() -> None:
@@ -227,9 +231,9 @@ def test_of_several_groups_the_least_loaded_wins_and_all_are_explained() -> None
     site.given("host.register", name="big-1", group="big", capacity={"cpu": 64, "memory_mib": 65536})
     site.given("quota.set", group="big", tenant="payments", limits={})
     site.given("vm.provision", **a_vm("one", group=["std", "big"]))
-    assert site.fleet.vm("payments", "one").host == "big-1"
+    assert site.fleet.get(VM, "payments", "one").host == "big-1"
     site.given("vm.provision", **a_vm("two", group="*"))
-    assert site.fleet.vm("payments", "two").host == "big-1"
+    assert site.fleet.get(VM, "payments", "two").host == "big-1"
 
 
 def test_of_several_groups_that_all_refuse_each_problem_is_told() -> None:
@@ -268,7 +272,7 @@ def test_the_same_key_gets_the_first_answer_and_another_request_with_it_is_refus
     assert (again.replayed, again.position, again.command) == (True, first.position, first.command)
     other = site.when("vm.provision", key="k1", fingerprint="g", **a_vm("web-2"))
     assert other.problem["code"] == "idempotency_mismatch"
-    assert len(list(site.fleet.vms_by_tenant["payments"])) == 1
+    assert len(list(site.fleet.streams(VM, tenant="payments"))) == 1
 
 
 def test_a_refusal_is_remembered_too() -> None:
@@ -286,12 +290,12 @@ def test_a_dry_run_answers_as_if_and_changes_nothing() -> None:
     answer = site.when("vm.provision", dry_run=True, **a_vm())
     assert answer.status == 202
     assert (accounts(site), site.fleet.position, len(site.rows)) == (before, position, rows)
-    assert site.fleet.vm("payments", "web-1") is None
+    assert site.fleet.get(VM, "payments", "web-1") is None
 
 
 def test_a_version_that_moved_on_is_a_mismatch() -> None:
     site = a_site()
-    version = site.fleet.entries["host/h0"].version
+    version = site.fleet.entry("host/h0").version
     site.given("host.cordon", host="h0", if_match=version)
     assert site.refused("version_mismatch", "host.uncordon", host="h0", if_match=version)["version"] > version
 
@@ -318,4 +322,4 @@ def test_replaying_the_log_gives_the_same_fleet() -> None:
     site = a_site()
     site.finish(site.given("vm.provision", **a_vm()))
     site.report(site.given("vm.provision", **a_vm("web-2")).operation, "failed")
-    assert site.replayed().entries == site.fleet.entries
+    assert site.replayed().living == site.fleet.living

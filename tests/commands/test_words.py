@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from commands.catalogue import COMMANDS
+from domain.tenant import KIND as TENANT
 from tests.deciding import Site
 
 
@@ -11,7 +12,7 @@ from tests.deciding import Site
 def test_a_label_s_key_may_be_of_any_script(key: str) -> None:
     site = Site()
     site.given("tenant.create", name="acme", labels={key: "支付"})
-    tenant = site.fleet.tenant("acme")
+    tenant = site.fleet.get(TENANT, "acme")
     assert tenant is not None
     assert tenant.about.labels == {key: "支付"}
 

@@ -15,6 +15,8 @@ from commands.catalogue import COMMANDS
 from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Envelope, Item
 from domain.errors import Unavailable
+from domain.tenant import KIND as TENANT
+from domain.vm import KIND as VM
 from messaging.commands import serve_commands
 from messaging.connect import settled
 from messaging.gateway import NatsGateway
@@ -128,7 +130,7 @@ async def test_an_engine_far_away_answers_as_one_nearby(database: Database, nats
         assert (refused.status, refused.problem["code"]) == (404, "not_found")
         assert vms[0].resource is not None
         uids = {vm.resource["uid"] for vm in vms if vm.resource}
-        assert uids == {entry.state.uid for stream, entry in engine.fleet.entries.items() if stream[:3] == "vm/"}
+        assert uids == {vm.uid for vm in engine.fleet.each(VM)}
 
 
 async def test_an_engine_that_is_restarted_meanwhile_is_waited_for(nats_process: NatsProcess) -> None:
@@ -293,7 +295,7 @@ async def test_a_revoked_token_is_refused_whichever_process_sends_it(
         refused = await send(elsewhere, "tenant.create", actor=otto, name="after")
         claimed = await send(elsewhere, "tenant.create", actor=Actor("berth", "engine", origin="engine"), name="after")
         assert [refused.status, claimed.status] == [401, 401]
-        assert engine.fleet.tenant("after") is None
+        assert engine.fleet.get(TENANT, "after") is None
 
 
 async def test_a_key_of_another_report_is_a_mismatch(database: Database, nats_process: NatsProcess) -> None:

@@ -14,6 +14,7 @@ from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Envelope, Item
 from commands.writer.queue import Rooms
 from domain.errors import Unavailable
+from domain.vm import KIND as VM
 from messaging.unix import UnixGateway, served
 from tests.conftest import Database
 from tests.messaging.stage import ADMIN, a_site, a_vm, an_engine, send, until
@@ -72,7 +73,7 @@ async def test_an_engine_beside_the_api_answers_as_one_within(database: Database
         assert refused.problem is not None
         assert (refused.status, refused.problem["code"]) == (404, "not_found")
         uids = {vm.resource["uid"] for vm in vms if vm.resource}
-        assert uids == {entry.state.uid for stream, entry in engine.fleet.entries.items() if stream[:3] == "vm/"}
+        assert uids == {vm.uid for vm in engine.fleet.each(VM)}
 
 
 async def test_its_owner_alone_may_use_the_socket(path: Path) -> None:

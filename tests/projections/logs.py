@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import psycopg
 
-from domain.host import Host
-from domain.vm import Vm
+from domain.host import KIND as HOST
+from domain.operation import KIND as OPERATION
+from domain.values import name_of
+from domain.vm import KIND as VM
 from eventlog.codec import Row
 from tests.deciding import Site
 
@@ -65,8 +67,8 @@ def live(site: Site, *, seed: int, commands: int) -> None:
     fleet = site.fleet
     for n in range(commands):
         tenant, group = chance.choice(list(TENANTS)), chance.choice(GROUPS)
-        vms = [entry.state for entry in fleet.entries.values() if isinstance(entry.state, Vm)]
-        hosts = [entry.state for entry in fleet.entries.values() if isinstance(entry.state, Host)]
+        vms = list(fleet.each(VM))
+        hosts = list(fleet.each(HOST))
         match chance.randrange(14):
             case 0 | 1 | 2:
                 site.when(
@@ -78,8 +80,8 @@ def live(site: Site, *, seed: int, commands: int) -> None:
                     rules=[{"type": "anti_affinity", "set": "web", "level": "host"}] if n % 3 == 0 else [],
                     where={"labels": {"disk": "ssd"}} if n % 5 == 0 else None,
                 )
-            case 3 | 4 | 5 | 6 if fleet.operations:
-                id = chance.choice(list(fleet.operations))
+            case 3 | 4 | 5 | 6 if fleet.streams(OPERATION):
+                id = chance.choice(list(map(name_of, fleet.streams(OPERATION))))
                 site.report(id, chance.choice(["started", "succeeded", "succeeded", "failed"]))
             case 7 if vms:
                 vm = chance.choice(vms)

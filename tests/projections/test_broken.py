@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from domain.fleet import Fleet
-from domain.vm import Vm
+from domain.values import name_of
+from domain.vm import KIND as VM
 from eventlog.codec import decode
 from eventlog.read import LogReader
 from projections.broken import Broken
@@ -50,7 +51,7 @@ def live(site: Site, *, seed: int, commands: int) -> None:
     chance = random.Random(seed)
     for n in range(commands):
         hosts = sorted(site.fleet.capacity.hosts)
-        vms = [entry.state for entry in site.fleet.entries.values() if isinstance(entry.state, Vm)]
+        vms = list(site.fleet.each(VM))
         host = chance.choice(hosts)
         match chance.randrange(8):
             case 0 | 1 | 2:
@@ -80,7 +81,7 @@ def live(site: Site, *, seed: int, commands: int) -> None:
 
 def broken_in(fleet: Fleet) -> dict[str, Any]:
     """By VM, what each shows."""
-    shown = {name: resource(fleet, f"vm/{name}") for name in fleet.names("vm")}
+    shown = {name: resource(fleet, f"vm/{name}") for name in map(name_of, fleet.streams(VM))}
     return {name: vm["broken_rules"] for name, vm in shown.items() if vm is not None and vm["rules_broken"]}
 
 
@@ -121,7 +122,7 @@ async def test_broken_vms_are_listed_and_shown_as_the_fleet_shows_them(database:
         listed = decoded(await model.list_("vm", filters={"rules_broken": True}, limit=1000))["items"]
         assert {f"{vm['tenant']}/{vm['name']}": vm["broken_rules"] for vm in listed} == expected
         others = decoded(await model.list_("vm", filters={"rules_broken": False}, limit=1000))["items"]
-        assert len(others) + len(listed) == len(list(site.fleet.names("vm")))
+        assert len(others) + len(listed) == len(list(map(name_of, site.fleet.streams(VM))))
         assert not any(vm["rules_broken"] for vm in others)
         page = decoded(await model.list_("vm", sort="-rules_broken", limit=len(listed)))
         assert {f"{vm['tenant']}/{vm['name']}" for vm in page["items"]} == expected.keys()

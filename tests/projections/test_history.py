@@ -17,7 +17,7 @@ def test_each_change_has_its_before_and_after() -> None:
     assert [change["topic"] for change in changes] == ["vm.scheduled", "vm.creating", "vm.activated"]
     assert changes[0]["before"] is None
     assert all(later["before"] == earlier["after"] for earlier, later in pairwise(changes))
-    assert changes[-1]["after"] == own(stream, site.fleet.entries[stream])
+    assert changes[-1]["after"] == own(stream, site.fleet.entry(stream))
     assert changes[-1]["after"]["addresses"] == ["10.0.0.1"]
     assert {change["actor"] for change in changes} == {"ann", "vm"}
 

@@ -13,8 +13,10 @@ from psycopg.sql import SQL, Identifier
 from commands.writer import ids
 from domain.errors import Unavailable
 from domain.fleet import Fleet
+from domain.host import KIND as HOST
 from domain.recorded import Recorded
 from domain.tenant import TenantCreated
+from domain.values import name_of
 from eventlog import checkpoints
 from eventlog.checkpoints import Checkpointer
 from eventlog.codec import Row, UnknownTopic, decode, encode
@@ -91,7 +93,7 @@ def test_pages_that_end_early_for_their_bytes_cut_no_command_in_two(
 def test_a_change_behind_its_back_is_found(database: Any, reader: LogReader, site: Site) -> None:
     write(database.service, site.rows)
     catch_up(database.service, reader)
-    host = next(site.fleet.names("host"))
+    host = next(map(name_of, site.fleet.streams(HOST)))
     with psycopg.connect(database.service) as connection:
         connection.execute(schema.USE, (SCHEMA,))
         connection.execute("DELETE FROM hosts WHERE key = %s", (host,))
@@ -343,9 +345,10 @@ def test_it_goes_on_from_the_last_checkpoint_before_its_tables(database: Any, re
     projector = Projector(database.service, reader)
     projector.open()
     assert projector.position == until
-    assert projector.fleet.entries == {**folded(site, until).entries, MARK: projector.fleet.entries[MARK]}
+    standing = dict(projector.fleet.entries())
+    assert standing == {**dict(folded(site, until).entries()), MARK: standing[MARK]}
     assert contents(database.service) == expected
-    del projector.fleet.entries[MARK]
+    del projector.fleet.living["tenant"][MARK]
     projector.catch_up()
     assert differences(database.service, projector.fleet) == []
     projector.close()

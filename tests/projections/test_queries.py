@@ -9,10 +9,11 @@ import pytest
 from domain.errors import Forbidden, Unavailable
 from domain.fleet import Fleet
 from domain.invariants import violations
+from domain.token import KIND as TOKEN
 from eventlog.codec import decode
 from eventlog.read import LogReader
 from projections import schema, sessions
-from projections.capacity import Line, page
+from projections.capacity import CapacityItem, page
 from projections.pages import COUNT_MAX
 from projections.projector import catch_up
 from projections.queries import ReadModel, decoded
@@ -56,12 +57,11 @@ async def model(database: Any, site: Site) -> AsyncIterator[ReadModel]:
 def shown(fleet: Fleet, kind: str) -> dict[str, dict[str, Any]]:
     """By key, all that a list of the kind must show (of operations: those that run)."""
     found: dict[str, dict[str, Any]] = {}
-    for stream in fleet.entries:
-        if stream.startswith(kind + "/"):
-            document = resource(fleet, stream)
-            assert document is not None
-            if (kind, document["state"]) != ("token", "revoked"):
-                found[stream.partition("/")[2]] = document
+    for stream in fleet.living[kind]:
+        document = resource(fleet, stream)
+        assert document is not None
+        if (kind, document["state"]) != ("token", "revoked"):
+            found[stream.partition("/")[2]] = document
     return found
 
 
@@ -106,7 +106,7 @@ async def test_an_ended_operation_is_shown_for_ever(model: ReadModel, site: Site
     fleet, ended = Fleet(), {}
     for row in site.rows:
         entry = fleet.fold(decode(row))
-        if entry is not None and row.stream.startswith("operation/") and row.stream not in fleet.entries:
+        if entry is not None and row.stream.startswith("operation/") and fleet.entry(row.stream) is None:
             ended[row.stream.partition("/")[2]] = resource(fleet, row.stream, entry)
     assert len(ended) > 10
     for id, document in ended.items():
@@ -269,7 +269,7 @@ async def paging_misses_nothing(database: Any, site: Site, model: ReadModel) -> 
 @pytest.mark.parametrize("sort", ["name", "-name", "cpu_available", "-cpu_available"])
 def test_pages_of_capacity_go_on_where_they_were(sort: str) -> None:
     amounts = {"a": 3, "b": 1, "ba": 3, "c": 0, None: 3}
-    lines = [Line(name, row={"available": {"cpu": amount}}) for name, amount in amounts.items()]
+    lines = [CapacityItem(name, row={"available": {"cpu": amount}}) for name, amount in amounts.items()]
     whole, end = page(lines, sort=sort, after=None, limit=5)
     assert end is None
     for kept in ({"a", "b", "ba", "c", None}, {"a", "c", None}, {"ba"}):
@@ -461,7 +461,7 @@ async def test_what_top_tenants_were_promised_is_shown_per_group(database: Any) 
 async def test_a_token_is_known_by_its_hash_revoked_or_not(model: ReadModel, site: Site) -> None:
     hashes = {}
     for name, state in (("boss", "active"), ("gone", "revoked")):
-        token = site.fleet.token(name)
+        token = site.fleet.get(TOKEN, name)
         assert token is not None
         found = (await model.tokens_by_hash(["none", token.hash]))[token.hash]
         assert (found.name, found.state, found.tenant) == (name, state, token.tenant)

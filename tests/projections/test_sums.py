@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 
 from domain import group, host, rack
 from domain.fleet import Fleet
+from domain.group import KIND as GROUP
+from domain.host import KIND as HOST
 from domain.host import Host
+from domain.rack import KIND as RACK
 from domain.recorded import Recorded
-from domain.values import Overcommit, Resources, plus, usable
+from domain.values import Overcommit, Resources, name_of, plus, usable
 from projections.amounts import Totals, in_order
 from projections.sums import Sums
 
@@ -43,7 +46,7 @@ def event_of(step: Any, fleet: Fleet) -> tuple[str, Any] | None:
         return f"group/{name}", group.GroupUpdated("best_fit", overcommit=values[0])
     if kind == "elsewhere":
         return f"rack/{name}", rack.RackUpdated("eu", values[0])
-    stream, found = f"host/{name}", fleet.host(name)
+    stream, found = f"host/{name}", fleet.get(HOST, name)
     if kind == "register":
         on, at, capacity = values
         return (stream, host.HostRegistered("u", name, on, capacity, at)) if found is None else None
@@ -70,10 +73,10 @@ def event_of(step: Any, fleet: Fleet) -> tuple[str, Any] | None:
 def added_up(fleet: Fleet) -> dict[str, tuple[Totals, dict[str, int]]]:
     """By key, the sums, and capacity × over-commit."""
     cells: defaultdict[str, list[tuple[Host, dict[str, int]]]] = defaultdict(list)
-    for name in fleet.names("host"):
-        one = fleet.host(name)
+    for name in map(name_of, fleet.streams(HOST)):
+        one = fleet.get(HOST, name)
         assert one is not None
-        on, at = fleet.group(one.group), fleet.rack(one.rack) if one.rack is not None else None
+        on, at = fleet.get(GROUP, one.group), fleet.get(RACK, one.rack) if one.rack is not None else None
         assert on is not None
         place = f"{one.group}/{at.region}/{at.dc}" if at is not None else f"{one.group}//"
         for key in (f"rack/{place}/{one.rack or ''}", f"dc/{place}/"):

@@ -16,6 +16,7 @@ from domain.errors import Conflict
 from domain.fleet import Fleet
 from domain.kinds import EVOLVE
 from domain.operation import Operation, OperationStepFailed, Step
+from domain.values import kind_of
 from domain.vm import Vm, VmChangeFailed
 from eventlog import checkpoints
 from eventlog.checkpoints import Snapshot
@@ -236,9 +237,11 @@ def checkpoints_without_the_newest_entry() -> Iterator[Alter]:
 
     def short(fleet: Fleet) -> Snapshot:
         taken = snapshot(fleet)
-        entries = dict(taken.entries)
-        entries.popitem()
-        return msgspec.structs.replace(taken, entries=entries)
+        entries = dict(taken.entries())
+        newest = max(entries, key=lambda stream: entries[stream].created_at)
+        kind = kind_of(newest)
+        rest = {stream: entry for stream, entry in taken.living[kind].items() if stream != newest}
+        return msgspec.structs.replace(taken, living={**taken.living, kind: rest})
 
     with replaced(checkpoints, "snapshot", short):
         yield _unchanged

@@ -2,7 +2,8 @@
 
 import psycopg
 
-from domain.fleet import Entry, Fleet
+from domain.entry import Entry
+from domain.fleet import Fleet
 from eventlog.checkpoints import Head, Snapshot, chosen, entries_of, fill, parts
 from tests.simulation.connections import LATENCY_S
 from tests.simulation.postgres import Server
@@ -35,7 +36,7 @@ class Checkpoints:
     def write(self, conninfo: str, taken: Snapshot) -> None:
         self._ask()
         data = list(parts(taken))
-        head = Head(taken.log, taken.position, taken.at, len(taken.entries), len(data))
+        head = Head(taken.log, taken.position, taken.at, taken.size, len(data))
         self._ask()
         self._stored[taken.position] = head, data
         stay = chosen(list(self._stored))

@@ -14,8 +14,11 @@ from commands.catalogue import COMMANDS
 from commands.writer import ids
 from commands.writer.gateway import Actor, Envelope, Gateway, Item
 from domain.errors import Unavailable
+from domain.operation import KIND as OPERATION
 from domain.operation import Operation
+from domain.values import name_of
 from domain.vm import BEING_CREATED
+from domain.vm import KIND as VM
 from messaging import subjects
 from tests.simulation.controllers import Machines
 from tests.simulation.faults import Faults
@@ -164,7 +167,7 @@ class Customers:
     def _item(self, kind: str, body: dict[str, Any], *, key: str | None, fingerprint: str) -> Item:
         id = ids.uuid7()
         if_match = None
-        if self._chance.random() < 0.05 and (entries := self._log.fleet.entries):
+        if self._chance.random() < 0.05 and (entries := dict(self._log.fleet.entries())):
             if_match = self._chance.choice(list(entries.values())).version
         return Item(id, COMMANDS[kind].model_validate(body), body, key or id, fingerprint, if_match)
 
@@ -214,7 +217,7 @@ class Customers:
         return {"group": chance.choice(GROUPS), "tenant": tenant, "limits": limits, "force": chance.random() < 0.3}
 
     def _cancellation(self) -> tuple[str, dict[str, Any]]:
-        running = list(self._log.fleet.operations) or [ids.uuid7()]
+        running = list(map(name_of, self._log.fleet.streams(OPERATION))) or [ids.uuid7()]
         return "operation.cancel", {"operation": self._chance.choice(running)}
 
     # ── the person, and the one who reports what is not so ──
@@ -223,7 +226,7 @@ class Customers:
         """Retries, or settles after having made sure that it is so, and stays so."""
         while True:
             await asyncio.sleep(self._chance.uniform(0.5, 3.0))
-            for id, operation in list(self._log.fleet.operations.items()):
+            for id, operation in self._operations():
                 if operation.state != "stuck":
                     continue
                 if id not in self._machines.called_off and self._chance.random() < 0.5:
@@ -233,13 +236,16 @@ class Customers:
                 settle = self._envelope(PERSON, [("operation.settle", body)], reason="looked, and made sure")
                 await self._ask(gateway, settle)
 
+    def _operations(self) -> list[tuple[str, Operation]]:
+        return [(name_of(stream), entry.state) for stream, entry in self._log.fleet.living[OPERATION.name].items()]
+
     def _verdict(self, id: str, operation: Operation) -> str:
         """What is so from now on. Work that could make it untrue is called off first, for good."""
         stands, gone = ("succeeded", "failed") if operation.kind == "vm.provision" else ("failed", "succeeded")
         if operation.kind not in ("vm.provision", "vm.delete"):
             return self._chance.choice([stands, gone])
         uid: str = operation.input["uid"]
-        vm = self._log.fleet.find(operation.target)
+        vm = self._log.fleet.at_stream(VM, operation.target)
         # What was being created need not stand to be kept: as failed it holds what it may have.
         may_be_kept = uid in self._machines.standing or vm.former in BEING_CREATED
         if id in self._machines.called_off or (may_be_kept and self._chance.random() < 0.5):
@@ -253,12 +259,12 @@ class Customers:
         known: deque[tuple[str, str, int]] = deque(maxlen=100)
         while True:
             await asyncio.sleep(chance.uniform(0.05, 0.5))
-            for id, operation in self._log.fleet.operations.items():
+            for id, operation in self._operations():
                 known += [(id, step.name, step.attempt) for step in operation.steps]
             if not known or not self._faults.happens("stale report"):
                 continue
             id, step, attempt = chance.choice(known)
-            found = self._log.fleet.operation(id)
+            found = self._log.fleet.get(OPERATION, id)
             current = found.current if found is not None else None
             is_asked = current is not None and (current.name, current.attempt) == (step, attempt)
             controller = "net" if is_asked else chance.choice(["vm", "net"])

@@ -8,7 +8,9 @@ import msgspec
 
 from commands.writer.gateway import Answer, Envelope
 from domain.command import CommandAccepted, CommandRejected
-from domain.fleet import Entry, Fleet
+from domain.entry import Entry
+from domain.fleet import Fleet
+from domain.group import KIND as GROUP
 from domain.host import HostClaimed
 from domain.invariants import violations
 from domain.kinds import ENDS
@@ -117,11 +119,11 @@ class LogWatch:
     def _check_growth(self, events: list[Recorded]) -> None:
         """A grant takes neither a host nor a quota beyond its limit."""
         for recorded in events:
-            entry, limits = self.fleet.entries.get(recorded.stream), {}
+            entry, limits = self.fleet.entry(recorded.stream), {}
             if entry is None:
                 continue
             if isinstance(recorded.event, HostClaimed):
-                group = self.fleet.group(entry.state.group)
+                group = self.fleet.get(GROUP, entry.state.group)
                 limits = usable(entry.state.capacity, group.overcommit if group is not None else {})
             elif isinstance(recorded.event, QuotaConsumed):
                 limits = entry.state.limits
@@ -222,7 +224,7 @@ def what_differs(living: dict[str, dict[str, Any]], audit: list[dict[str, Any]],
     """How a read model's tables differ from the fold."""
     found: list[str] = []
     expected: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in living}
-    for stream, entry in {**log.fleet.entries, **log.last_rows}.items():
+    for stream, entry in {**dict(log.fleet.entries()), **log.last_rows}.items():
         row = projected.row(stream, entry)
         expected[stream.partition("/")[0]][row["key"]] = row
     expected["sums"] = {row["key"]: row for row in Sums.of(log.fleet).rows()}
@@ -238,7 +240,7 @@ def what_differs(living: dict[str, dict[str, Any]], audit: list[dict[str, Any]],
 
 
 COMPARED = (
-    *("position", "at", "entries", "outstanding", "deadlines", "operations", "vms_by_host", "members", "tokens"),
+    *("position", "at", "living", "references", "members", "outstanding", "deadlines"),
     *("racks_by_place", "hosts_by_bmc", "by_external_id", "hosts_of_class"),
 )
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from commands.writer.engine import Engine
+from domain.vm import KIND as VM
 from eventlog.codec import Row
 from eventlog.components import Health
 from messaging import commands, dispatch, gateway, relay, reports, subjects
@@ -295,7 +296,10 @@ class World:
 
     def _unsettled(self) -> list[str]:
         log, end = self.log, self.log.fleet.position
-        found = [f"operation {id} is {one.state}: {one.steps}" for id, one in log.fleet.operations.items()]
+        found = [
+            f"{stream} is {entry.state.state}: {entry.state.steps}"
+            for stream, entry in log.fleet.living["operation"].items()
+        ]
         leading = [name for name, engine in self.engines.items() if engine.is_leading]
         if len(leading) != 1:
             found.append(f"those who lead: {leading}")
@@ -309,7 +313,7 @@ class World:
             found += what_differs(model.living, model.audit, log)[:3]
         found += self._streams_not_right()
         standing = self.machines.standing
-        vms = [entry.state for stream, entry in log.fleet.entries.items() if stream.startswith("vm/")]
+        vms = list(log.fleet.each(VM))
         if leaked := standing - {vm.uid for vm in vms if vm.claims}:
             found.append(f"machines stand that nobody has: {leaked}")
         if lost := {vm.uid for vm in vms if vm.state in ("active", "stopped")} - standing:

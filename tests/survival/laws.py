@@ -20,6 +20,7 @@ from domain.fleet import Fleet
 from domain.invariants import violations
 from domain.recorded import LeaderTookOver, LogOpened, Recorded
 from domain.values import from_rfc3339
+from domain.vm import KIND as VM
 from eventlog.codec import Row, decode
 from messaging import subjects
 from messaging.event_json import body
@@ -174,7 +175,7 @@ def _controllers_did_nothing_twice(place: Place, fleet: Fleet) -> None:
             case "vm.delete":
                 standing.discard(done["uid"])
                 gone.add(done["uid"])
-    vms = [entry.state for stream, entry in fleet.entries.items() if stream.startswith("vm/")]
+    vms = list(fleet.each(VM))
     assert standing == {vm.uid for vm in vms if vm.claims}
     assert [name for name, n in Counter((vm.tenant, vm.name) for vm in vms).items() if n > 1] == []
 

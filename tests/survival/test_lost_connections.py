@@ -150,6 +150,6 @@ async def test_every_answer_stands_once_whatever_becomes_of_a_connection(databas
         rows = rows_of(database)
         fleet = laws.fold_whole_commands(rows)
         laws.each_answer_stands_once(rows, crowd.acknowledged)
-        assert [engine.fleet.entries == fleet.entries for engine in engines] == [True, True]
+        assert [engine.fleet.living == fleet.living for engine in engines] == [True, True]
     reader.close()
     await end_tasks(*clients)

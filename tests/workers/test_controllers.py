@@ -13,8 +13,10 @@ from nats.aio.msg import Msg
 
 from commands.writer.engine import Engine
 from commands.writer.gateway import Answer
+from domain.host import KIND as HOST
 from domain.invariants import violations
-from domain.values import vm_stream
+from domain.operation import KIND as OPERATION
+from domain.vm import KIND as VM
 from eventlog.components import Health
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
@@ -25,7 +27,7 @@ from tests.conftest import Database
 from tests.messaging.stage import NatsProcess, a_site, a_vm, an_engine, send, until
 from workers.controllers.simulator import Simulator
 
-OPERATION = "00000000-0000-7000-8000-000000000001"
+AN_OPERATION = "00000000-0000-7000-8000-000000000001"
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ async def a_queue(nats_process: NatsProcess, reader: LogReader) -> AsyncIterator
 
 
 async def put(client: Client, step: str, *, uid: str = "u-1", attempt: int = 1) -> None:
-    work = {"operation": OPERATION, "step": step, "attempt": attempt, "timeout_s": 600, "input": {"uid": uid}}
+    work = {"operation": AN_OPERATION, "step": step, "attempt": attempt, "timeout_s": 600, "input": {"uid": uid}}
     await client.jetstream().publish(subjects.of_work(step), msgspec.json.encode(work))
 
 
@@ -138,7 +140,7 @@ async def test_a_vm_becomes_active_with_an_address_and_goes_again(
         assert all(vm.resource["addresses"][0].startswith("10.") for vm in vms if vm.resource)
         deleted = await send(engine, "vm.delete", tenant="acme", vm="vm-0", wait_s=30.0)
         assert deleted.status == 200
-        assert vm_stream("acme", "vm-0") not in engine.fleet.entries
+        assert engine.fleet.get(VM, "acme", "vm-0") is None
         assert violations(engine.fleet) == []
 
 
@@ -148,10 +150,10 @@ async def test_every_failed_creation_is_cleaned_up(
     async with a_platform(nats_process, reader, database.service, fail_rate=1.0) as engine:
         vms: list[Answer] = await asyncio.gather(*(a_vm(engine, f"vm-{n}", wait_s=30.0) for n in range(10)))
         assert {vm.status for vm in vms} == {424}
-        host = engine.fleet.host("h1")
+        host = engine.fleet.get(HOST, "h1")
         assert host is not None
         assert host.used == {}
-        assert {engine.fleet.entries[vm_stream("acme", f"vm-{n}")].state.state for n in range(10)} == {"failed"}
+        assert {engine.fleet.get(VM, "acme", f"vm-{n}").state for n in range(10)} == {"failed"}
 
 
 async def test_a_vm_deleted_while_it_is_created_does_not_stand_later(
@@ -178,8 +180,8 @@ async def test_work_that_outlives_a_kill_of_nats_ends_once(
         await until(lambda: not engine.fleet.outstanding)
         nats_process.kill()
         nats_process.start()
-        await until(lambda: not engine.fleet.operations, within_s=60.0)
-        states = {engine.fleet.entries[vm_stream("acme", f"vm-{n}")].state.state for n in range(len(vms))}
+        await until(lambda: not engine.fleet.streams(OPERATION), within_s=60.0)
+        states = {engine.fleet.get(VM, "acme", f"vm-{n}").state for n in range(len(vms))}
         assert states == {"active"}
 
 

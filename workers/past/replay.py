@@ -110,7 +110,7 @@ class Replay:
     def _look(self) -> None:
         fleet = self.fleet
         self.found += (f"at position {fleet.position}: {violation}" for violation in violations(fleet))
-        self._looks_at = fleet.position + len(fleet.entries)
+        self._looks_at = fleet.position + fleet.size()
 
     def _fold(self, row: Row) -> bool:
         fleet = self.fleet

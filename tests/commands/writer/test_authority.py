@@ -15,6 +15,9 @@ from commands.writer.engine import Engine
 from commands.writer.gateway import Actor, Answer, Envelope, Item
 from commands.writer.refusals import HOUR_US, REFUSAL_BYTES_MAX, REFUSALS_MAX
 from domain.command import CommandRejected
+from domain.host import KIND as HOST
+from domain.tenant import KIND as TENANT
+from domain.token import KIND as TOKEN
 from domain.values import from_rfc3339
 from eventlog.codec import decode
 from projections.queries import Life
@@ -120,7 +123,7 @@ async def test_a_token_is_refused_from_its_revocation_on(database: Database) -> 
         after = await client.send("tenant.create", actor=OPERATOR, name="after")
         assert revoked.problem is None
         assert [answer.status for answer in (late, repeated, after)] == [401, 401, 401]
-        assert client.engine.fleet.tenant("late") is None
+        assert client.engine.fleet.get(TENANT, "late") is None
         assert client.engine.fleet.position == revoked.position
 
 
@@ -147,7 +150,7 @@ def test_role_and_scope_are_the_fleets_and_not_the_senders() -> None:
     site.knows(SCOPED)
     site.refused("forbidden", "tenant.create", actor=Actor("vera", "admin"), name="mine")
     site.refused("not_found", "tenant.update", actor=Actor("sam", "admin"), tenant="acme", description="mine")
-    assert site.fleet.tenant("mine") is None
+    assert site.fleet.get(TENANT, "mine") is None
 
 
 def test_what_only_the_engine_commands_no_token_can() -> None:
@@ -359,7 +362,7 @@ def test_what_is_not_found_is_told_before_a_version_that_does_not_match() -> Non
     site = a_site()
     site.refused("not_found", "host.move", host="h0", group="nowhere", if_match=1)
     site.refused("version_mismatch", "host.move", host="h0", group="std", if_match=1)
-    assert site.fleet.host("h0") is not None
+    assert site.fleet.get(HOST, "h0") is not None
 
 
 # ── repeats ──
@@ -427,7 +430,7 @@ async def test_a_key_that_was_used_alone_keeps_the_whole_batch_back(
         await client.send("tenant.create", name="first", key=used, fingerprint="alone")
         answers = await send_batch(client.engine, keyed(client, "b", "one", "two", "three"), "b", atomic=atomic)
         assert codes(answers) == ["idempotency_mismatch"] * 3
-        assert [client.engine.fleet.tenant(name) for name in ("one", "two", "three")] == [None] * 3
+        assert [client.engine.fleet.get(TENANT, name) for name in ("one", "two", "three")] == [None] * 3
     async with an_engine(database.service) as client:  # whose memory holds no receipts
         answers = await send_batch(client.engine, keyed(client, "b", "one", "two", "three"), "b", atomic=atomic)
         assert codes(answers) == ["idempotency_mismatch"] * 3
@@ -437,12 +440,12 @@ async def test_a_key_of_a_batch_that_is_under_way_is_nobody_elses(database: Data
     async with an_engine(database.service) as client:
         names = [f"t{n}" for n in range(600)]
         batch = asyncio.create_task(send_batch(client.engine, keyed(client, "b", *names), "b"))
-        while client.engine.fleet.tenant("t0") is None:
+        while client.engine.fleet.get(TENANT, "t0") is None:
             await asyncio.sleep(0)
         last = await client.send("tenant.create", name="other", key="b.599", fingerprint="alone")
         assert codes([last]) == ["idempotency_mismatch"]
         assert codes(await batch) == [None] * 600
-        assert client.engine.fleet.tenant("other") is None
+        assert client.engine.fleet.get(TENANT, "other") is None
 
 
 @pytest.mark.parametrize("again", [("one",), ("one", "two", "three"), ("one", "other")], ids=len)
@@ -463,7 +466,7 @@ async def test_the_key_of_a_batch_is_no_commands_and_that_of_an_item_no_batchs(d
         alone = await client.send("tenant.create", name="three", key="b", fingerprint="alone")
         below = await send_batch(client.engine, keyed(client, "b.1", "four"), "b.1")
         assert codes([alone, *below]) == ["idempotency_mismatch"] * 2
-        assert client.engine.fleet.tenant("three") is client.engine.fleet.tenant("four") is None
+        assert client.engine.fleet.get(TENANT, "three") is client.engine.fleet.get(TENANT, "four") is None
 
 
 async def test_a_batch_whose_first_item_was_no_command_has_its_key_all_the_same(database: Database) -> None:
@@ -483,7 +486,7 @@ async def test_a_dry_run_between_settles_nothing(database: Database) -> None:
         assert codes(tried) == [None, None]
         done = await send_batch(client.engine, keyed(client, "b", "three", "four"), "b")
         assert codes(done) == [None, None]
-        assert client.engine.fleet.tenant("one") is None
+        assert client.engine.fleet.get(TENANT, "one") is None
 
 
 def test_the_engine_itself_and_controllers_over_nats_need_no_token() -> None:
@@ -492,4 +495,4 @@ def test_the_engine_itself_and_controllers_over_nats_need_no_token() -> None:
         "operation.report", actor=VM_CONTROLLER, operation=operation, step="vm.create", attempt=1, outcome="started"
     )
     site.refused("conflict", "operation.expire", actor=ENGINE, operation=operation, step="vm.create", attempt=1)
-    assert site.fleet.token("vm") is site.fleet.token("berth") is None
+    assert site.fleet.get(TOKEN, "vm") is site.fleet.get(TOKEN, "berth") is None

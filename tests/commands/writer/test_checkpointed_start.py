@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from domain.vm import KIND as VM
 from eventlog import checkpoints
 from eventlog.checkpoints import snapshot
 from tests.checkpointing import MARK, marked
@@ -41,7 +42,7 @@ def _key(operation: str | None) -> str:
 
 
 def operation_of(client: Client, vm: str) -> str:
-    operation: str = client.engine.fleet.find(f"vm/payments/{vm}").operation
+    operation: str = client.engine.fleet.get(VM, "payments", vm).operation
     return operation
 
 
@@ -49,10 +50,10 @@ async def test_it_begins_there_and_folds_the_rest(database: Database) -> None:
     site, used = a_history(database, mark=True)
     async with an_engine(database.service) as client:
         fleet = client.engine.fleet
-        assert MARK in fleet.entries
-        assert fleet.find("vm/payments/after") == site.fleet.find("vm/payments/after")
-        entries = {stream: entry for stream, entry in fleet.entries.items() if stream != MARK}
-    assert entries == folded(rows_of(database)).entries
+        assert fleet.entry(MARK) is not None
+        assert fleet.get(VM, "payments", "after") == site.fleet.get(VM, "payments", "after")
+        entries = {stream: entry for stream, entry in fleet.entries() if stream != MARK}
+    assert entries == dict(folded(rows_of(database)).entries())
     assert used["after"] < fleet.position
 
 
@@ -89,7 +90,7 @@ async def test_a_standby_begins_there_and_leads_from_there(database: Database) -
     _, used = a_history(database, mark=True)
     async with an_engine(database.service) as leader, a_standby(database.service) as standby:
         await until(lambda: standby.engine.fleet.position == leader.engine.fleet.position)
-        assert MARK in standby.engine.fleet.entries
+        assert standby.engine.fleet.entry(MARK) is not None
         await leader.engine.stop()
         await until(lambda: standby.engine.is_leading)
         again = await standby.send("vm.provision", key="before", **a_vm("before"))
@@ -116,4 +117,4 @@ async def test_a_damaged_checkpoint_stops_nobody(database: Database) -> None:
     async with an_engine(database.service) as client:
         fleet = client.engine.fleet
         assert (await client.send("vm.provision", key="before", **a_vm("before"))).replayed
-    assert fleet.entries == folded(rows_of(database)).entries
+    assert fleet.living == folded(rows_of(database)).living

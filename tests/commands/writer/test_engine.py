@@ -17,6 +17,10 @@ from commands.writer.gateway import Actor, Answer, Envelope, Item
 from domain.errors import Unavailable
 from domain.fleet import Fleet
 from domain.invariants import violations
+from domain.operation import KIND as OPERATION
+from domain.quota import KIND as QUOTA
+from domain.tenant import KIND as TENANT
+from domain.vm import KIND as VM
 from eventlog.codec import Row, decode
 from eventlog.read import LogReader
 from projections.rows import resource
@@ -125,10 +129,10 @@ async def test_a_new_engine_goes_on_where_the_old_one_ended_and_marks_it(databas
     async with an_engine(database.service) as client:
         again = await client.send("vm.provision", key="k-1", **a_vm("web-1"))
         assert (again.replayed, again.position, again.command) == (True, first.position, first.command)
-        entries = dict(client.engine.fleet.entries)
+        entries = dict(client.engine.fleet.entries())
     rows = rows_of(database)
     assert rows[-1].topic == "leader.took_over"
-    assert folded(rows).entries == entries
+    assert dict(folded(rows).entries()) == entries
 
 
 async def test_racing_for_the_last_of_a_quota_places_exactly_what_fits(database: Database) -> None:
@@ -267,7 +271,7 @@ async def test_an_atomic_batch_is_all_or_nothing_and_one_unit(database: Database
         assert [answer.problem["code"] for answer in refused] == ["aborted", "aborted", "no_capacity"]
         assert [answer.problem["index"] for answer in refused] == [2, 2, 2]
         assert violations(client.engine.fleet) == []
-        assert not client.engine.fleet.vms_by_tenant
+        assert not client.engine.fleet.streams(VM, tenant="payments")
         accepted = await client.send_all(good, atomic=True)
         assert all(answer.status == 202 for answer in accepted)
     rows = rows_of(database)
@@ -390,7 +394,7 @@ async def test_a_request_that_expired_before_its_turn_is_dropped_undecided(datab
         with pytest.raises(Unavailable) as refused:
             await client.engine.submit(Envelope(ADMIN, (item,), time.time() - 0.5))
         assert refused.value.command == item.id
-        assert client.engine.fleet.tenant("acme") is None
+        assert client.engine.fleet.get(TENANT, "acme") is None
 
 
 async def test_what_cannot_be_meant_so_is_not_remembered(database: Database) -> None:
@@ -421,7 +425,7 @@ async def test_a_condition_on_the_version_of_what_is_not_there_fails(database: D
         conditional = msgspec.structs.replace(client.item("quota.set", body), if_match=5)
         (answer,) = await client.engine.submit(Envelope(ADMIN, (conditional,), time.time() + 30.0))
         assert (answer.status, answer.problem["code"]) == (412, "version_mismatch")
-        assert client.engine.fleet.quota("std", "acme") is None
+        assert client.engine.fleet.get(QUOTA, "std", "acme") is None
 
 
 async def test_a_longer_batch_under_a_used_key_does_nothing(database: Database) -> None:
@@ -437,7 +441,7 @@ async def test_a_longer_batch_under_a_used_key_does_nothing(database: Database) 
         refused = await client.engine.submit(batch("acme", "more"))
         again = await client.engine.submit(batch("acme"))
         assert [answer.problem["code"] for answer in refused] == ["idempotency_mismatch"] * 2
-        assert client.engine.fleet.tenant("more") is None
+        assert client.engine.fleet.get(TENANT, "more") is None
         two = await client.engine.submit(batch("one", "two", key="b-2"))
         assert [answer.on for answer in two] == ["tenant/one", "tenant/two"]
         assert (again[0].replayed, again[0].position) == (True, first[0].position)
@@ -495,12 +499,12 @@ async def test_a_deadline_that_passes_is_noticed_by_the_engine_itself(database: 
         await client.report(answer.operation, "started")
         async with asyncio.timeout(10):
             # The creation's deadline starts the clean-up, the clean-up's makes it stuck; all is held throughout.
-            while not client.engine.fleet.operations[answer.operation].is_undoing:
+            while not client.engine.fleet.get(OPERATION, answer.operation).is_undoing:
                 await asyncio.sleep(0.02)
             await client.report(answer.operation, "started", "vm.delete")
-            while client.engine.fleet.operations[answer.operation].state != "stuck":
+            while client.engine.fleet.get(OPERATION, answer.operation).state != "stuck":
                 await asyncio.sleep(0.02)
-        assert client.engine.fleet.quota("std", "payments").used == {"cpu": 1, "vms": 1}
+        assert client.engine.fleet.get(QUOTA, "std", "payments").used == {"cpu": 1, "vms": 1}
 
 
 async def test_who_waits_for_an_operation_that_is_stuck_is_told_of_its_end_by_a_late_report(database: Database) -> None:
@@ -513,7 +517,7 @@ async def test_who_waits_for_an_operation_that_is_stuck_is_told_of_its_end_by_a_
         await client.report(stop.operation, "started", "vm.stop")
         operation = stop.operation or ""
         async with asyncio.timeout(10):
-            while client.engine.fleet.operations[operation].state != "stuck":
+            while client.engine.fleet.get(OPERATION, operation).state != "stuck":
                 await asyncio.sleep(0.02)
         in_vain = await client.send("vm.stop", key="stop", wait_s=0.1, **vm)
         assert (in_vain.status, in_vain.problem) == (202, None), "stuck is no end"

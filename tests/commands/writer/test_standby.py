@@ -45,7 +45,7 @@ async def test_a_standby_follows_and_decides_nothing(database: Database) -> None
         await a_stocked_engine(leader)
         await leader.send("vm.provision", **a_vm("web-1"))
         await until(lambda: standby.engine.fleet.position == leader.engine.fleet.position)
-        assert standby.engine.fleet.entries == leader.engine.fleet.entries
+        assert standby.engine.fleet.living == leader.engine.fleet.living
         assert not standby.engine.is_leading
         with pytest.raises(Unavailable):
             await standby.send("vm.provision", **a_vm("web-2"))
@@ -85,7 +85,7 @@ async def test_a_leader_that_is_silent_is_deposed_and_answers_truly(database: Da
             with pytest.raises(Unavailable):
                 await paused.send("vm.provision", **a_vm("web-3"))
             await until(lambda: paused.engine.fleet.position == standby.engine.fleet.position)
-            assert paused.engine.fleet.entries == standby.engine.fleet.entries
+            assert paused.engine.fleet.living == standby.engine.fleet.living
     rows = rows_of(database)
     assert [row.position for row in rows] == list(range(1, len(rows) + 1))
     stands = any(row.topic == "vm.scheduled" and row.stream == "vm/payments/web-1" for row in rows)
