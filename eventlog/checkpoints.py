@@ -1,10 +1,12 @@
 """Checkpoints: the fleet as it stood at a command's end, kept beside the log, so that a start need not fold all of it.
 
-    fold ── Checkpointer ──► parts ──► berth.checkpoints ──► restore ──► fold on from there
+    fold ── Checkpointer ──► parts of each kind ──► berth.checkpoints ──► restore ──► fold on from there
 
-A checkpoint is a cache. It counts only for the definition that wrote it (a hash of the sources that say what a fleet
-is), for its own log, and only if the log still holds the event that it ends with. One that is damaged is passed over
-with a warning; losing all of them costs time and nothing else. `berth verify --full` compares each with a full replay.
+A checkpoint is a cache. Of each kind it has parts of their own, which count only for the definition of that kind that
+wrote them (its state, its events, how they evolve), for their own log, and only if the log still holds the event that
+it ends with. A kind whose definition has changed since is folded anew, up to there, from its own events alone. One that
+is damaged is passed over with a warning; losing all of them costs time and nothing else. `berth verify --full` compares
+each with a full replay.
 
 Entries are written as JSON, as the log itself is: so whatever came out of the log comes back the same. Indexes are not
 written: they are functions of the entries.
@@ -15,8 +17,8 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import islice
-from pathlib import Path
 from threading import Thread
 from types import GenericAlias
 from typing import Any
@@ -30,9 +32,11 @@ from psycopg.sql import SQL
 
 from domain.entry import Entry
 from domain.fleet import Fleet
+from domain.kind import Kind
 from domain.kinds import KINDS
 from domain.values import kind_of
 from eventlog.codec import Row, decode, time_of
+from eventlog.definition import definition
 from eventlog.table import CHECKPOINTS_TABLE, CONNECT_TIMEOUT_S, EVENTS_TABLE
 
 # Or as many as the fleet has entries, if those are more: to write an entry costs a tenth of projecting an event, so
@@ -45,32 +49,32 @@ COMPRESSION = 1
 DIGEST_BYTES = 16
 UNUSED_AFTER = "1 day"  # of other definitions and logs, when nobody has written one for so long
 
-_PACKAGES = Path(__file__).resolve().parent.parent
-_SOURCES = [
-    *sorted((_PACKAGES / "domain").rglob("*.py")),
-    _PACKAGES / "eventlog" / "checkpoints.py",
-    _PACKAGES / "eventlog" / "codec.py",
-]
-DEFINITION = hashlib.sha256(b"\0".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:16]
+# What a kind says beside how it is folded; it changes no state.
+BESIDE_THE_FOLD = ("named_by", "owner", "path", "plural", "rebinds", "refs", "states", "ended", "target")
+_FORM = ("eventlog.checkpoints:_entries_in", "eventlog.checkpoints:_written")
 
 _HEADS = SQL(
-    "SELECT c.log, c.position, c.at, c.entries, c.parts, first.topic, first.state, last.topic, last.state"
+    "SELECT c.definition, c.log, c.position, c.at, c.entries, c.parts, first.topic, first.state, last.topic, last.state"
     " FROM {checkpoints} c JOIN {events} first ON first.notification_id = 1"
     " JOIN {events} last ON last.notification_id = c.position"
-    " WHERE c.definition = %s AND c.part = 0 ORDER BY c.position"
+    " WHERE c.definition = ANY(%s) AND c.part = 0 ORDER BY c.position"
 ).format(checkpoints=CHECKPOINTS_TABLE, events=EVENTS_TABLE)
 _PARTS = SQL(
     "SELECT part, digest, data FROM {} WHERE definition = %s AND log = %s AND position = %s ORDER BY part"
 ).format(CHECKPOINTS_TABLE)
+_EVENTS_OF_A_KIND = SQL(
+    "SELECT originator_id, originator_version, notification_id, topic, state FROM {}"
+    " WHERE notification_id <= %s AND topic = ANY(%s) ORDER BY notification_id"
+).format(EVENTS_TABLE)
 _WRITE = SQL(
     "INSERT INTO {} (definition, log, position, at, entries, part, parts, digest, data)"
     " VALUES (%b, %b, %b, %b, %b, %b, %b, %b, %b)"
 ).format(CHECKPOINTS_TABLE)
-_KEEP_ONLY = SQL("DELETE FROM {} WHERE definition = %s AND log = %s AND position <> ALL(%s::bigint[])").format(
+_KEEP_ONLY = SQL("DELETE FROM {} WHERE definition = ANY(%s) AND log = %s AND position <> ALL(%s::bigint[])").format(
     CHECKPOINTS_TABLE
 )
 _DROP_UNUSED = SQL(
-    "DELETE FROM {checkpoints} WHERE (definition, log) <> (%s, %s) AND (definition, log) NOT IN"
+    "DELETE FROM {checkpoints} WHERE NOT (definition = ANY(%s) AND log = %s) AND (definition, log) NOT IN"
     " (SELECT definition, log FROM {checkpoints} WHERE part = 0 AND made_at > now() - %s::interval)"
 ).format(checkpoints=CHECKPOINTS_TABLE)
 
@@ -102,38 +106,53 @@ class Snapshot(msgspec.Struct, frozen=True):
         return (item for living in self.living.values() for item in living.items())
 
 
-class Head(msgspec.Struct, frozen=True):
-    """A kept checkpoint: where it stands, how many entries it has, in how many parts."""
+class Of(msgspec.Struct, frozen=True):
+    """What a checkpoint holds of one kind."""
 
-    log: str
-    position: int
-    at: int
     entries: int
     parts: int
 
 
-STATES: tuple[type, ...] = tuple(kind.state for kind in KINDS)
-_NUMBER_OF = {state: number for number, state in enumerate(STATES)}
+class Head(msgspec.Struct, frozen=True):
+    """A kept checkpoint: where it stands, and what it holds by kind. A kind that it lacks is folded from its events."""
+
+    log: str
+    position: int
+    at: int
+    kinds: Mapping[str, Of]
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.kinds) == len(KINDS)
+
+    @property
+    def entries(self) -> int:
+        return sum(of.entries for of in self.kinds.values())
 
 
-# Some entries in their order, by column: which of STATES comes next (a byte an entry), streams, versions, times of the
-# first and of the last event; then for each of STATES a column a field: its values, each once, and which of them comes
-# next, or as they come if most differ. So what is read shares what is equal: a running VM takes 0.8 KiB, where it takes
-# 1.1 as its events make it and took 1.7 when states were written whole; and it is read a third faster.
+@cache
+def definitions() -> dict[str, str]:
+    """What each kind's parts are written as: its name, and a hash of what defines them. Cost: some 100 ms, once."""
+    return {
+        kind.name: f"{kind.name}/{definition(f'{kind.state.__module__}:KIND', *_FORM, left_out=BESIDE_THE_FOLD)}"
+        for kind in KINDS
+    }
+
+
+# Some entries of one kind in their order, by column: streams, versions, times of the first and of the last event; then
+# a column a field of the state: its values, each once, and which of them comes next, or as they come if most differ. So
+# what is read shares what is equal: a running VM takes 0.8 KiB, where it takes 1.1 as its events make it and took 1.7
+# when states were written whole; and it is read a third faster.
 Column = tuple[list[Any], list[int] | None]
-_FIELDS = {state: msgspec.structs.fields(state) for state in STATES}
-_COLUMNS: Any = GenericAlias(
-    tuple,
-    tuple(
-        GenericAlias(
-            tuple,
-            tuple(GenericAlias(tuple, (GenericAlias(list, (field.type,)), list[int] | None)) for field in fields),
-        )
-        for fields in _FIELDS.values()
-    ),
-)
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(tuple[bytes, list[str], list[int], list[int], list[int], _COLUMNS]).decode
+
+
+@cache
+def _decoder(state: type[msgspec.Struct]) -> Any:
+    fields = msgspec.structs.fields(state)
+    columns = tuple(GenericAlias(tuple, (GenericAlias(list, (field.type,)), list[int] | None)) for field in fields)
+    types: Any = GenericAlias(tuple, (list[str], list[int], list[int], list[int], GenericAlias(tuple, columns)))
+    return msgspec.json.Decoder(types).decode
 
 
 # ── a snapshot as parts, and back ──
@@ -143,38 +162,36 @@ def snapshot(fleet: Fleet) -> Snapshot:
     return Snapshot(fleet.log, fleet.position, fleet.at, {kind: dict(living) for kind, living in fleet.living.items()})
 
 
-def parts(taken: Snapshot) -> Iterator[bytes]:
-    """The entries as compressed parts, at least one."""
-    entries = taken.entries()
-    for _ in range(count_of_parts(taken)):
-        some = list(islice(entries, PART_ENTRIES))
-        states: list[list[Any]] = [[] for _ in STATES]
-        kinds = bytes(_NUMBER_OF[type(entry.state)] for _, entry in some)
-        for kind, (_, entry) in zip(kinds, some, strict=True):
-            states[kind].append(entry.state)
-        columns = (
-            kinds,
-            [stream for stream, _ in some],
-            [entry.version for _, entry in some],
-            [entry.created_at for _, entry in some],
-            [entry.updated_at for _, entry in some],
-            [
-                [_column([getattr(state, field.name) for state in of_kind]) for field in _FIELDS[STATES[kind]]]
-                for kind, of_kind in enumerate(states)
-            ],
-        )
-        yield zlib.compress(_encode(columns), COMPRESSION)
+def parts(state: type[msgspec.Struct], living: Mapping[str, Entry]) -> Iterator[bytes]:
+    """The entries of one kind as compressed parts, at least one."""
+    entries = iter(living.items())
+    for _ in range(count_of_parts(living)):
+        yield _written(state, list(islice(entries, PART_ENTRIES)))
 
 
-def count_of_parts(taken: Snapshot) -> int:
-    return max(1, -(-taken.size // PART_ENTRIES))
+def count_of_parts(living: Mapping[str, Entry]) -> int:
+    return max(1, -(-len(living) // PART_ENTRIES))
 
 
-def entries_of(part: bytes) -> Iterable[tuple[str, Entry]]:
-    """Raises zlib.error or msgspec.MsgspecError of bytes that are no part."""
-    kinds, streams, versions, created_at, updated_at, by_kind = _decode(zlib.decompress(part))
-    left = [map(state, *map(_values, columns)) for state, columns in zip(STATES, by_kind, strict=True)]
-    states = [next(left[kind]) for kind in kinds]
+def entries_of(state: type[msgspec.Struct], part: bytes) -> Iterable[tuple[str, Entry]]:
+    """Raises zlib.error, msgspec.MsgspecError or another error of bytes that are no part of that kind."""
+    return _entries_in(state, part)
+
+
+def _written(state: type[msgspec.Struct], some: Sequence[tuple[str, Entry]]) -> bytes:
+    columns = (
+        [stream for stream, _ in some],
+        [entry.version for _, entry in some],
+        [entry.created_at for _, entry in some],
+        [entry.updated_at for _, entry in some],
+        [_column([getattr(entry.state, field) for _, entry in some]) for field in state.__struct_fields__],
+    )
+    return zlib.compress(_encode(columns), COMPRESSION)
+
+
+def _entries_in(state: type[msgspec.Struct], part: bytes) -> Iterable[tuple[str, Entry]]:
+    streams, versions, created_at, updated_at, columns = _decoder(state)(zlib.decompress(part))
+    states = map(state, *map(_values, columns))
     return zip(streams, map(Entry, states, versions, created_at, updated_at), strict=True)
 
 
@@ -197,35 +214,38 @@ def _values(column: Column) -> Iterable[Any]:
     return values if codes is None else map(values.__getitem__, codes)
 
 
-def fill(fleet: Fleet, taken: Snapshot, *, only: type | None = None) -> None:
-    """An empty fleet becomes what was taken; with `only`, as far as states of that kind go."""
+def fill(fleet: Fleet, taken: Snapshot) -> None:
+    """An empty fleet becomes what was taken."""
     assert not fleet.size(), "a checkpoint is restored into an empty fleet"
     with _without_collection():
         for stream, entry in taken.entries():
-            if only is None or type(entry.state) is only:
-                fleet.put(stream, None, entry)
+            fleet.put(stream, None, entry)
     fleet.log, fleet.position, fleet.at = taken.log, taken.position, taken.at
 
 
 # ── reading ──
 
 
-def restore(conninfo: str, fleet: Fleet, *, until: int | None = None, only: type | None = None) -> bool:
-    """Bring an empty fleet to the newest sound checkpoint, at most at `until`; False if there is none. Blocking.
+def restore(conninfo: str, fleet: Fleet, *, until: int | None = None, only: Kind[Any] | None = None) -> bool:
+    """Bring an empty fleet to the newest sound checkpoint, at most at `until`; False if there is none. With `only`, as
+    far as that kind goes. Blocking.
 
-    Cost: some 4 µs an entry. Raises psycopg.Error if the database can't be reached.
+    One that has all kinds goes before newer ones that lack some. Cost: some 4 µs an entry, and of a kind that it lacks
+    some 10 µs for each of that kind's events. Raises psycopg.Error if the database can't be reached.
     """
+    kinds = KINDS if only is None else (only,)
     with _reading(conninfo) as connection:
-        for head in reversed(heads(connection)):
-            if until is not None and head.position > until:
-                continue
+        found = [head for head in heads(connection) if until is None or head.position <= until]
+        for head in sorted(found, key=lambda head: (all(kind.name in head.kinds for kind in kinds), head.position))[
+            ::-1
+        ]:
             try:
-                taken = load(connection, head)
+                taken = load(connection, head, kinds)
             except Unsound as reason:
                 log.warning("checkpoint passed over", position=head.position, reason=str(reason))
                 continue
-            fill(fleet, taken, only=only)
-            log.info("checkpoint restored", position=head.position, entries=head.entries)
+            fill(fleet, taken)
+            log.info("checkpoint restored", position=head.position, entries=taken.size)
             return True
     return False
 
@@ -244,10 +264,10 @@ def differences(conninfo: str, head: Head, fleet: Fleet) -> list[str]:
         if head not in heads(connection):
             return []
         try:
-            held = dict(load(connection, head).entries())
+            held = dict(load(connection, head, [kind for kind in KINDS if kind.name in head.kinds]).entries())
         except Unsound as reason:
             return [f"{what} is damaged: {reason}."]
-    standing = dict(fleet.entries())
+    standing = {stream: entry for stream, entry in fleet.entries() if kind_of(stream) in head.kinds}
     found = [f"{what} has {stream}, which was not there." for stream in sorted(held.keys() - standing.keys())]
     found += [f"{what} does not have {stream}." for stream in sorted(standing.keys() - held.keys())]
     # What they hold is not told: tokens are among them.
@@ -259,50 +279,77 @@ def differences(conninfo: str, head: Head, fleet: Fleet) -> list[str]:
 
 
 def heads(connection: Connection) -> list[Head]:
-    """Those of this definition and of this very log: it holds the event that each ends with."""
-    found = []
+    """Those with any kind of today's definition and of this very log: it holds the event that each ends with."""
+    kind_of_definition = {name: kind for kind, name in definitions().items()}
     try:
-        rows = connection.execute(_HEADS, (DEFINITION,)).fetchall()
+        rows = connection.execute(_HEADS, (list(kind_of_definition),)).fetchall()
     except psycopg.ProgrammingError as error:  # no such table, or it is not for us: nobody needs it
         log.warning("no checkpoints", error=str(error).strip())
         return []
-    for *values, first_topic, first_state, last_topic, last_state in rows:
-        head = Head(*values)
+    found: dict[tuple[str, int, int], dict[str, Of]] = {}
+    for name, log_id, position, at, entries, count, first_topic, first_state, last_topic, last_state in rows:
         first = Row("log", 1, 1, first_topic, bytes(first_state))
-        last = Row("", 0, head.position, last_topic, bytes(last_state))
-        if _ends_in(head, first, last):
-            found.append(head)
-    return found
+        last = Row("", 0, position, last_topic, bytes(last_state))
+        if _ends_in(log_id, at, first, last):
+            found.setdefault((log_id, position, at), {})[kind_of_definition[name]] = Of(entries, count)
+    return [Head(*where, kinds) for where, kinds in found.items()]
 
 
-def load(connection: Connection, head: Head) -> Snapshot:
-    """All of it, in memory.
+def load(connection: Connection, head: Head, kinds: Iterable[Kind[Any]]) -> Snapshot:
+    """All that lived of these kinds, in memory.
 
     Raises:
         Unsound: a part is missing or is not what was written.
     """
-    living: dict[str, dict[str, Entry]] = {kind.name: {} for kind in KINDS}
+    with _without_collection():
+        living = {
+            kind.name: (_loaded if kind.name in head.kinds else _folded)(connection, head, kind) for kind in kinds
+        }
+    return Snapshot(head.log, head.position, head.at, living)
+
+
+def _loaded(connection: Connection, head: Head, kind: Kind[Any]) -> dict[str, Entry]:
+    held, name = head.kinds[kind.name], definitions()[kind.name]
+    living: dict[str, Entry] = {}
     count = 0
-    with _without_collection(), connection.cursor() as cursor:
-        for part, digest, data in cursor.stream(_PARTS, (DEFINITION, head.log, head.position), binary=True):
-            if part != count or _digest(head, part, data) != digest:
-                raise Unsound(f"part {part} is not what was written")
+    with connection.cursor() as cursor:
+        for part, digest, data in cursor.stream(_PARTS, (name, head.log, head.position), binary=True):
+            if part != count or _digest(name, head, of=held, part=part, data=data) != digest:
+                raise Unsound(f"part {part} of {kind.plural} is not what was written")
             count += 1
             try:
-                for stream, entry in entries_of(data):
-                    living[kind_of(stream)][stream] = entry
+                living.update(entries_of(kind.state, data))
             except (zlib.error, msgspec.MsgspecError, ValueError, StopIteration, LookupError) as error:
-                raise Unsound(f"part {part} can't be read: {error!r}") from error
-    taken = Snapshot(head.log, head.position, head.at, living)
-    if (count, taken.size) != (head.parts, head.entries):
-        raise Unsound(f"{count} of {head.parts} parts with {taken.size} of {head.entries} entries are there")
-    return taken
+                raise Unsound(f"part {part} of {kind.plural} can't be read: {error!r}") from error
+    if (count, len(living)) != (held.parts, held.entries):
+        wanted = f"{held.parts} parts with {held.entries} entries"
+        raise Unsound(f"of {kind.plural} {count} parts with {len(living)} entries are there, not {wanted}")
+    return living
 
 
-def _ends_in(head: Head, first: Row, last: Row) -> bool:
+def _folded(connection: Connection, head: Head, kind: Kind[Any]) -> dict[str, Entry]:
+    """A kind that the checkpoint lacks, from its own events up to there: nothing else changes its states."""
+    log.info("kind folded anew", kind=kind.name, until=head.position)
+    living: dict[str, Entry] = {}
+    with connection.cursor() as cursor:
+        for row in cursor.stream(_EVENTS_OF_A_KIND, (head.position, [*kind.events, *kind.former])):
+            stream, version, position, topic, state = row
+            recorded = decode(Row(stream, version, position, topic, bytes(state)))
+            event, old = recorded.event, living.get(stream)
+            if type(event) in kind.ends:
+                living.pop(stream, None)
+            else:
+                evolved = kind.evolve(old.state if old is not None else None, event)
+                living[stream] = Entry(
+                    evolved, position, old.created_at if old is not None else recorded.at, recorded.at
+                )
+    return living
+
+
+def _ends_in(log_id: str, at: int, first: Row, last: Row) -> bool:
     """Whether this is its log, and went the way that it did: a restored one may have gone another."""
     try:
-        return bool(decode(first).event.log == head.log and time_of(last) == head.at)
+        return bool(decode(first).event.log == log_id and time_of(last) == at)
     except (msgspec.MsgspecError, AttributeError):
         return False
 
@@ -336,7 +383,7 @@ class Checkpointer:
         if self._writing is not None and self._writing.is_alive():
             return
         if self._last is None:
-            self._last = max((head.position for head in kept(self._conninfo)), default=0)
+            self._last = max((head.position for head in kept(self._conninfo) if head.is_whole), default=0)
             POSITION.set(self._last)
         if fleet.position - self._last >= max(self._events_between, fleet.size()):
             self._last = fleet.position
@@ -365,15 +412,19 @@ def write(conninfo: str, taken: Snapshot) -> None:
         connection.execute("SET LOCAL synchronous_commit = off")
         positions = [head.position for head in heads(connection) if head.position != taken.position]
         stay = chosen([*positions, taken.position])
-        connection.execute(_KEEP_ONLY, (DEFINITION, taken.log, sorted(stay - {taken.position})))
-        connection.execute(_DROP_UNUSED, (DEFINITION, taken.log, UNUSED_AFTER))
-        head = Head(taken.log, taken.position, taken.at, taken.size, count_of_parts(taken))
-        for part, data in enumerate(parts(taken)):
-            digest = _digest(head, part, data)
-            values = (DEFINITION, head.log, head.position, head.at, head.entries, part, head.parts, digest, data)
-            connection.execute(_WRITE, values)
+        ours = list(definitions().values())
+        connection.execute(_KEEP_ONLY, (ours, taken.log, sorted(stay - {taken.position})))
+        connection.execute(_DROP_UNUSED, (ours, taken.log, UNUSED_AFTER))
+        held = {kind: Of(len(living), count_of_parts(living)) for kind, living in taken.living.items()}
+        head = Head(taken.log, taken.position, taken.at, held)
+        for kind in KINDS:
+            name, of = definitions()[kind.name], held[kind.name]
+            for part, data in enumerate(parts(kind.state, taken.living[kind.name])):
+                digest = _digest(name, head, of=of, part=part, data=data)
+                values = (name, head.log, head.position, head.at, of.entries, part, of.parts, digest, data)
+                connection.execute(_WRITE, values)
     POSITION.set(taken.position)
-    log.info("checkpoint written", position=head.position, entries=head.entries, parts=head.parts)
+    log.info("checkpoint written", position=head.position, entries=head.entries)
 
 
 def chosen(positions: Sequence[int], *, kept_max: int = KEPT_MAX) -> set[int]:
@@ -393,9 +444,9 @@ def chosen(positions: Sequence[int], *, kept_max: int = KEPT_MAX) -> set[int]:
     return set(stay)
 
 
-def _digest(head: Head, part: int, data: bytes) -> bytes:
+def _digest(name: str, head: Head, *, of: Of, part: int, data: bytes) -> bytes:
     digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES)
-    digest.update(_encode((DEFINITION, head, part)))
+    digest.update(_encode((name, head.log, head.position, head.at, of, part)))
     return digest.digest()
 
 

@@ -21,7 +21,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType,
 
 from domain.fleet import Fleet
 from domain.operation import KIND as OPERATION
-from domain.operation import Operation, Step
+from domain.operation import Step
 from eventlog import checkpoints
 from eventlog.codec import UnknownTopic, decode, time_of
 from eventlog.components import Health, reason_of
@@ -74,7 +74,7 @@ class Dispatcher:
     async def restore(self, conninfo: str) -> None:
         """Begin with the operations of the newest checkpoint, if there is one. Until then nothing may be followed."""
         assert not self.position, "it has followed already"
-        if await asyncio.to_thread(checkpoints.restore, conninfo, self._fleet, only=Operation):
+        if await asyncio.to_thread(checkpoints.restore, conninfo, self._fleet, only=OPERATION):
             self.position, self._at = self._fleet.position, self._fleet.at
             self.due = dict.fromkeys(self._fleet.outstanding)
 

@@ -1,7 +1,8 @@
 """A checkpoint gives the very fleet that the log folds to, or nothing; and none is needed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from unittest import mock
 
 import psycopg
 import pytest
@@ -12,12 +13,13 @@ from psycopg.conninfo import conninfo_to_dict
 
 from domain.entry import Entry
 from domain.fleet import Fleet
+from domain.kinds import KINDS
 from domain.operation import KIND as OPERATION
-from domain.operation import Operation, OperationStarted, OperationStepSucceeded, Step
+from domain.operation import OperationStarted, OperationStepSucceeded, Step
 from domain.recorded import LogOpened, Recorded
-from domain.values import kind_of
+from domain.vm import Vm
 from eventlog import checkpoints
-from eventlog.checkpoints import STATES, Checkpointer, Snapshot, chosen, entries_of, fill, parts, snapshot
+from eventlog.checkpoints import Checkpointer, Snapshot, chosen, entries_of, fill, parts, snapshot
 from eventlog.codec import Row, decode, encode
 from tests.conftest import Database
 from tests.deciding import Site
@@ -37,7 +39,7 @@ INDEXES = (
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "PART_ENTRIES", 7)
+    monkeypatch.setattr(checkpoints, "PART_ENTRIES", 3)
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +56,16 @@ def folded(rows: list[Row], fleet: Fleet | None = None) -> Fleet:
     return fleet
 
 
+OF_TODAY = checkpoints.definitions()
+
+
 def through_bytes(fleet: Fleet) -> Fleet:
     """The fleet as a checkpoint of it gives it back."""
     taken = snapshot(fleet)
-    living: dict[str, dict[str, Entry]] = {}
-    for part in parts(taken):
-        for stream, entry in entries_of(part):
-            living.setdefault(kind_of(stream), {})[stream] = entry
+    living: dict[str, dict[str, Entry]] = {kind.name: {} for kind in KINDS}
+    for kind in KINDS:
+        for part in parts(kind.state, taken.living[kind.name]):
+            living[kind.name].update(entries_of(kind.state, part))
     other = Fleet()
     fill(other, Snapshot(taken.log, taken.position, taken.at, living))
     return other
@@ -105,7 +110,7 @@ def test_every_index_is_compared() -> None:
 
 
 def test_at_every_commands_end_it_is_the_fleet_that_was_folded(site: Site) -> None:
-    assert {type(entry.state) for _, entry in site.fleet.entries()} == set(STATES)
+    assert {type(entry.state) for _, entry in site.fleet.entries()} == {kind.state for kind in KINDS}
     fleet, rows = Fleet(), site.rows
     for n, row in enumerate(rows):
         fleet.fold(decode(row))
@@ -185,7 +190,7 @@ def test_the_newest_at_or_before_a_position_is_restored(database: Database, site
 
 def test_one_kind_alone_can_be_restored(database: Database, site: Site) -> None:
     (position,) = stored(database, site, 120)
-    fleet, whole = restored(database, only=Operation), folded(site.rows[:position])
+    fleet, whole = restored(database, only=OPERATION), folded(site.rows[:position])
     assert fleet is not None
     assert whole.streams(OPERATION)
     assert (fleet.position, fleet.outstanding) == (position, whole.outstanding)
@@ -200,7 +205,8 @@ DAMAGES: dict[str, str] = {
     "a part": "DELETE FROM berth.checkpoints WHERE position = %s AND part = 2",
     "the last part": "DELETE FROM berth.checkpoints WHERE position = %s AND part = parts - 1",
     "two parts exchanged": "UPDATE berth.checkpoints c SET data = o.data, digest = o.digest FROM berth.checkpoints o"
-    " WHERE c.position = %s AND o.position = c.position AND c.part IN (1, 2) AND o.part = 3 - c.part",
+    " WHERE c.position = %s AND o.position = c.position AND o.definition = c.definition"
+    " AND c.part IN (1, 2) AND o.part = 3 - c.part",
     "another position": "UPDATE berth.checkpoints SET position = position + 1 WHERE position = %s",
 }
 
@@ -221,12 +227,12 @@ def test_one_of_another_definition_or_log_is_ignored_and_goes_when_nobody_writes
 ) -> None:
     stored(database, site, 60)
     with psycopg.connect(database.owner) as owner:
-        owner.execute(f"UPDATE berth.checkpoints SET {column} = 'another'".encode())
+        owner.execute(f"UPDATE berth.checkpoints SET {column} = 'another/' || {column}".encode())
     assert restored(database) is None
 
     def others() -> int:
         with psycopg.connect(database.owner) as owner:
-            found = owner.execute(f"SELECT count(*) FROM berth.checkpoints WHERE {column} = 'another'".encode())
+            found = owner.execute(f"SELECT count(*) FROM berth.checkpoints WHERE {column} LIKE 'another/%'".encode())
             return int(found.fetchall()[0][0])
 
     ours = snapshot(folded(site.rows[: position_of(site, 120)]))
@@ -237,6 +243,43 @@ def test_one_of_another_definition_or_log_is_ignored_and_goes_when_nobody_writes
     checkpoints.write(database.service, ours)
     assert others() == 0
     assert positions(database) == [ours.position]
+
+
+def with_another_definition_of(kind: str) -> Any:
+    """As a later version would be, in which that kind is folded otherwise."""
+    return mock.patch.object(checkpoints, "definitions", return_value=OF_TODAY | {kind: f"{kind}/changed"})
+
+
+@pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
+def test_a_kind_whose_definition_changed_is_folded_from_its_own_events(
+    database: Database, site: Site, kind: str
+) -> None:
+    (position,) = stored(database, site, 120)
+    with with_another_definition_of(kind):
+        fleet = restored(database)
+        assert fleet is not None
+        assert contents(fleet) == contents(folded(site.rows[:position]))
+
+
+def test_one_that_has_all_kinds_goes_before_newer_ones_that_lack_some(database: Database, site: Site) -> None:
+    (first,) = stored(database, site, 60)
+    with with_another_definition_of("host"):
+        checkpoints.write(database.service, snapshot(folded(site.rows[: position_of(site, 120)])))
+    assert [head.is_whole for head in checkpoints.kept(database.service)] == [True, False]
+    fleet = restored(database)
+    assert fleet is not None
+    assert fleet.position == first
+
+
+def test_the_first_to_fold_a_changed_kind_leaves_a_whole_one(database: Database, site: Site) -> None:
+    stored(database, site, 60, 120)
+    with with_another_definition_of("vm"):
+        fleet = restored(database)
+        assert fleet is not None
+        checkpointer = Checkpointer(database.service, events_between=1)
+        checkpointer.note(fleet)
+        checkpointer.settle()
+        assert [head.is_whole for head in checkpoints.kept(database.service)] == [False, True]
 
 
 def test_one_of_a_log_that_went_another_way_is_ignored_and_replaced(database: Database, site: Site) -> None:
@@ -259,9 +302,9 @@ def test_an_interrupted_write_leaves_nothing(database: Database, site: Site, mon
     (first,) = stored(database, site, 60)
     whole = checkpoints.parts
 
-    def cut(taken: Snapshot) -> Iterator[bytes]:
-        for n, part in enumerate(whole(taken)):
-            if n == 3:
+    def cut(state: Any, living: Mapping[str, Entry]) -> Iterator[bytes]:
+        for n, part in enumerate(whole(state, living)):
+            if state is Vm and n == 3:
                 with psycopg.connect(database.owner, autocommit=True) as owner:
                     owner.execute(
                         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
