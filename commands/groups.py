@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from commands import finding, quotas, warning
 from commands.model import (
@@ -44,18 +44,24 @@ def _at_most_three_decimals(ratio: float) -> float:
     return ratio
 
 
-StrategyName = Annotated[str, AfterValidator(_known)]
+StrategyName = Annotated[
+    str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": sorted(STRATEGIES)}, mode="validation")
+]
 Ratio = Annotated[float, Field(gt=0, le=1000), AfterValidator(_at_most_three_decimals)]
 Ratios = Annotated[dict[ClassName, Ratio], Field(max_length=CLASSES_MAX)]
+
+REGION, STRATEGY = "If set, its hosts must stand there", "How a host is chosen"
 
 
 class CreateGroup(Protectable, creates=GROUP):
     """Create a group."""
 
     name: Name
-    region: Name | None = None
-    strategy: StrategyName = DEFAULT_STRATEGY
-    overcommit: Ratios = {}
+    region: Name | None = Field(None, description=REGION)
+    strategy: StrategyName = Field(DEFAULT_STRATEGY, description=STRATEGY)
+    overcommit: Ratios = Field(
+        {}, description="How often a class is given out, such as 4 for cpu; 1 if it is not named"
+    )
 
 
 class _OnGroup(Command):
@@ -68,10 +74,13 @@ class UpdateGroup(_OnGroup, Redescribed, changes=GROUP):
     `overcommit` is merged class by class, null removes one; `force` leaves hosts above it.
     """
 
-    region: Name | None = None
-    strategy: StrategyName = DEFAULT_STRATEGY  # null is refused: a group always has one
-    overcommit: Annotated[dict[ClassName, Ratio | None], Field(max_length=CLASSES_PATCHED_MAX)] | None = None
-    force: bool = False
+    region: Name | None = Field(None, description=REGION)
+    # null is refused: a group always has one
+    strategy: StrategyName = Field(DEFAULT_STRATEGY, description=STRATEGY)
+    overcommit: Annotated[dict[ClassName, Ratio | None], Field(max_length=CLASSES_PATCHED_MAX)] | None = Field(
+        None, description="How often a class is given out; merged class by class, null removes one"
+    )
+    force: bool = Field(False, description="Even if a host is above it then")
 
 
 class DeleteGroup(_OnGroup, ends=GROUP):

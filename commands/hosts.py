@@ -43,6 +43,11 @@ def _without_user(address: str) -> str:
 
 Address = Annotated[Line, AfterValidator(_without_user)]
 
+ADDRESS, PROTOCOL = "Where its controller is reached", "How it is spoken to, for example redfish"
+CREDENTIAL = "A reference to the secret, never the secret"
+SYSTEM = "Which of the controller's systems it is, as in a chassis"
+IN_RACK, AT_UNIT, ITS_BMC = "The rack that it stands in", "The position in its rack", "Its management controller"
+
 
 class BmcField(BaseModel):
     """How to reach the management controller; `credential` is a reference, never a secret. `system` tells the hosts of
@@ -50,10 +55,10 @@ class BmcField(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    address: Address
-    protocol: Line | None = None
-    credential: Line | None = None
-    system: Line | None = None
+    address: Address = Field(description=ADDRESS)
+    protocol: Line | None = Field(None, description=PROTOCOL)
+    credential: Line | None = Field(None, description=CREDENTIAL)
+    system: Line | None = Field(None, description=SYSTEM)
 
 
 class BmcPatch(BaseModel):
@@ -61,21 +66,21 @@ class BmcPatch(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    address: Address = ""
-    protocol: Line | None = None
-    credential: Line | None = None
-    system: Line | None = None
+    address: Address = Field("", description=ADDRESS)
+    protocol: Line | None = Field(None, description=PROTOCOL)
+    credential: Line | None = Field(None, description=CREDENTIAL)
+    system: Line | None = Field(None, description=SYSTEM)
 
 
 class RegisterHost(Protectable, creates=HOST, verb="register"):
     """Register a host."""
 
     name: Name
-    group: Name
-    capacity: Asked
-    rack: Name | None = None
-    unit: Unit | None = None
-    bmc: BmcField | None = None
+    group: Name = Field(description="The group that it belongs to")
+    capacity: Asked = Field(description="What it has, by resource class")
+    rack: Name | None = Field(None, description=IN_RACK)
+    unit: Unit | None = Field(None, description=AT_UNIT)
+    bmc: BmcField | None = Field(None, description=ITS_BMC)
 
 
 class _OnHost(Command):
@@ -89,11 +94,11 @@ class UpdateHost(_OnHost, Redescribed, changes=HOST):
     or rules and conditions of VMs broken.
     """
 
-    capacity: PatchedAmounts = {}
-    rack: Name | None = None
-    unit: Unit | None = None
-    bmc: BmcPatch | None = None
-    force: bool = False
+    capacity: PatchedAmounts = Field({}, description="What it has; merged class by class, null or 0 removes one")
+    rack: Name | None = Field(None, description=IN_RACK)
+    unit: Unit | None = Field(None, description=AT_UNIT)
+    bmc: BmcPatch | None = Field(None, description=f"{ITS_BMC}; merged part by part")
+    force: bool = Field(False, description="Even if use is above a capacity then, or a rule of a VM broken")
 
 
 class MoveHost(_OnHost, does=HOST, verb="move"):
@@ -102,8 +107,8 @@ class MoveHost(_OnHost, does=HOST, verb="move"):
     `force` leaves the host above its new over-commit, quotas above their limits and rules of VMs broken.
     """
 
-    group: Name
-    force: bool = False
+    group: Name = Field(description="Where it goes")
+    force: bool = Field(False, description="Even if an over-commit, a quota's limit or a rule of a VM is broken then")
 
 
 class CordonHost(_OnHost, does=HOST, verb="cordon"):

@@ -73,7 +73,11 @@ LabelKey = Annotated[str, StringConstraints(pattern=_KEY_PATTERN), AfterValidato
 LabelValue = Annotated[str, StringConstraints(max_length=253), AfterValidator(one_line)]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=LABELS_MAX)]
 # As defaults. Made by a factory, since any other default that can be changed is copied deeply for each command.
-NO_LABELS: dict[str, str] = Field(default_factory=dict, json_schema_extra={"default": {}})
+NO_LABELS: dict[str, str] = Field(
+    default_factory=dict,
+    json_schema_extra={"default": {}},
+    description="Words of your own, to find it by",
+)
 Amount = Annotated[int, Field(ge=0, le=AMOUNT_MAX)]
 Amounts = Annotated[dict[ClassName, Amount], Field(max_length=CLASSES_MAX)]
 Asked = Annotated[Amounts, AfterValidator(_asked)]
@@ -250,9 +254,9 @@ class Described(Command):
     """The words that people give a new resource."""
 
     labels: Labels = NO_LABELS
-    description: Prose | None = None
-    display_name: Line | None = None
-    external_id: Line | None = None
+    description: Prose | None = Field(None, description="What is to be known about it")
+    display_name: Line | None = Field(None, description="What people call it, in any script")
+    external_id: Line | None = Field(None, description="Your own key, for example of the CMDB")
 
     def about(self) -> About:
         if not self.labels and self.description is self.display_name is self.external_id is None:
@@ -263,7 +267,7 @@ class Described(Command):
 class Protectable(Described):
     """`protected`: no destructive verb is obeyed until it is taken back."""
 
-    protected: bool = False
+    protected: bool = Field(False, description="Refuse to delete it until this is taken back")
 
     def about(self) -> About:
         about = super().about()
@@ -273,11 +277,11 @@ class Protectable(Described):
 class Redescribed(Command):
     """A merge patch of the words and of the protection: absent leaves as it is, null removes."""
 
-    labels: PatchedLabels | None = None
-    description: Prose | None = None
-    display_name: Line | None = None
-    external_id: Line | None = None
-    protected: bool | None = None
+    labels: PatchedLabels | None = Field(None, description="Merged label by label; null removes one")
+    description: Prose | None = Field(None, description="What is to be known about it")
+    display_name: Line | None = Field(None, description="What people call it, in any script")
+    external_id: Line | None = Field(None, description="Your own key, for example of the CMDB")
+    protected: bool | None = Field(None, description="Refuse to delete it until this is taken back")
 
     def patched(self, about: About) -> About:
         labels = about.labels

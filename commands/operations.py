@@ -52,14 +52,16 @@ class ReportOperation(_OnOperation, does=OPERATION, verb="report", roles=REPORTE
     and `code` are of what failed: whether another attempt may do better, and why in the controller's own word.
     """
 
-    step: Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.[a-z_]+$", max_length=64)]
-    attempt: Annotated[int, Field(ge=1, le=1_000_000)]
-    outcome: Literal["started", "progress", "succeeded", "failed"]
-    message: Text | None = None
-    percent: Annotated[int, Field(ge=0, le=100)] | None = None
-    outputs: Outputs | None = None
-    retryable: bool = True
-    code: Line | None = None
+    step: Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.[a-z_]+$", max_length=64)] = Field(
+        description="Which step, such as vm.create"
+    )
+    attempt: Annotated[int, Field(ge=1, le=1_000_000)] = Field(description="Which attempt of it")
+    outcome: Literal["started", "progress", "succeeded", "failed"] = Field(description="What came of it")
+    message: Text | None = Field(None, description="For people")
+    percent: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="How much of it is done")
+    outputs: Outputs | None = Field(None, description="What came out, such as addresses")
+    retryable: bool = Field(True, description="Of what failed: whether another attempt may do better")
+    code: Line | None = Field(None, description="Of what failed: why, in the controller's own word")
 
     @property
     def is_recorded(self) -> bool:
@@ -87,9 +89,9 @@ class SettleOperation(_OnOperation, does=OPERATION, verb="settle"):
     header Berth-Reason. `outputs` are what a controller would have reported.
     """
 
-    as_: Annotated[Literal["succeeded", "failed"], Field(alias="as")]
-    outputs: Outputs | None = None
-    reason: Text | None = None
+    as_: Annotated[Literal["succeeded", "failed"], Field(alias="as", description="What is so in the world")]
+    outputs: Outputs | None = Field(None, description="What a controller would have reported")
+    reason: Text | None = Field(None, description="Why, for the audit; the header Berth-Reason serves too")
 
     @property
     def own_reason(self) -> str | None:

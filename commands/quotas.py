@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
 
+from pydantic import Field
+
 from commands import finding, warning
 from commands.model import Command, Done, Limits, Name, Protectable
 from domain.errors import USED_BY_MAX, BelowUse, InUse
@@ -29,8 +31,8 @@ class SetQuota(_OnQuota, Protectable, sets=QUOTA):
     `limits` is replaced as a whole: a class or count that it does not name is unlimited, 0 forbids.
     """
 
-    limits: Limits
-    force: bool = False
+    limits: Limits = Field(description="By resource class or count; one that is not named is unlimited, 0 forbids")
+    force: bool = Field(False, description="Even below what is used now")
 
 
 class DeleteQuota(_OnQuota, ends=QUOTA):

@@ -17,15 +17,18 @@ from domain.transaction import Transaction
 
 Units = Annotated[int, Field(ge=1, le=100)]
 
+REGION, DC, ROOM = "The region that it stands in", "The data centre of the region", "The room of the data centre"
+UNITS = "Its height in rack units"
+
 
 class CreateRack(Protectable, creates=RACK):
     """Create a rack."""
 
     name: Name
-    region: Name
-    dc: Name
-    room: Name | None = None
-    units: Units | None = None
+    region: Name = Field(description=REGION)
+    dc: Name = Field(description=DC)
+    room: Name | None = Field(None, description=ROOM)
+    units: Units | None = Field(None, description=UNITS)
 
 
 class _OnRack(Command):
@@ -38,11 +41,11 @@ class UpdateRack(_OnRack, Redescribed, changes=RACK):
     `force` leaves rules and conditions of VMs broken by another place.
     """
 
-    region: Name = ""
-    dc: Name = ""
-    room: Name | None = None
-    units: Units | None = None
-    force: bool = False
+    region: Name = Field("", description=REGION)
+    dc: Name = Field("", description=DC)
+    room: Name | None = Field(None, description=ROOM)
+    units: Units | None = Field(None, description=UNITS)
+    force: bool = Field(False, description="Even if a rule or condition of a VM is broken by the new place")
 
 
 class DeleteRack(_OnRack, ends=RACK):

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from commands import claims, finding, quotas, warning
 from commands.model import Command, Done, Name, Protectable, Redescribed
 from domain.errors import AlreadyExists, BelowUse, Conflict
@@ -27,7 +29,7 @@ class CreateTenant(Protectable, creates=TENANT):
     """Create a tenant."""
 
     name: Name
-    parent: Name | None = None
+    parent: Name | None = Field(None, description="The tenant above it")
 
 
 class _OnTenant(Command):
@@ -44,8 +46,8 @@ class MoveTenant(_OnTenant, does=TENANT, verb="move"):
     `parent` null makes it a root. `force` leaves quotas above their limits.
     """
 
-    parent: Name | None
-    force: bool = False
+    parent: Name | None = Field(description="The tenant above it from now on; null: none")
+    force: bool = Field(False, description="Even if a quota is above its limit then")
 
 
 class SuspendTenant(_OnTenant, does=TENANT, verb="suspend"):

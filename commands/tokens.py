@@ -3,7 +3,7 @@
 import hashlib
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from commands import finding, warning
 from commands.model import ADMINS, ENGINE, Command, Described, Done, Name
@@ -25,9 +25,9 @@ class CreateToken(Described, creates=TOKEN, roles=ADMINS):
     """
 
     name: Name
-    role: Literal["viewer", "auditor", "operator", "admin", "controller"]
-    tenant: Name | None = None
-    expires_at: str | None = None
+    role: Literal["viewer", "auditor", "operator", "admin", "controller"] = Field(description="What it may do")
+    tenant: Name | None = Field(None, description="The tenant that it is confined to, with all below it")
+    expires_at: str | None = Field(None, description="When it ends, such as 2027-01-01T00:00:00Z")
 
     @field_validator("expires_at")
     @classmethod

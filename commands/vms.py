@@ -8,7 +8,6 @@ from commands import claims, finding, warning
 from commands.choice import choose, offered_groups, unknown_class
 from commands.groups import StrategyName
 from commands.model import (
-    NO_LABELS,
     Asked,
     Command,
     Done,
@@ -75,12 +74,14 @@ GroupChoice = Annotated[
 class WhereField(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    region: Name | None = None
-    dc: Name | None = None
-    room: Name | None = None
-    rack: Name | None = None
-    host: Name | None = None
-    labels: Labels = NO_LABELS
+    region: Name | None = Field(None, description="In this region")
+    dc: Name | None = Field(None, description="In this data centre")
+    room: Name | None = Field(None, description="In this room")
+    rack: Name | None = Field(None, description="In this rack")
+    host: Name | None = Field(None, description="On this host")
+    labels: Labels = Field(
+        default_factory=dict, json_schema_extra={"default": {}}, description="On a host with these labels"
+    )
 
 
 class RuleField(BaseModel):
@@ -88,11 +89,15 @@ class RuleField(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    type: Literal["affinity", "anti_affinity", "spread", "partition"]
-    set: Name
-    level: Literal["host", "rack", "dc"]
-    max_skew: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    partition: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    type: Literal["affinity", "anti_affinity", "spread", "partition"] = Field(description="What holds in the set")
+    set: Name = Field(description="The tenant's VMs of which it holds, by a name of your own")
+    level: Literal["host", "rack", "dc"] = Field(description="What counts as one place")
+    max_skew: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        None, description="Of spread: by how many the places may differ"
+    )
+    partition: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+        None, description="Of partition: the VM's own number"
+    )
 
     @model_validator(mode="after")
     def _has_what_its_type_needs(self) -> "RuleField":
@@ -109,15 +114,17 @@ class ProvisionVm(Protectable, creates=VM, verb="provision", starts_operation=Tr
     `group` is a name, a list of names, or "*": every group where the tenant has quota.
     """
 
-    tenant: Name
+    tenant: Name = Field(description="Whose it is")
     name: Name
     group: GroupChoice
-    resources: Asked
-    image: Line | None = None
-    strategy: StrategyName | None = None
-    where: WhereField | None = None
+    resources: Asked = Field(description="What it takes, by resource class")
+    image: Line | None = Field(None, description="What it starts from")
+    strategy: StrategyName | None = Field(None, description="How its host is chosen, instead of the group's way")
+    where: WhereField | None = Field(None, description="Conditions on its host, for as long as it lives")
     rules: Annotated[list[RuleField], Field(max_length=RULES_MAX)] = Field(
-        default_factory=list, json_schema_extra={"default": []}
+        default_factory=list,
+        json_schema_extra={"default": []},
+        description="What holds between it and other VMs of the tenant, for as long as it lives",
     )
 
 
@@ -136,7 +143,7 @@ class ResizeVm(_OnVm, does=VM, verb="resize", starts_operation=True):
     `resources` are merged: a class that is not named stays, 0 or null removes it.
     """
 
-    resources: PatchedAmounts
+    resources: PatchedAmounts = Field(description="Its amounts from now on, by resource class")
 
 
 class StartVm(_OnVm, does=VM, verb="start", starts_operation=True):

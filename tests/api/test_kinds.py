@@ -112,6 +112,15 @@ def test_the_body_of_a_command_is_a_schema_by_itself(commands: dict[str, Any], n
     assert not validator.is_valid({"nonsense": 1})
 
 
+@every_command
+def test_every_field_of_a_body_says_what_it_is(commands: dict[str, Any], name: str) -> None:
+    body = commands[name]["body"]
+    parts = [part for part in body.get("$defs", {}).values() if "properties" in part]
+    for field, schema in ((field, schema) for part in (body, *parts) for field, schema in part["properties"].items()):
+        assert schema.get("description"), f"{field} of {name} says nothing"
+        assert "title" in schema or "$ref" in json.dumps(schema)
+
+
 def test_verbs_are_those_of_the_command_line(commands: dict[str, Any]) -> None:
     assert commands["vm.provision"]["verb"] == "create"
     assert {commands[name]["verb"] for name in ("vm.update", "quota.set")} == {"set"}
