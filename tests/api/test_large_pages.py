@@ -48,7 +48,7 @@ def test_a_page_ends_early_and_nothing_is_left_out(
 def test_a_page_of_the_log_ends_early_and_nothing_is_left_out(
     api: Api, large: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.routes.events.PAGE_BYTES_MAX", 200_000)
+    monkeypatch.setattr("api.event_search.PAGE_BYTES_MAX", 200_000)
     monkeypatch.setattr("eventlog.read.PORTION_BYTES_MAX", 100_000)
     end = large["position"]
     asked: dict[str, Any] = {"limit": 1_000, "after": end - 300, "until": end}
@@ -73,8 +73,8 @@ def test_counting_stops_somewhere_and_says_so(
     asked: dict[str, Any] = {"limit": 1, "after": end - 300, "until": end, "count": "true", "q": "tenant.created"}
     whole = api.get("/v1/events", params=asked).json()
     assert (whole["count"], "count_truncated" in whole) == (150, False)
-    monkeypatch.setattr("api.routes.events.READ_EVENTS_MAX", 100)
-    monkeypatch.setattr("api.routes.events.PORTION_EVENTS", 50)
+    monkeypatch.setattr("api.event_search.READ_EVENTS_MAX", 100)
+    monkeypatch.setattr("api.event_search.PORTION_EVENTS", 50)
     part = api.get("/v1/events", params=asked).json()
     assert (part["count"], part["count_truncated"]) == (50, True)
     rest = api.get("/v1/events", params={**asked, "limit": 1_000}).json()
@@ -86,8 +86,8 @@ def test_counting_stops_somewhere_and_says_so(
 def test_a_rare_topic_is_passed_over_in_bounded_stretches(
     api: Api, large: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.routes.events.SCANNED_EVENTS_MAX", 100)
-    monkeypatch.setattr("api.routes.events.WINDOW_EVENTS", 40)
+    monkeypatch.setattr("api.event_search.SCANNED_EVENTS_MAX", 100)
+    monkeypatch.setattr("api.event_search.WINDOW_EVENTS", 40)
     end = large["position"]
     for sort in ("position", "-position"):
         pages = walked(api, "/v1/events", after=end - 300, until=end, topic="rack.deleted", sort=sort)

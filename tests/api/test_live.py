@@ -83,7 +83,7 @@ def test_what_is_streamed_is_what_is_listed(api: Api, named: str) -> None:
 
 
 def test_a_busy_stream_has_its_comments_too(api: Api, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.routes.events.COMMENT_EVERY_S", 0.0)
+    monkeypatch.setattr("api.event_stream.COMMENT_EVERY_S", 0.0)
     monkeypatch.setattr("api.turns.TURN_S", 0.0)  # so that each event is written by itself
     position = api.done("POST", "/v1/tenants", {"name": named})["position"]
     path, headers = f"/v1/events/stream?after={position - 2}", {"Authorization": f"Bearer {ADMIN}"}
