@@ -104,16 +104,16 @@ def create_app(
     door = Door(known, room_for, not_commands=_writes_that_are_no_commands())
     limit = RateLimit(rate_limit_per_s)
     context = Context(
-        gateway,
-        read_model,
-        log_reader,
-        past,
-        known,
-        tail,
-        component_statuses,
-        relay_lag,
-        room_for,
-        limit,
+        gateway=gateway,
+        read_model=read_model,
+        log=log_reader,
+        past=past,
+        tokens=known,
+        tail=tail,
+        component_statuses=component_statuses,
+        relay_lag=relay_lag,
+        room_for=room_for,
+        rate_limit=limit,
         trusted_proxies=trusted_proxies,
         engine_metrics=engine_metrics,
     )

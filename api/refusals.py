@@ -153,7 +153,13 @@ def _no_capacity(problem: Mapping[str, Any], reader: Reader) -> Shown:
         truncated = {"alternatives_truncated": True} if "alternatives_truncated" in problem else {}
         return fields | truncated | _of_each(problem, reader), problem["detail"]
     found = errors.NoCapacity(
-        group, fields["requested"], fields["considered"], fields["reasons"], None, fields["largest_fit"], near
+        group=group,
+        requested=fields["requested"],
+        considered=fields["considered"],
+        reasons=fields["reasons"],
+        nearest=None,
+        largest_fit=fields["largest_fit"],
+        alternatives=near,
     )
     return fields | _of_each(problem, reader), found.detail if group else None
 

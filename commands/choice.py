@@ -232,13 +232,13 @@ def _summary(offered: Any, requested: Resources, refusals: Sequence[NoCapacity])
     nearest = [refusal.nearest for refusal in refusals if refusal.nearest is not None]
     largest = [refusal.largest_fit for refusal in refusals if refusal.largest_fit is not None]
     return NoCapacity(
-        offered,
-        requested,
-        sum(refusal.considered for refusal in refusals),
-        [{"reason": reason, "hosts": count} for reason, count in hosts.items()],
-        min(nearest, key=lambda n: (_part(n["short"], requested), n["host"]), default=None),
-        max(largest, key=lambda fit: _part(fit, requested), default=None),
-        [],
+        group=offered,
+        requested=requested,
+        considered=sum(refusal.considered for refusal in refusals),
+        reasons=[{"reason": reason, "hosts": count} for reason, count in hosts.items()],
+        nearest=min(nearest, key=lambda n: (_part(n["short"], requested), n["host"]), default=None),
+        largest_fit=max(largest, key=lambda fit: _part(fit, requested), default=None),
+        alternatives=[],
     )
 
 

@@ -98,7 +98,14 @@ def create(command: CreateGroup, tx: Transaction) -> Done:
     )
     tx.record(
         command.on(),
-        GroupCreated(tx.new_id(), command.name, command.strategy, command.region, overcommit, about),
+        GroupCreated(
+            uid=tx.new_id(),
+            name=command.name,
+            strategy=command.strategy,
+            region=command.region,
+            overcommit=overcommit,
+            about=about,
+        ),
     )
     return Done(created=True, warnings=warnings)
 

@@ -137,14 +137,14 @@ def register(command: RegisterHost, tx: Transaction) -> Done:
     tx.record(
         command.on(),
         HostRegistered(
-            tx.new_id(),
-            command.name,
-            command.group,
-            command.capacity,
-            command.rack,
-            command.unit,
-            bmc,
-            about,
+            uid=tx.new_id(),
+            name=command.name,
+            group=command.group,
+            capacity=command.capacity,
+            rack=command.rack,
+            unit=command.unit,
+            bmc=bmc,
+            about=about,
         ),
     )
     return Done(created=True, warnings=warnings)

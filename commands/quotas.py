@@ -53,8 +53,17 @@ def set(command: SetQuota, tx: Transaction) -> Done:
     about = command.about()
     before = quota.about if quota is not None else NOTHING_SAID
     warnings = warning.of_limits(tx, limits) + warning.of_external_id(tx, command.on(), about, before=before)
-    event = QuotaSet(quota.uid if quota else tx.new_id(), group.name, tenant.name, limits, used, about)
-    if quota is None or event != QuotaSet(quota.uid, quota.group, quota.tenant, quota.limits, quota.used, quota.about):
+    event = QuotaSet(
+        uid=quota.uid if quota else tx.new_id(),
+        group=group.name,
+        tenant=tenant.name,
+        limits=limits,
+        used=used,
+        about=about,
+    )
+    if quota is None or event != QuotaSet(
+        uid=quota.uid, group=quota.group, tenant=quota.tenant, limits=quota.limits, used=quota.used, about=quota.about
+    ):
         tx.record(command.on(), event)
     return Done(created=quota is None, warnings=warnings)
 

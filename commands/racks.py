@@ -59,7 +59,15 @@ def create(command: CreateRack, tx: Transaction) -> Done:
     warnings = warning.of_external_id(tx, command.on(), about)
     tx.record(
         command.on(),
-        RackCreated(tx.new_id(), command.name, command.region, command.dc, command.room, command.units, about),
+        RackCreated(
+            uid=tx.new_id(),
+            name=command.name,
+            region=command.region,
+            dc=command.dc,
+            room=command.room,
+            units=command.units,
+            about=about,
+        ),
     )
     return Done(created=True, warnings=warnings)
 

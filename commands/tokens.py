@@ -87,13 +87,13 @@ def create(command: CreateToken, tx: Transaction) -> Done:
     tx.record(
         command.on(),
         TokenCreated(
-            tx.new_id(),
-            command.name,
-            command.role,
-            hash_of(secret),
-            command.tenant,
-            expires_at,
-            about,
+            uid=tx.new_id(),
+            name=command.name,
+            role=command.role,
+            hash=hash_of(secret),
+            tenant=command.tenant,
+            expires_at=expires_at,
+            about=about,
         ),
     )
     return Done(created=True, secret=secret, warnings=warnings)

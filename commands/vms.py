@@ -174,18 +174,18 @@ def provision(command: ProvisionVm, tx: Transaction) -> Done:
 
     uid, operation = tx.new_id(), tx.new_id()
     scheduled = VmScheduled(
-        uid,
-        tenant,
-        command.name,
-        placement.group,
-        placement.host,
-        command.resources,
-        operation,
-        placement.explanation,
-        command.image,
-        where,
-        rules,
-        about,
+        uid=uid,
+        tenant=tenant,
+        name=command.name,
+        group=placement.group,
+        host=placement.host,
+        resources=command.resources,
+        operation=operation,
+        explanation=placement.explanation,
+        image=command.image,
+        where=where,
+        rules=rules,
+        about=about,
     )
     tx.record(stream, scheduled)
     claims.take(tx, stream, host=placement.host, group=placement.group, chain=chain, resources=command.resources, vms=1)
@@ -362,13 +362,24 @@ def _must_have_room(tx: Transaction, found: Vm, *, to: Resources, more: Resource
         reasons = [{"reason": f"insufficient:{next(iter(short))}", "hosts": 1}]
         nearest = {"host": host.name, "short": short}
         unknown = unknown_class(tx, more, tenant=found.tenant, groups=[host.group])
-        raise NoCapacity(host.group, to, 1, reasons, nearest, scaled_down(to, room), [], message=unknown)
+        raise NoCapacity(
+            group=host.group,
+            requested=to,
+            considered=1,
+            reasons=reasons,
+            nearest=nearest,
+            largest_fit=scaled_down(to, room),
+            alternatives=[],
+            message=unknown,
+        )
 
 
 def _where(field: WhereField | None) -> Where | None:
     if field is None:
         return None
-    return Where(field.region, field.dc, field.room, field.rack, field.host, field.labels)
+    return Where(
+        region=field.region, dc=field.dc, room=field.room, rack=field.rack, host=field.host, labels=field.labels
+    )
 
 
 def _rule(field: RuleField) -> Rule:

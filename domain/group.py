@@ -47,7 +47,15 @@ class Group(msgspec.Struct, frozen=True):
 def evolve(group: Group, event: GroupEvent) -> Group:
     match event:
         case GroupCreated():
-            return Group(event.uid, event.name, event.region, event.strategy, event.overcommit, "active", event.about)
+            return Group(
+                uid=event.uid,
+                name=event.name,
+                region=event.region,
+                strategy=event.strategy,
+                overcommit=event.overcommit,
+                state="active",
+                about=event.about,
+            )
         case GroupUpdated():
             return replace(
                 group,

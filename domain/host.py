@@ -95,16 +95,16 @@ def evolve(host: Host, event: HostEvent) -> Host:
             return replace(host, used=minus(host.used, event.resources))
         case HostRegistered():
             return Host(
-                event.uid,
-                event.name,
-                event.group,
-                event.rack,
-                event.unit,
-                event.capacity,
-                {},
-                "available",
-                event.bmc,
-                event.about,
+                uid=event.uid,
+                name=event.name,
+                group=event.group,
+                rack=event.rack,
+                unit=event.unit,
+                capacity=event.capacity,
+                used={},
+                state="available",
+                bmc=event.bmc,
+                about=event.about,
             )
         case HostUpdated():
             return replace(

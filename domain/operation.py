@@ -214,7 +214,16 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
 def evolve(operation: Operation, event: OperationEvent) -> Operation:
     match event:
         case OperationStarted():
-            return Operation(event.kind, event.target, "running", event.steps, event.input, {}, event.at, None)
+            return Operation(
+                kind=event.kind,
+                target=event.target,
+                state="running",
+                steps=event.steps,
+                input=event.input,
+                outputs={},
+                started_at=event.at,
+                reason=None,
+            )
         case OperationStepStarted():
             changes = {"deadline": event.deadline} if event.deadline else {}
             return replace(operation, steps=_with(operation, event.step, event.attempt, state="started", **changes))
@@ -376,7 +385,15 @@ def settle(operation: Operation, id: str, *, verdict: str, reason: str, outputs:
 def invalid_state(operation: Operation, id: str, allowed: list[str], *, why: str = "") -> InvalidState:
     """The refusal of what is not possible now, with what is."""
     said = f"{why} {told(operation, id)}.".lstrip()
-    return InvalidState("operation", id, operation.state, allowed, id, list(operation.ways_out), said)
+    return InvalidState(
+        kind="operation",
+        name=id,
+        state=operation.state,
+        allowed=allowed,
+        operation=id,
+        ways_out=list(operation.ways_out),
+        why=said,
+    )
 
 
 def told(operation: Operation, id: str) -> str:
@@ -405,7 +422,15 @@ def _undo(
         for s in reversed(begun)
         if s.compensation is not None
     )
-    return OperationStepFailed(step.name, step.attempt, reason, compensations, is_cancel, retryable, code)
+    return OperationStepFailed(
+        step=step.name,
+        attempt=step.attempt,
+        reason=reason,
+        compensations=compensations,
+        is_cancel=is_cancel,
+        retryable=retryable,
+        code=code,
+    )
 
 
 def _with(operation: Operation, name: str, attempt: int, /, **changes: Any) -> tuple[Step, ...]:

@@ -62,7 +62,15 @@ def evolve(quota: Quota, event: QuotaEvent) -> Quota:
         case QuotaReleased():
             return replace(quota, used=minus(quota.used, event.resources))
         case QuotaSet():
-            return Quota(event.uid, event.group, event.tenant, event.limits, event.used, "active", event.about)
+            return Quota(
+                uid=event.uid,
+                group=event.group,
+                tenant=event.tenant,
+                limits=event.limits,
+                used=event.used,
+                state="active",
+                about=event.about,
+            )
         case QuotaDeleted():
             return replace(quota, state="deleted")
         case _:

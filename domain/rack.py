@@ -50,7 +50,16 @@ class Rack(msgspec.Struct, frozen=True):
 def evolve(rack: Rack, event: RackEvent) -> Rack:
     match event:
         case RackCreated():
-            return Rack(event.uid, event.name, event.region, event.dc, event.room, event.units, "active", event.about)
+            return Rack(
+                uid=event.uid,
+                name=event.name,
+                region=event.region,
+                dc=event.dc,
+                room=event.room,
+                units=event.units,
+                state="active",
+                about=event.about,
+            )
         case RackUpdated():
             return replace(
                 rack, region=event.region, dc=event.dc, room=event.room, units=event.units, about=event.about

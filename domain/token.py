@@ -57,14 +57,14 @@ def evolve(token: Token, event: TokenEvent) -> Token:
     match event:
         case TokenCreated():
             return Token(
-                event.uid,
-                event.name,
-                event.role,
-                event.hash,
-                event.tenant,
-                event.expires_at,
-                "active",
-                event.about,
+                uid=event.uid,
+                name=event.name,
+                role=event.role,
+                hash=event.hash,
+                tenant=event.tenant,
+                expires_at=event.expires_at,
+                state="active",
+                about=event.about,
             )
         case TokenRevoked():
             return replace(token, state="revoked")

@@ -35,7 +35,15 @@ class Transaction:
         """Note that `event` happened; the fleet has evolved when this returns."""
         fleet = self.fleet
         position = fleet.position + 1
-        recorded = Recorded(stream, version or position, position, self.at, self.actor, self.command, event)
+        recorded = Recorded(
+            stream=stream,
+            version=version or position,
+            position=position,
+            at=self.at,
+            actor=self.actor,
+            command=self.command,
+            event=event,
+        )
         kind = BY_EVENT.get(type(event))
         if kind is None:  # it changes no resource
             fleet.fold(recorded)

@@ -162,22 +162,22 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
         case VmScheduled():
             # Thousands of VMs have these names in common; each would keep its own, as the log's decoder gave it.
             return Vm(
-                event.uid,
-                intern(event.tenant),
-                event.name,
-                intern(event.group),
-                intern(event.host),
-                event.resources,
-                event.resources,
-                "scheduled",
-                None,
-                event.operation,
-                event.image,
-                event.where,
-                event.rules,
-                (),
-                None,
-                event.about,
+                uid=event.uid,
+                tenant=intern(event.tenant),
+                name=event.name,
+                group=intern(event.group),
+                host=intern(event.host),
+                resources=event.resources,
+                claims=event.resources,
+                state="scheduled",
+                former=None,
+                operation=event.operation,
+                image=event.image,
+                where=event.where,
+                rules=event.rules,
+                addresses=(),
+                reason=None,
+                about=event.about,
             )
         case VmCreating():
             return replace(vm, state="creating")
@@ -237,7 +237,15 @@ def must_be(vm: Vm, *states: str, under_way: Operation | None) -> None:
     if under_way is None or vm.operation is None:
         raise InvalidState("vm", full_name(vm), vm.state, list(states))
     why = f"{told(under_way, vm.operation)}."
-    raise InvalidState("vm", full_name(vm), vm.state, list(states), vm.operation, list(under_way.ways_out), why)
+    raise InvalidState(
+        kind="vm",
+        name=full_name(vm),
+        state=vm.state,
+        allowed=list(states),
+        operation=vm.operation,
+        ways_out=list(under_way.ways_out),
+        why=why,
+    )
 
 
 def resize(vm: Vm, *, resources: Resources, operation: str, under_way: Operation | None = None) -> VmResizing:

@@ -71,7 +71,16 @@ def _event(row: Row) -> _Event:
     data = state.data
     if row.stream.startswith(_MADE_ANEW):
         data = _audit_entry(row, state, at) if row.stream.startswith("command/") else _without_hash(state)
-    return _Event(row.position, row.stream, row.version, row.topic, at, state.actor, state.command, data)
+    return _Event(
+        position=row.position,
+        stream=row.stream,
+        version=row.version,
+        topic=row.topic,
+        at=at,
+        actor=state.actor,
+        command=state.command,
+        data=data,
+    )
 
 
 _MADE_ANEW = ("command/", "token/")

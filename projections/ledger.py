@@ -44,13 +44,21 @@ def entries(
             value = int(value) if column == "position" else from_rfc3339(value)
         conditions.append((name, column))
         values[name] = value
-    listed = _entries(tuple(conditions), is_falling, form_of(after), bool(q), scope is not None, count)
+    listed = _entries(
+        tuple(conditions),
+        is_falling=is_falling,
+        after=form_of(after),
+        has_words=bool(q),
+        is_scoped=scope is not None,
+        is_counted=count,
+    )
     return asked(listed, values, after=after, limit=limit)
 
 
 @lru_cache(FORMS_MAX)
 def _entries(
     conditions: tuple[tuple[str, str], ...],
+    *,
     is_falling: bool,
     after: str,
     has_words: bool,

@@ -161,8 +161,15 @@ def _item(entry: Any, n: int, *, key: str | None, fingerprint: str, most: Most) 
         raise Validation([{"field": "/outcome", "message": message}])
     id = uuid7()
     if key is not None:
-        return Item(id, made, fields, f"{key}.{n}", fingerprint, if_match)
-    return Item(id, made, fields, made.key if isinstance(made, ReportOperation) else id, "", if_match)
+        return Item(id=id, command=made, request=fields, key=f"{key}.{n}", fingerprint=fingerprint, if_match=if_match)
+    return Item(
+        id=id,
+        command=made,
+        request=fields,
+        key=made.key if isinstance(made, ReportOperation) else id,
+        fingerprint="",
+        if_match=if_match,
+    )
 
 
 def _version(given: Any) -> int | None:

@@ -45,7 +45,9 @@ def build(connection: Connection, trace: Trace, *, strategy: str, run: str) -> S
         _all_or_nothing(connection, commands)
     for commands in _chunks(hosts, ATOMIC_HOSTS_MAX):
         _all_or_nothing(connection, commands)
-    return Stage(run, run, run, len(trace.machines), len(racks), total_capacity(trace))
+    return Stage(
+        run=run, group=run, tenant=run, hosts=len(trace.machines), racks=len(racks), capacity=total_capacity(trace)
+    )
 
 
 def rack_commands(trace: Trace, run: str) -> list[tuple[str, dict[str, Any]]]:

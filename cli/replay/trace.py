@@ -87,7 +87,15 @@ def read_requests(path: Path) -> Iterator[Request]:
         if not row["vm"]:
             raise BadTrace(f"{path}, line {line}: vm has no name")
         resources = _amounts(path, line, row, but=REQUEST_FIELDS)
-        yield Request(time_s, action, row["vm"], resources, rule, row.get("set") or "", int(domain))
+        yield Request(
+            time_s=time_s,
+            action=action,
+            vm=row["vm"],
+            resources=resources,
+            rule=rule,
+            set=row.get("set") or "",
+            domain=int(domain),
+        )
 
 
 def read_hosts(path: Path) -> Iterator[Machine]:

@@ -42,27 +42,27 @@ def receipt_of(recorded: Recorded) -> Receipt:
     event: CommandEvent = recorded.event
     if isinstance(event, CommandAccepted):
         return Receipt(
-            event.id,
-            recorded.position,
-            recorded.at,
-            event.fingerprint,
-            event.resource,
-            event.operation,
-            event.created,
-            None,
-            event.batch,
-            event.warnings,
+            command=event.id,
+            position=recorded.position,
+            at=recorded.at,
+            fingerprint=event.fingerprint,
+            on=event.resource,
+            operation=event.operation,
+            created=event.created,
+            problem=None,
+            batch=event.batch,
+            warnings=event.warnings,
         )
     return Receipt(
-        event.id,
-        recorded.position,
-        recorded.at,
-        event.fingerprint,
-        event.resource,
-        None,
-        False,
-        event.problem,
-        event.batch,
+        command=event.id,
+        position=recorded.position,
+        at=recorded.at,
+        fingerprint=event.fingerprint,
+        on=event.resource,
+        operation=None,
+        created=False,
+        problem=event.problem,
+        batch=event.batch,
     )
 
 

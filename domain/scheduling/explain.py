@@ -39,7 +39,15 @@ def no_capacity(
         }
         if fit := _largest_fit(free, asked):
             largest_fit = dict(zip(classes, fit, strict=True))
-    return NoCapacity(group, resources, len(table.names), counted(reasons), nearest, largest_fit, [])
+    return NoCapacity(
+        group=group,
+        requested=resources,
+        considered=len(table.names),
+        reasons=counted(reasons),
+        nearest=nearest,
+        largest_fit=largest_fit,
+        alternatives=[],
+    )
 
 
 def scaled_down(asked: Resources, room: Resources) -> Resources | None:
