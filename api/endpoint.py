@@ -1,6 +1,6 @@
 """One request: which endpoint, who asks, what came of it. Every request passes through `Path` and no other door.
 
-    uvicorn ─► FastAPI (routing by path) ─► Path (by method) ─► Endpoint.handle(call) ─► Reply
+    uvicorn ─► App (routing by path) ─► Path (by method) ─► Endpoint.handle(call) ─► Reply
                                               └─ DomainError ─► problem     always: access log, metrics
 
 An endpoint is also data: `api/openapi.py` describes the API from these very values.

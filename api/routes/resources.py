@@ -24,7 +24,4 @@ def routes_of(kind: Kind[Any]) -> Iterator[Endpoint]:
             yield command(model, model.route)
 
 
-# Workloads first: routes are tried in order, and theirs are those that must be fast.
-ENDPOINTS = tuple(
-    endpoint for kind in sorted(KINDS, key=lambda kind: not kind.is_workload) for endpoint in routes_of(kind)
-)
+ENDPOINTS = tuple(endpoint for kind in KINDS for endpoint in routes_of(kind))
