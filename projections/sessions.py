@@ -132,7 +132,7 @@ class _Session:
         name = self._prepared.get(sql)
         if name is None:
             if len(self._prepared) == PREPARED_MAX:
-                await self._connection.execute("DEALLOCATE ALL")
+                await self._connection.execute("DEALLOCATE ALL", prepare=False)  # psycopg would lose it to itself
                 self._prepared.clear()
             name = b"%d" % next(self._names)  # a new one, as one that was given up may stand there
             pgconn.send_prepare(name, sql)
