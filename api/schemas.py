@@ -3,8 +3,6 @@
 """
 
 from api import problem_schemas
-from domain.kinds import KINDS
-from domain.scheduling.registry import STRATEGIES
 from domain.token import ROLES
 from eventlog.codec import FORMER, TOPICS
 from projections.field_types import (
@@ -13,9 +11,7 @@ from projections.field_types import (
     INTEGER,
     LABELS,
     MAYBE,
-    MAYBE_INTEGER,
     MAYBE_OBJECT,
-    MAYBE_TIME,
     NATURAL,
     OBJECT,
     STRING,
@@ -28,11 +24,9 @@ from projections.field_types import (
     maybe,
     ref,
 )
-from projections.fields import title_of
 from projections.views import VIEWS
 
 ALL_TOPICS = tuple(sorted({*TOPICS, *FORMER}))
-STEP_STATES = ("pending", "started", "succeeded", "failed", "cancelled")
 
 
 def sorts(*fields: str) -> Schema:
@@ -56,156 +50,8 @@ def _list(items: Schema) -> Schema:
     )
 
 
-def _base(kind: str) -> dict[str, Schema]:
-    """What every resource shows."""
-    return {
-        "uid": STRING,
-        "name": STRING,
-        "display_name": MAYBE,
-        "external_id": MAYBE,
-        "owner": MAYBE,
-        "state": ref(f"{kind.capitalize()}State"),
-        "labels": LABELS,
-        "description": MAYBE,
-        "protected": BOOLEAN,
-        "version": NATURAL,
-        "created_at": TIME,
-        "updated_at": TIME,
-    }
-
-
-WHERE = closed(dict.fromkeys(("region", "dc", "room", "rack", "host"), STRING) | {"labels": LABELS})
-WHERE["required"] = []
-RULE = closed(
-    {
-        "type": enum("affinity", "anti_affinity", "spread", "partition"),
-        "set": STRING,
-        "level": enum("host", "rack", "dc"),
-        "max_skew": INTEGER,
-        "partition": INTEGER,
-    },
-    optional=("max_skew", "partition"),
-)
-BMC = closed(
-    {"address": STRING, "protocol": STRING, "credential": STRING, "system": STRING},
-    optional=("protocol", "credential", "system"),
-)
-STEP = closed(
-    {"name": STRING, "controller": STRING, "state": enum(*STEP_STATES), "attempt": INTEGER, "message": MAYBE},
-)
-
-BROKEN_RULES: Schema = {
-    "type": "array",
-    "items": closed(
-        {
-            "type": STRING,
-            "set": STRING,
-            "level": STRING,
-            "max_skew": INTEGER,
-            "vms": STRINGS,
-            "vms_truncated": BOOLEAN,
-        },
-        optional=("set", "max_skew", "vms_truncated"),
-    ),
-}
-
-RESOURCES: dict[str, Schema] = {
-    **{view.title: view.schema() for view in VIEWS.values()},
-    "Tenant": closed(
-        {
-            **_base("tenant"),
-            "parent": MAYBE,
-            "suspended": BOOLEAN,
-            "suspended_by": MAYBE,
-            "path": STRINGS,
-            "children": STRINGS,
-            "children_truncated": BOOLEAN,
-        },
-        optional=("children_truncated",),
-    ),
-    "Group": closed(
-        {
-            **_base("group"),
-            "region": MAYBE,
-            "strategy": enum(*STRATEGIES),
-            "overcommit": {"type": "object", "additionalProperties": {"type": "number"}},
-            "hosts": NATURAL,
-            "capacity": AMOUNTS,
-            "used": AMOUNTS,
-            "available": AMOUNTS,
-        },
-        # Sums are not shown to whoever is confined to a tenant.
-        optional=("hosts", "capacity", "used", "available"),
-    ),
-    "Quota": closed(
-        {
-            **_base("quota"),
-            "tenant": STRING,
-            "group": STRING,
-            "limits": AMOUNTS,
-            "used": AMOUNTS,
-            "available": AMOUNTS,
-            "effective_available": AMOUNTS,
-            "over": BOOLEAN,
-        }
-    ),
-    "Host": closed(
-        {
-            **_base("host"),
-            "group": STRING,
-            "rack": MAYBE,
-            "unit": MAYBE_INTEGER,
-            "region": MAYBE,
-            "dc": MAYBE,
-            "room": MAYBE,
-            "capacity": AMOUNTS,
-            "used": AMOUNTS,
-            "available": AMOUNTS,
-            "vms": STRINGS,
-            "vms_truncated": BOOLEAN,
-            "bmc": maybe(ref("Bmc")),
-        },
-        optional=("vms_truncated",),
-    ),
-    "Vm": closed(
-        {
-            **_base("vm"),
-            "tenant": STRING,
-            "group": STRING,
-            "resources": AMOUNTS,
-            "host": MAYBE,
-            "rack": MAYBE,
-            "dc": MAYBE,
-            "region": MAYBE,
-            "room": MAYBE,
-            "cluster": MAYBE,
-            "pool": MAYBE,
-            "image": MAYBE,
-            "where": maybe(ref("Where")),
-            "rules": {"type": "array", "items": ref("Rule")},
-            "rules_broken": BOOLEAN,
-            "broken_rules": BROKEN_RULES,
-            "addresses": STRINGS,
-            "operation": MAYBE,
-            "reason": MAYBE,
-        }
-    ),
-    "Operation": closed(
-        {
-            **_base("operation"),
-            "id": STRING,
-            "kind": STRING,
-            "target": STRING,
-            "waiting_for": MAYBE,
-            "steps": {"type": "array", "items": ref("Step")},
-            "percent": MAYBE_INTEGER,
-            "message": MAYBE,
-            "started_at": TIME,
-            "ended_at": MAYBE_TIME,
-        }
-    ),
-    "Token": closed({**_base("token"), "role": enum(*ROLES), "tenant": MAYBE, "expires_at": MAYBE_TIME}),
-}
+# Of resources, their states and what is inside of them.
+OF_VIEWS = {name: schema for view in VIEWS.values() for name, schema in view.schemas().items()}
 
 WARNINGS: Schema = {
     "type": "array",
@@ -294,16 +140,10 @@ def answer_to_command(kind: str) -> Schema:
 
 
 SCHEMAS: dict[str, Schema] = {
-    **RESOURCES,
-    # What has just ended is answered once, by the command that ended it.
-    **{f"{title_of(kind)}State": enum(*kind.states) for kind in KINDS},
-    **{f"{name}List": _list(ref(name)) for name in RESOURCES},
-    **{f"{name}Answer": answer_to_command(name) for name in RESOURCES},
+    **OF_VIEWS,
+    **{f"{view.title}List": _list(ref(view.title)) for view in VIEWS.values()},
+    **{f"{view.title}Answer": answer_to_command(view.title) for view in VIEWS.values()},
     **problem_schemas.schemas(),
-    "Where": WHERE,
-    "Rule": RULE,
-    "Bmc": BMC,
-    "Step": STEP,
     "Topic": enum(*ALL_TOPICS),
     "Outcome": enum("accepted", "rejected"),
     "Event": EVENT,
@@ -353,7 +193,7 @@ SCHEMAS: dict[str, Schema] = {
             "group": STRING,
             "scheduled": ref("Scheduled"),
             "rules": {"type": "array", "items": ref("Rule")},
-            "broken_rules": BROKEN_RULES,
+            "broken_rules": listed(ref("BrokenRule")),
             "explanation": OBJECT,
         }
     ),

@@ -21,7 +21,7 @@ from commands.writer.gateway import Actor, Envelope, Item
 from eventlog.append import LogConnection
 from eventlog.codec import Row as LogRow
 from eventlog.read import LogReader
-from projections.rows import resource
+from projections.resources import resource
 
 ADMIN = Actor("admin", "admin")  # whose token the engine itself installs
 IN_FLIGHT = 1024

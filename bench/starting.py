@@ -32,7 +32,7 @@ from eventlog import checkpoints
 from eventlog.codec import Row as LogRow
 from eventlog.codec import encode
 from eventlog.table import EVENTS_TABLE
-from projections.rows import resource
+from projections.resources import resource
 
 TARGET_S = 5.0
 EVENTS_FEW, EVENTS = 50_000, (1_000_000, 10_000_000)

@@ -5,5 +5,5 @@
               └ schema: one a definition, dropped when unread        facts: joined for a page ┘
                                                                        documents.py: one form
 
-`rows.resource` gives the same JSON straight from a fleet: for answers to commands, and for the past.
+`resources.resource` gives the same JSON straight from a fleet: for answers to commands, and for the past.
 """

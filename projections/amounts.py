@@ -6,6 +6,8 @@ import msgspec
 
 from domain.values import Overcommit, Resources, available, ordered
 
+BIGINT_MAX = 2**63 - 1  # what lies beyond is sorted as if it were so large
+
 
 class Totals(msgspec.Struct, frozen=True):
     """Over several hosts. `largest_fit` is, per class, the most that is free on one schedulable host."""

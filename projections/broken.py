@@ -14,7 +14,7 @@ from domain.rack import RackUpdated
 from domain.scheduling.broken import BrokenRule, Places, SetKey, broken_for, unmet
 from domain.vm import KIND as VM
 from domain.vm import Vm, full_name
-from projections.documents import broken_rule
+from projections.inner_lists import READ_MAX, cut
 
 # Events after which a host may stand elsewhere.
 MOVES: frozenset[type] = frozenset({HostRegistered, HostUpdated, HostMoved, HostDeleted, RackUpdated})
@@ -108,3 +108,9 @@ class Broken:
             else:
                 gone.append(name)
         return rows, gone
+
+
+def broken_rule(broken: BrokenRule) -> dict[str, Any]:
+    """As it is shown."""
+    shown = {name: value for name, value in msgspec.to_builtins(broken.rule).items() if value}  # `where` is of no set
+    return cut({**shown, "vms": list(broken.vms[:READ_MAX])}, "vms")

@@ -2,20 +2,30 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 from sqlalchemy import text
 
 from domain.errors import Forbidden
+from domain.fleet import Fleet
+from domain.group import KIND as GROUP
+from domain.host import Host
+from domain.rack import KIND as RACK
 from domain.values import COUNTS, Resources, ordered
 from projections import sessions
 from projections.amounts import Totals, added, in_order
+from projections.field_types import Name
+from projections.fields import Filter, OfEntry, Scope
+from projections.kinds import hosts
+from projections.listings import Listing, SortedBy
+from projections.places import place_of
 from projections.sessions import Row, Statement
 from projections.sums import BY_DC, BY_RACK
 
+T = TypeVar("T")
 Shown = dict[str, Any]
 
 FILTERS = ("region", "dc", "group", "tenant")
@@ -95,6 +105,64 @@ _QUOTAS_WHERE = {
     "group": "groups.key = :group",
     "tenant": "quotas.tenant = :tenant",
 }
+
+
+def _region(fleet: Fleet, host: Host) -> str | None:
+    """An empty place has that of its group."""
+    rack, group = fleet.get(RACK, host.rack or ""), fleet.get(GROUP, host.group)
+    return rack.region if rack is not None else group.region if group is not None else None
+
+
+def _filter(name: str, sql: str, of: Callable[[Fleet, Host], Any]) -> Filter:
+    def over(fleet: Fleet, value: Any, scope: Scope | None) -> OfEntry:
+        return lambda key, entry: of(fleet, entry.state) == value
+
+    return Filter(name=name, description="", sql=f"{sql} = :{name}", over=over)
+
+
+def _of_tenant(fleet: Fleet, tenant: str, scope: Scope | None) -> OfEntry:
+    groups = fleet.granted(tenant)
+    return lambda key, entry: entry.state.group in groups
+
+
+class HostFacts(NamedTuple, Generic[T]):
+    overcommit: T
+
+
+_FACTS: HostFacts[str] = HostFacts(overcommit="groups.overcommit")
+_FILTERS = (
+    _filter("region", "coalesce(racks.region, groups.region)", _region),
+    _filter("dc", "racks.dc", lambda fleet, host: place_of(fleet, host).dc),
+    _filter("group", "hosts.group", lambda fleet, host: host.group),
+    Filter(
+        name="tenant",
+        description="",
+        sql="hosts.group IN (SELECT quotas.group FROM quotas WHERE quotas.tenant = :tenant)",
+        over=_of_tenant,
+    ),
+)
+
+# A host as a row of capacity.
+BY_HOST = Listing(
+    name="hosts",
+    table="hosts",
+    source=hosts.SOURCE,
+    facts=_FACTS._asdict(),
+    filters={one.name: one for one in _FILTERS},
+    sorts={"name": SortedBy("hosts.key", Name, is_total=True)},
+    amount_sorts=hosts.AMOUNT_SQL,
+    words="hosts.key",
+)
+
+
+def from_row(document: bytes, facts: Sequence[bytes | None], scope: str | None) -> bytes:
+    """A row of capacity, as `resources.from_row` gives a resource."""
+    host = hosts.host_part(document)
+    free = in_order(hosts.free_in_row(host, HostFacts(*facts).overcommit))
+    capacity, used = in_order(host.capacity), in_order(host.used)
+    row = {"name": host.name, "hosts": 1, "capacity": capacity, "used": used, "available": free, "largest_fit": free}
+    return msgspec.json.encode(row)
+
 
 _sums = msgspec.json.Decoder(Totals).decode
 _resources = msgspec.json.Decoder(Resources).decode

@@ -19,6 +19,7 @@ from domain.recorded import Recorded
 from eventlog.arrays import Bigints, Bools, Texts
 from projections import rows
 from projections.broken import MOVES, Broken
+from projections.ledger import audit_row
 from projections.sums import Sums
 from projections.tables import CHANGING, audit
 
@@ -50,7 +51,7 @@ def fold(fleet: Fleet, sums: Sums, broken: Broken, events: Iterable[Recorded]) -
             if type(recorded.event) in MOVES:
                 moved.add(recorded.stream)
         elif isinstance(recorded.event, CommandAccepted | CommandRejected):
-            changes.audit.append(rows.audit_row(recorded, fleet))
+            changes.audit.append(audit_row(recorded, fleet))
     upserts: defaultdict[str, list[TableRow]] = defaultdict(list)
     deletes: defaultdict[str, list[str]] = defaultdict(list)
     for stream in sorted(touched):  # a fixed order, so that two who write can't wait for each other

@@ -21,8 +21,9 @@ from domain.fleet import Fleet
 from domain.recorded import Recorded
 from projections import rows, schema
 from projections.broken import Broken
+from projections.ledger import audit_row
 from projections.sums import Sums
-from projections.tables import LIVING, SCHEMA, audit, broken_rules, operations, sums
+from projections.tables import LIVING, SCHEMA, audit, broken_rules, sums
 
 DIFFERENCES_MAX = 1_000
 FETCHED_ROWS = 2_000
@@ -52,10 +53,10 @@ class Ledger:
     def note(self, recorded: Recorded, entry: Entry | None, fleet: Fleet) -> None:
         """To be told each event, with what `fleet.fold` answered to it."""
         if isinstance(recorded.event, CommandAccepted | CommandRejected):
-            self.audit[recorded.position] = _digest(audit, rows.audit_row(recorded, fleet))
+            self.audit[recorded.position] = _digest(audit, audit_row(recorded, fleet))
         elif entry is not None and recorded.stream.startswith("operation/") and fleet.entry(recorded.stream) is None:
             row = rows.row(recorded.stream, entry)
-            self.operations[row["key"]] = _digest(operations, row)
+            self.operations[row["key"]] = _digest(LIVING["operation"], row)
 
 
 def differences(conninfo: str, fleet: Fleet, *, ledger: Ledger | None = None, in_schema: str = SCHEMA) -> list[str]:
@@ -101,8 +102,8 @@ def _all(connection: psycopg.Connection[Any], fleet: Fleet, ledger: Ledger | Non
     broken = {row["key"]: _digest(broken_rules, row) for row in Broken.of(fleet).rows(fleet)}
     yield from _noted("what is broken of vm/", "key", broken_rules, broken, _rows(connection, broken_rules))
     if ledger is not None:
-        shown = _rows(connection, operations, SQL("NOT ") + over)
-        yield from _noted("operation/", "key", operations, ledger.operations, shown)
+        shown = _rows(connection, LIVING["operation"], SQL("NOT ") + over)
+        yield from _noted("operation/", "key", LIVING["operation"], ledger.operations, shown)
         yield from _noted("the audit's entry at position ", "position", audit, ledger.audit, _rows(connection, audit))
 
 

@@ -7,7 +7,7 @@ Keys are full names: of `vm/acme/web-1` it is `acme/web-1`.
 from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from sqlalchemy import BigInteger
@@ -37,15 +37,26 @@ OverFleet = Callable[[Fleet, str, Entry], Any]
 shown_time = lru_cache(maxsize=1024)(to_rfc3339)
 
 
+class Scope(Protocol):
+    """What an actor confined to a tenant may read, now or at a time in microseconds since 1970."""
+
+    def has_tenant(self, name: Any, at: int | None = None) -> bool: ...
+
+    def has_group(self, name: Any, at: int | None = None) -> bool: ...
+
+
 class Field(msgspec.Struct, frozen=True, kw_only=True):
     """One field of what is shown.
 
     A field of the resource's own has `shown`, a function of the entry alone, so that it can stand in the table; all
     others are told by the view's `others`. Filters and sorts look at `stored` (default: what is shown), or at `joined`
-    of what belongs to others; `sql` is the same in the listing's statement (default: its column, or out of the
-    document). With a `column` type it has a column of its own. `is_total`: it is never null, and its falling order is
-    the rising one from behind. `is_above`: it names a tenant that is above, whom a list within a scope doesn't show.
-    `is_optional`: it may be absent.
+    of what belongs to others; `sql` is the same in the statement of a list (default: its column, or out of the
+    document). With a `column` type it has a column of its own. `filter_as` and `filter_sql` replace what its filter is
+    described as, and its condition, where they are not the usual ones.
+
+    `is_total`: it is never null, and its falling order is the rising one from behind. `is_above`: it names the tenant
+    above, which is out of scope for the scope's own tenant. `is_hidden`: nobody who is confined to a tenant is shown
+    it. `is_optional`: it may be absent.
     """
 
     name: str
@@ -58,17 +69,20 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     column: TypeEngine[Any] | None = None
     is_indexed: bool = False
     filters: bool = False
-    filter_as: str = ""  # what the filter is told as, in place of "Only those of this …"
+    filter_as: str = ""
+    filter_sql: str = ""
     sorts: bool = False
     is_total: bool = False
     is_above: bool = False
+    is_hidden: bool = False
     is_optional: bool = False
 
-    def compared(self, fleet: Fleet, key: str, entry: Entry) -> Any:
+    def compared(self, fleet: Fleet, key: str, entry: Entry, scope: Scope | None = None) -> Any:
         """The value by which it is filtered and sorted; times are microseconds since 1970."""
-        if self.joined is not None:
-            return self.joined(fleet, key, entry)
-        return self.of_entry(key, entry)
+        value = self.joined(fleet, key, entry) if self.joined is not None else self.of_entry(key, entry)
+        if self.is_above and scope is not None and not scope.has_tenant(value, fleet.at):
+            return None
+        return value
 
     @property
     def of_entry(self) -> OfEntry:
@@ -79,15 +93,17 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """A filter that is no field. `sql` is its condition, with the value as a parameter of its own name; `over` gives
-    what an entry must be to pass. `named` is the kind that its value names, which whoever asks must see."""
+    """A filter by which a list can be asked for. `sql` is its condition, with the value as a parameter of its own name;
+    `over` gives what an entry of a fleet must be to pass. `sql_in_scope` is the condition for whoever is confined to a
+    tenant, if it is another one.
+    """
 
     name: str
     description: str
     sql: str
-    over: Callable[[Fleet, Any], OfEntry]
+    sql_in_scope: str = ""
+    over: Callable[[Fleet, Any, Scope | None], OfEntry]
     schema: Schema = msgspec.field(default_factory=lambda: STRING)
-    named: str | None = None
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,63 +122,25 @@ def own(
     of: Callable[[Any], Any] | None = None,
     *,
     stored: Callable[[Any], Any] | None = None,
-    sql: str = "",
-    column: TypeEngine[Any] | None = None,
-    is_indexed: bool = False,
-    filters: bool = False,
-    filter_as: str = "",
-    sorts: bool = False,
-    is_total: bool = False,
-    is_above: bool = False,
-    description: str = "",
+    over: Callable[[Fleet, Any], Any] | None = None,
+    **declared: Any,
 ) -> Field:
-    """A field of the state alone: its attribute of that name, or `of` it."""
+    """A field of the state alone: its attribute of that name, or `of` it. What is compared may be another value:
+    `stored` of the state, or `over` a fleet and the state."""
     return Field(
         name=name,
         schema=schema,
-        description=description,
         shown=_of_state(of or attrgetter(name)),
         stored=_of_state(stored) if stored is not None else None,
-        sql=sql,
-        column=column,
-        is_indexed=is_indexed,
-        filters=filters,
-        filter_as=filter_as,
-        sorts=sorts,
-        is_total=is_total,
-        is_above=is_above,
+        joined=_over_state(over) if over is not None else None,
+        **declared,
     )
 
 
-def joined(
-    name: str,
-    schema: Schema,
-    *,
-    sql: str = "",
-    over: Callable[[Fleet, Any], Any] | None = None,
-    filters: bool = False,
-    filter_as: str = "",
-    sorts: bool = False,
-    is_optional: bool = False,
-    description: str = "",
-) -> Field:
-    """A field that others know: `sql` beside a row, `over` a fleet and the state."""
-
-    def value(fleet: Fleet, key: str, entry: Entry) -> Any:
-        assert over is not None
-        return over(fleet, entry.state)
-
-    return Field(
-        name=name,
-        schema=schema,
-        description=description,
-        joined=value if over is not None else None,
-        sql=sql,
-        filters=filters,
-        filter_as=filter_as,
-        sorts=sorts,
-        is_optional=is_optional,
-    )
+def joined(name: str, schema: Schema, *, over: Callable[[Fleet, Any], Any] | None = None, **declared: Any) -> Field:
+    """A field that others know: `sql` beside a row, `over` a fleet and the state. Without the two the view's `others`
+    alone tell it."""
+    return Field(name=name, schema=schema, joined=_over_state(over) if over is not None else None, **declared)
 
 
 def stored(
@@ -175,7 +153,6 @@ def common(kind: Kind[Any], *, owner: str = "NULL::text", name: Field | None = N
     """What every resource shows. `owner` is the SQL of whose it is; `name` is what its key is not."""
     has_words = "about" in kind.state.__struct_fields__
     has_uid = "uid" in kind.state.__struct_fields__
-    is_time_of = {"created_at": attrgetter("created_at"), "updated_at": attrgetter("updated_at")}
     return (
         Field(name="uid", schema=STRING, shown=_of_state(attrgetter("uid")) if has_uid else _key, sorts=True),
         name or Field(name="name", schema=STRING, shown=_key, sql=f"{kind.module}.key", sorts=True, is_total=True),
@@ -211,18 +188,8 @@ def common(kind: Kind[Any], *, owner: str = "NULL::text", name: Field | None = N
             sorts=True,
             is_total=True,
         ),
-        *(
-            Field(
-                name=name,
-                schema=TIME,
-                shown=lambda key, entry, of=of: shown_time(of(entry)),  # type: ignore[misc]
-                stored=lambda key, entry, of=of: of(entry),  # type: ignore[misc]
-                column=BigInteger(),
-                sorts=True,
-                is_total=True,
-            )
-            for name, of in is_time_of.items()
-        ),
+        _time("created_at"),
+        _time("updated_at"),
     )
 
 
@@ -232,7 +199,7 @@ def updated_since(kind: Kind[Any]) -> Filter:
         description="Only those that changed at or after this time",
         schema=TIME,
         sql=f"{kind.module}.updated_at >= :updated_since",
-        over=lambda fleet, at: lambda key, entry: entry.updated_at >= at,
+        over=lambda fleet, at, scope: lambda key, entry: entry.updated_at >= at,
     )
 
 
@@ -243,6 +210,23 @@ def title_of(kind: Kind[Any]) -> str:
 
 def _of_state(of: Callable[[Any], Any]) -> OfEntry:
     return lambda key, entry: of(entry.state)
+
+
+def _over_state(over: Callable[[Fleet, Any], Any]) -> OverFleet:
+    return lambda fleet, key, entry: over(fleet, entry.state)
+
+
+def _time(name: str) -> Field:
+    at = attrgetter(name)
+    return Field(
+        name=name,
+        schema=TIME,
+        shown=lambda key, entry: shown_time(at(entry)),
+        stored=lambda key, entry: at(entry),
+        column=BigInteger(),
+        sorts=True,
+        is_total=True,
+    )
 
 
 def _key(key: str, entry: Entry) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from domain.fleet import Fleet
 from domain.values import to_rfc3339
 from eventlog.codec import Row, decode
-from projections.documents import own
+from projections.resources import own
 
 
 class StreamHistory:

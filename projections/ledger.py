@@ -1,21 +1,84 @@
-"""The statements of the audit: pages of entries, and a command's."""
+"""The audit: its row of a command, and the statements that read it, pages of entries and one command's."""
 
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Text, and_, bindparam, func, null, or_, select
+import msgspec
+from sqlalchemy import Text, bindparam, func, null, select, text
 
+from domain.command import CommandAccepted, CommandEvent, CommandRejected
+from domain.fleet import Fleet
+from domain.kinds import tenant_of
+from domain.recorded import Recorded
+from domain.tenant import KIND as TENANT
 from domain.values import from_rfc3339
 from projections import sessions
 from projections.cursors import Cursor
-from projections.listings import operation_of, tenants_in_scope
+from projections.fields import shown_time
+from projections.kinds import operations
 from projections.pages import FORMS_MAX, Condition, Listed, Question, Sort, asked, at_a_position, counted, form_of, page
 from projections.sessions import Statement
-from projections.tables import audit, operations
+from projections.tables import audit
 from projections.words import folded
 
+# Commands on what the subtree's tenants have; an operation is its target's tenant's.
+_IN_SCOPE: Any = text(
+    f"""(
+        audit.owner IN (SELECT uid FROM scope)
+        OR audit.resource LIKE 'operation/%' AND EXISTS (
+            SELECT FROM operations
+            WHERE operations.key = substr(audit.resource, {len("operation/") + 1}) AND {operations.IN_SCOPE}
+        )
+    )"""
+)
+
+_json = msgspec.json.Encoder().encode
+
 FILTERS = ("actor", "resource", "command", "outcome", "since", "until")
+
+
+def audit_row(recorded: Recorded, fleet: Fleet) -> dict[str, Any]:
+    """The ledger's row of a command's own event; `document` is the audit's entry. `fleet` stands at that event."""
+    event: CommandEvent = recorded.event
+    accepted = event if isinstance(event, CommandAccepted) else None
+    rejected = event if isinstance(event, CommandRejected) else None
+    outcome = "accepted" if accepted is not None else "rejected"
+    owner = tenant_of(event.resource) if event.resource is not None else None
+    tenant = fleet.get(TENANT, owner) if owner is not None else None
+    entry = {
+        "id": event.id,
+        "position": recorded.position,
+        "at": shown_time(recorded.at),
+        "actor": recorded.actor,
+        "role": event.role,
+        "token": event.token or recorded.actor,
+        "source": event.source,
+        "command": event.command,
+        "resource": event.resource,
+        "reason": event.reason,
+        "request": event.request,
+        "outcome": outcome,
+        "problem": rejected.problem if rejected is not None else None,
+        "positions": accepted.positions if accepted is not None else [],
+        "operation": accepted.operation if accepted is not None else None,
+        "created": accepted.created if accepted is not None else False,
+        "batch": event.batch,
+    }
+    if accepted is not None and accepted.warnings:
+        entry["warnings"] = accepted.warnings
+    return {
+        "position": recorded.position,
+        "at": recorded.at,
+        "id": event.id,
+        "actor": recorded.actor,
+        "resource": event.resource,
+        "command": event.command,
+        "outcome": outcome,
+        "owner": tenant.uid if tenant is not None else None,
+        "reason": folded(event.reason) if event.reason is not None else None,
+        "document": _json(entry).decode(),
+    }
 
 
 def entries(
@@ -65,7 +128,7 @@ def _entries(
     is_scoped: bool,
     is_counted: bool,
 ) -> Listed:
-    where = [_in_scope()] if is_scoped else []
+    where: list[Condition] = [_IN_SCOPE] if is_scoped else []
     if has_words:
         # Not in requests and problems: of these a scope leaves things out. All but the reason are lower-case ASCII.
         words = (audit.c.actor, audit.c.command, audit.c.resource, audit.c.reason)
@@ -83,23 +146,13 @@ def _entries(
     sort = Sort(position, is_falling, True)
     rows = select(position.label("sort_value"), position.label("key"), audit.c.document).where(*where)
     count = counted(audit, where) if is_counted else None
-    shown = at_a_position(page(rows, sort=sort, key=position, after=after), count=count)
+    shown = at_a_position(page(rows, sort=sort, key=position, after=after), count=count, is_scoped=is_scoped)
     return Listed(sessions.statement(shown), sort, position.type)
 
 
 @lru_cache
 def entry(*, is_scoped: bool) -> Statement:
     """Of the command `id`."""
-    where = [audit.c.id == bindparam("id"), *([_in_scope()] if is_scoped else [])]
+    where = [audit.c.id == bindparam("id"), *([_IN_SCOPE] if is_scoped else [])]
     rows = select(null().label("sort_value"), audit.c.position.label("key"), audit.c.document).where(*where).limit(1)
-    return sessions.statement(at_a_position(rows))
-
-
-def _in_scope() -> Condition:
-    """Commands on what the subtree's tenants have; an operation is its target's tenant's."""
-    seen = tenants_in_scope()
-    operation = select(operations.c.key).where(
-        operations.c.key == func.substr(audit.c.resource, len("operation/") + 1), operation_of(seen)
-    )
-    of_operation = and_(audit.c.resource.startswith("operation/"), operation.correlate(audit).exists())
-    return or_(audit.c.owner.in_(select(seen.c.uid)), of_operation)
+    return sessions.statement(at_a_position(rows, is_scoped=is_scoped))

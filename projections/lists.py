@@ -1,4 +1,7 @@
-"""The statements of lists and of single resources: from what is asked of which kind, and by whom."""
+"""The statements of lists and of single resources: from what is asked of which kind, and by whom.
+
+A statement is made once for each form of a question; the values that are asked for are its parameters.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,16 +9,19 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Select, Text, bindparam, cast, false, func, null, select
+from sqlalchemy import BigInteger, Select, Text, bindparam, cast, func, literal_column, null, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.values import from_rfc3339
 from projections import sessions
+from projections.capacity import BY_HOST
 from projections.cursors import Cursor
-from projections.listings import LISTINGS, SCOPE, parent, subtree
+from projections.field_types import Name
+from projections.listings import Listing, listing_of
 from projections.pages import (
     FORMS_MAX,
     Condition,
+    Expression,
     Listed,
     Question,
     Sort,
@@ -27,10 +33,14 @@ from projections.pages import (
     page,
 )
 from projections.sessions import Statement
+from projections.views import VIEWS
 from projections.words import folded
 
-COMMON_FILTERS = ("state", "owner", "external_id", "updated_since")
-_SUM = re.compile(r"^(-?)([a-z][a-z0-9_]{0,62})_(available|used|capacity)$")
+_AMOUNT = re.compile(r"^(-?)([a-z][a-z0-9_]{0,62})_(available|used|capacity)$")
+
+
+# A host as a row of capacity is listed as hosts are.
+LISTINGS: dict[str, Listing] = {**{name: listing_of(view) for name, view in VIEWS.items()}, "capacity": BY_HOST}
 
 
 class _Form(NamedTuple):
@@ -97,28 +107,9 @@ def several(
 @lru_cache
 def one(kind: str, *, is_scoped: bool) -> Statement:
     """The resource that is called `key`."""
-    where = [LISTINGS[kind].table.c.key == bindparam("key"), *_conditions(_Form(kind, is_scoped=is_scoped))]
-    return sessions.statement(at_a_position(_rows(kind, where, null())))
-
-
-OF_EVERY_KIND = (
-    "name",
-    "state",
-    "owner",
-    "external_id",
-    "display_name",
-    "description",
-    "uid",
-    "version",
-    "created_at",
-    "updated_at",
-)
-
-
-def sortable(kind: str) -> tuple[tuple[str, ...], bool]:
-    """The fields by which a list of the kind can be sorted, and whether by amounts (`cpu_available`) too."""
     listing = LISTINGS[kind]
-    return (*OF_EVERY_KIND, *listing.sorts), listing.sum_sort is not None
+    where = [_key(listing.table) == bindparam("key"), *_conditions(listing, _Form(kind, is_scoped=is_scoped))]
+    return sessions.statement(at_a_position(_rows(listing, where, null()), is_scoped=is_scoped))
 
 
 def must_sort(kind: str, sort: str) -> None:
@@ -132,62 +123,64 @@ def must_sort(kind: str, sort: str) -> None:
 
 def _of_any_class(kind: str, sort: str) -> tuple[str, str | None]:
     """`*_available` and `cpu`, of `cpu_available`: the form of a question does not depend on the class."""
-    found = _SUM.match(sort) if LISTINGS[kind].sum_sort is not None else None
+    listing = LISTINGS[kind]
+    if sort.removeprefix("-") in listing.sorts or not listing.amount_sorts:
+        return sort, None
+    found = _AMOUNT.match(sort)
     return (f"{found[1]}*_{found[3]}", found[2]) if found else (sort, None)
 
 
 @lru_cache(FORMS_MAX)
 def _several(form: _Form) -> Listed:
     listing = LISTINGS[form.kind]
-    key, where = listing.table.c.key, _conditions(form)
+    where = _conditions(listing, form)
     sort = _sort(form.kind, form.sort, is_scoped=form.is_scoped)
-    rows = page(_rows(form.kind, where, sort.expression), sort=sort, key=key, after=form.after)
-    count = counted(listing.source, where) if form.is_counted else None
-    return Listed(sessions.statement(at_a_position(rows, count=count)), sort, key.type)
+    rows = page(_rows(listing, where, sort.expression), sort=sort, key=_key(listing.table), after=form.after)
+    count = counted(text(listing.source), where) if form.is_counted else None
+    return Listed(sessions.statement(at_a_position(rows, count=count, is_scoped=form.is_scoped)), sort, Name)
 
 
-def _rows(kind: str, where: Sequence[Condition], sort_value: Any) -> Select[Any]:
-    listing = LISTINGS[kind]
-    facts = [fact.label(f"fact_{n}") for n, fact in enumerate(listing.facts)]
-    columns = (sort_value.label("sort_value"), listing.table.c.key, listing.table.c.document, *facts)
-    return select(*columns).select_from(listing.source).where(*where)
+@lru_cache
+def _key(table: str) -> Expression:
+    """One and the same, so that `pages.py` can tell that it is sorted by."""
+    return literal_column(f"{table}.key", Name)
 
 
-def _conditions(form: _Form) -> list[Condition]:
+def _rows(listing: Listing, where: Sequence[Condition], sort_value: Expression) -> Select[Any]:
+    facts: list[Expression] = [literal_column(sql).label(f"fact_{name}") for name, sql in listing.facts.items()]
+    document: Expression = literal_column(f"{listing.table}.document").label("document")
+    columns = (sort_value.label("sort_value"), _key(listing.table).label("key"), document, *facts)
+    return select(*columns).select_from(text(listing.source)).where(*where)
+
+
+def _conditions(listing: Listing, form: _Form) -> list[Condition]:
     """What all shown rows fulfil."""
-    listing = LISTINGS[form.kind]
-    table = listing.table
-    found: list[Condition] = [] if listing.always is None else [listing.always]
+    found = [_condition(listing.always)] if listing.always else []
     if form.is_scoped:
-        found.append(listing.in_scope)
+        found.append(_condition(listing.in_scope))
     for name in form.filters:
-        value: Any = bindparam(name)
-        match name:
-            case "state":
-                found.append(table.c.state.in_([bindparam(f"state__{n}", type_=Text) for n in range(form.states)]))
-            case "owner" | "parent" if form.kind == "tenant":
-                found.append(parent(is_scoped=form.is_scoped) == value)
-            case "owner":
-                found.append(listing.owner == value if listing.owner is not None else false())
-            case "external_id":
-                found.append(table.c.external_id == value)
-            case "updated_since":
-                found.append(table.c.updated_at >= value)
-            case _ if name in listing.filters:
-                found.append(listing.filters[name](value))
-                if name == "subtree" and form.is_scoped:  # or it would tell who is above the scope
-                    found.append(value.in_(subtree(SCOPE, name="asker")))
-            case _:
-                raise ValueError(f"a list of {form.kind}s has no filter {name}")
+        if name == "state":
+            states = [bindparam(f"state__{n}", type_=Text) for n in range(form.states)]
+            found.append(literal_column(f"{listing.table}.state").in_(states))
+            continue
+        if name not in listing.filters:
+            raise ValueError(f"a list of {listing.name} has no filter {name}")
+        declared = listing.filters[name]
+        found.append(_condition((form.is_scoped and declared.sql_in_scope) or declared.sql))
     if form.has_words:
-        found.append(func.strpos(listing.words, bindparam("q", type_=Text)) > 0)
+        found.append(func.strpos(literal_column(listing.words), bindparam("q", type_=Text)) > 0)
+    labels: Expression = literal_column(f"{listing.table}.labels", JSONB())
     for n in range(form.labels):
-        found.append(table.c.labels.contains(cast(bindparam(f"label__{n}", type_=Text), JSONB)))
+        found.append(labels.contains(cast(bindparam(f"label__{n}", type_=Text), JSONB)))
     return found
 
 
+def _condition(sql: str) -> Any:
+    return _text(f"({sql})")
+
+
 @lru_cache(FORMS_MAX)
-def _sort(kind: str, text: str, *, is_scoped: bool) -> Sort:
+def _sort(kind: str, asked_for: str, *, is_scoped: bool) -> Sort:
     """`name`, `-updated_at`, `*_available`: any scalar field, and for what has capacity its amount of any class.
 
     Cursors carry values of what is sorted by: so within a scope it is what the scope shows.
@@ -196,26 +189,20 @@ def _sort(kind: str, text: str, *, is_scoped: bool) -> Sort:
         ValueError: there is no such field to sort by.
     """
     listing = LISTINGS[kind]
-    table = listing.table
-    is_falling, field = text.startswith("-"), text.removeprefix("-")
-    match field:
-        case "name":
-            return Sort(table.c.name if "name" in table.c else table.c.key, is_falling, True)
-        case "version" | "created_at" | "updated_at" | "state":
-            return Sort(table.c[field], is_falling, True)
-        case "external_id":
-            return Sort(table.c.external_id, is_falling)
-        case "owner" | "parent" if kind == "tenant":
-            return Sort(parent(is_scoped=is_scoped), is_falling)
-        case "owner":
-            return Sort(listing.owner if listing.owner is not None else cast(None, Text), is_falling)
-        case "uid" | "display_name" | "description" | "protected":
-            return Sort(by_bytes(table.c.document[field].as_string()), is_falling)
-        case _ if field in listing.sorts:
-            return Sort(by_bytes(listing.sorts[field]), is_falling)
-        case _ if field.startswith("*_") and listing.sum_sort is not None:
-            return Sort(listing.sum_sort(field[2:]), is_falling)
-        case _:
-            fields, has_sums = sortable(kind)
-            known = ", ".join(fields) + (" and amounts such as cpu_available" if has_sums else "")
-            raise ValueError(f"there is no {field!r} to sort by; - before a field sorts falling: {known}")
+    is_falling, name = asked_for.startswith("-"), asked_for.removeprefix("-")
+    if (sort := listing.sorts.get(name)) is not None:
+        if sort.sql == f"{listing.table}.key":
+            return Sort(_key(listing.table), is_falling, sort.is_total)
+        expression: Expression = literal_column(sort.sql, sort.type)
+        if sort.is_above and is_scoped:
+            expression = cast(_text(f"CASE WHEN {listing.table}.key <> :scope THEN {sort.sql} END"), sort.type)
+        return Sort(by_bytes(expression), is_falling, sort.is_total)
+    if name.startswith("*_") and name[2:] in listing.amount_sorts:
+        return Sort(cast(_text(listing.amount_sorts[name[2:]]), BigInteger), is_falling)
+    known = ", ".join(listing.sorts) + (" and amounts such as cpu_available" if listing.amount_sorts else "")
+    raise ValueError(f"there is no {name!r} to sort by; - before a field sorts falling: {known}")
+
+
+def _text(sql: str) -> Any:
+    """For `cast`, which makes an expression of it: parameters can stand in it, as they can't in a literal column."""
+    return text(sql)

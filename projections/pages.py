@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
-    CompoundSelect,
-    FromClause,
     Select,
     String,
+    TextualSelect,
     and_,
     bindparam,
     collate,
@@ -28,6 +27,7 @@ from sqlalchemy.types import TypeEngine
 from projections import cursors
 from projections.cursors import Cursor
 from projections.sessions import Statement
+from projections.subtree import scope_clause
 from projections.tables import progress
 
 Condition = ColumnElement[bool]
@@ -100,22 +100,26 @@ def page(rows: Select[Any], *, sort: Sort, key: Expression, after: str) -> Selec
     return rows.order_by(*order).limit(bindparam("limit"))
 
 
-def counted(source: FromClause, where: Iterable[Condition]) -> Select[Any]:
+def counted(source: Any, where: Iterable[Condition]) -> Select[Any]:
     """How many rows there are, counted up to one more than COUNT_MAX."""
     found: Select[Any] = select(literal_column("1")).select_from(source).where(*where)
     found = found.limit(literal_column(str(COUNT_MAX + 1)))
     return select(func.count()).select_from(found.subquery("counted"))
 
 
-def at_a_position(rows: Select[Any] | CompoundSelect[Any], *, count: Select[Any] | None = None) -> Select[Any]:
+def at_a_position(
+    rows: Select[Any] | TextualSelect, *, count: Select[Any] | None = None, is_scoped: bool = False
+) -> Select[Any]:
     """Each row behind the position at which it is so, and the count. One row of nulls, if there is none; no row at all,
     while the read model is being built.
 
     The rows keep their order, as a join without a condition can but go through them for the one row of `progress`.
+    Within a scope, their conditions may speak of `scope`.
     """
     found, here = rows.subquery("page"), STANDING.subquery("standing")
     counted = count.scalar_subquery() if count is not None else null()
-    return select(here.c.position, counted.label("count"), *found.c).select_from(here.outerjoin(found, true()))
+    answer = select(here.c.position, counted.label("count"), *found.c).select_from(here.outerjoin(found, true()))
+    return answer.add_cte(scope_clause()) if is_scoped else answer
 
 
 def by_bytes(expression: Expression) -> Expression:

@@ -16,15 +16,15 @@ import psycopg
 import structlog
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
-from sqlalchemy import ARRAY, Text, any_, bindparam, cast, select
+from sqlalchemy import column, text
 
 from domain.errors import Unavailable
 from eventlog.tasks import end_tasks
-from projections import capacity, classes, cursors, facts, ledger, listings, lists, schema, sessions
-from projections.documents import Document
+from projections import capacity, classes, cursors, ledger, lists, resources, schema, sessions
 from projections.pages import COUNT_MAX, Question, at_a_position
 from projections.sessions import Row, Rows, Sessions, Statement
-from projections.tables import CHANNEL, SCHEMA, tokens
+from projections.tables import CHANNEL, SCHEMA
+from projections.view import Document
 from projections.words import folded
 
 WAIT_S_MAX = 5.0
@@ -38,14 +38,29 @@ ENTRIES_AT_ONCE = 100
 ROWS_AT_ONCE = 50
 
 _document = msgspec.json.Decoder(Document).decode
-_token_columns = (tokens.c.key, tokens.c.role, tokens.c.tenant, tokens.c.hash, tokens.c.state, tokens.c.expires_at)
+_TOKEN_COLUMNS = ("key", "role", "tenant", "hash", "state", "expires_at")
 _TOKENS_BY_HASH = sessions.statement(
     at_a_position(
-        select(*_token_columns).where(tokens.c.hash == any_(cast(bindparam("hashes", type_=Text), ARRAY(Text))))
+        text(f"SELECT {', '.join(_TOKEN_COLUMNS)} FROM tokens WHERE hash = ANY(CAST(:hashes AS text[]))").columns(
+            *map(column, _TOKEN_COLUMNS)
+        )
     )
 )
 
-_IN_SCOPE = sessions.statement(at_a_position(listings.in_sight()))
+# What whoever is confined to a tenant sees today, and since when it is: tenants, and groups where they have quota.
+_IN_SCOPE = sessions.statement(
+    at_a_position(
+        text(
+            """
+            SELECT 'tenant' AS kind, key, uid, created_at FROM scope
+            UNION ALL
+            SELECT 'group', key, NULL, created_at FROM groups
+            WHERE key IN (SELECT quotas.group FROM quotas WHERE tenant IN (SELECT key FROM scope))
+            """
+        ).columns(*map(column, ("kind", "key", "uid", "created_at"))),
+        is_scoped=True,
+    )
+)
 
 T = TypeVar("T")
 Made = TypeVar("Made")
@@ -134,7 +149,7 @@ class ReadModel:
         _, _, _, _, document, *others = rows[0]
         if document is None:
             return None, position
-        return facts.SHOWN[kind](document, others, scope), position
+        return resources.from_row(kind)(document, others, scope), position
 
     async def list_(
         self,
@@ -298,7 +313,7 @@ class ReadModel:
 
     async def _page(self, question: Question, kind: str, *, of: str, limit: int, scope: str | None) -> dict[str, Any]:
         position, rows = await self._read(question.statement, question.values)
-        shown = facts.SHOWN[kind]
+        shown = _FROM_ROW.get(kind) or resources.from_row(kind)
 
         def item(row: Row) -> msgspec.Raw:
             _, _, _, _, document, *others = row
@@ -390,6 +405,14 @@ class ReadModel:
         self.position, self.at = position, at
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+
+
+def _as_it_stands(document: bytes, facts: Sequence[bytes | None], scope: str | None) -> bytes:
+    return document
+
+
+# Of what is no kind.
+_FROM_ROW: dict[str, resources.OfRow] = {"audit": _as_it_stands, "capacity": capacity.from_row}
 
 
 def _bytes(items: Iterable[msgspec.Raw]) -> int:

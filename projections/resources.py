@@ -9,11 +9,10 @@ Both ways give the same: a view has one function of form for them, and tests com
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from domain.entry import Entry
 from domain.fleet import Fleet
 from projections.field_types import Schema, compared_as
+from projections.members import with_members
 from projections.view import Document, View
 from projections.views import VIEWS
 
@@ -21,8 +20,6 @@ Facts = Sequence[bytes | None]
 OfEntry = Callable[[str, Entry], Document]
 OfFleet = Callable[[Fleet, str, Entry, Document], Document]
 OfRow = Callable[[bytes, Facts, str | None], bytes]
-
-_json = msgspec.json.Encoder().encode
 
 
 def own(stream: str, entry: Entry) -> Document:
@@ -57,11 +54,6 @@ def facts(view: View[Any]) -> dict[str, str]:
         found: dict[str, str] = view.others.facts._asdict()
         return found
     return {field.name: field.sql for field in view.fields if field.shown is None}
-
-
-def with_members(document: bytes, members: Document) -> bytes:
-    """A JSON object with more members."""
-    return document[:-1] + b"," + _json(members)[1:] if members else document
 
 
 class _Shown(NamedTuple):

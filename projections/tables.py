@@ -7,37 +7,25 @@ it. Tables are named without a schema: a connection finds its own by `search_pat
 
 import hashlib
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Index, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import JSON, JSONB
-from sqlalchemy.schema import SchemaItem
 
-from domain.entry import Entry
-from projections import resources
 from projections.field_types import Name, may_be_null
 from projections.view import View
 from projections.views import VIEWS
-from projections.words import folded
 
 _PACKAGES = Path(__file__).resolve().parent.parent
+_DEFINING = (
+    *("amounts", "broken", "field_types", "fields", "inner_lists", "ledger", "resources", "rows", "sums", "tables"),
+    *("view", "words"),
+)
 _SOURCES = [
     *sorted((_PACKAGES / "domain").rglob("*.py")),
     *sorted((_PACKAGES / "projections" / "kinds").glob("*.py")),
-    _PACKAGES / "projections" / "amounts.py",
-    _PACKAGES / "projections" / "broken.py",
-    _PACKAGES / "projections" / "fields.py",
-    _PACKAGES / "projections" / "field_types.py",
-    _PACKAGES / "projections" / "resources.py",
-    _PACKAGES / "projections" / "view.py",
-    _PACKAGES / "projections" / "documents.py",
-    _PACKAGES / "projections" / "rows.py",
-    _PACKAGES / "projections" / "sums.py",
-    _PACKAGES / "projections" / "tables.py",
-    _PACKAGES / "projections" / "words.py",
+    *(_PACKAGES / "projections" / f"{name}.py" for name in _DEFINING),
 ]
 
 SCHEMA_PREFIX = "read_"
@@ -50,36 +38,14 @@ LIVELY_FILL, STILL_FILL = 70, 95
 
 metadata = MetaData()
 
-_json = msgspec.json.Encoder().encode
 
-
-def _living(name: str, *columns: SchemaItem, is_lively: bool = False) -> Table:
+def _living(view: View[Any]) -> Table:
     """Row = f(one aggregate's own state). `key` is the stream without its kind; `words` is what free text looks in.
 
     `document` is shown as it stands, in the order of its keys: so JSON, not JSONB.
     """
-    return Table(
-        name,
-        metadata,
-        Column("key", Name, primary_key=True),
-        Column("state", Name, nullable=False),
-        Column("external_id", Name),
-        Column("words", Text, nullable=False),
-        Column("labels", JSONB, nullable=False),
-        Column("version", BigInteger, nullable=False),
-        Column("created_at", BigInteger, nullable=False),
-        Column("updated_at", BigInteger, nullable=False),
-        Column("document", JSON, nullable=False),
-        *columns,
-        postgresql_with={"fillfactor": LIVELY_FILL if is_lively else STILL_FILL},
-    )
-
-
-def _of_view(view: View[Any]) -> Table:
-    """`key` is the stream without its kind; `words` is what free text looks in.
-
-    `document` is shown as it stands, in the order of its keys: so JSON, not JSONB.
-    """
+    of_fields = ((field.name, field.column, may_be_null(field.schema), field.is_indexed) for field in view.fields)
+    others = ((one.name, one.type, one.may_be_null, one.is_indexed) for one in view.stored)
     return Table(
         view.table,
         metadata,
@@ -88,117 +54,17 @@ def _of_view(view: View[Any]) -> Table:
         Column("labels", JSONB, nullable=False),
         Column("document", JSON, nullable=False),
         *(
-            Column(field.name, field.column, nullable=may_be_null(field.schema), index=field.is_indexed or None)
-            for field in view.fields
-            if field.column is not None
+            Column(name, type, nullable=is_nullable, index=is_indexed or None)
+            for name, type, is_nullable, is_indexed in (*of_fields, *others)
+            if type is not None
         ),
-        *(Column(one.name, one.type, nullable=one.may_be_null, index=one.is_indexed or None) for one in view.stored),
         *view.indexes,
         postgresql_with={"fillfactor": LIVELY_FILL if view.is_lively else STILL_FILL},
     )
 
 
-def row_of(stream: str, entry: Entry) -> dict[str, Any]:
-    """The living table's row by column, a function of the entry alone."""
-    kind, _, key = stream.partition("/")
-    return _ROWS[kind](key, entry)
-
-
-def _row_of_view(view: View[Any]) -> Callable[[str, Entry], dict[str, Any]]:
-    own = resources.own
-    columns = (
-        *((field.name, field.of_entry) for field in view.fields if field.column is not None),
-        *((one.name, one.of) for one in view.stored),
-    )
-    prefix = view.kind.name + "/"
-
-    def row(key: str, entry: Entry) -> dict[str, Any]:
-        document = own(prefix + key, entry)
-        said = (document["name"], document["display_name"], document["description"], document["external_id"])
-        return {
-            "key": key,
-            "words": folded("\n".join([text for text in said if text])),
-            "labels": _text(document["labels"]),
-            "document": _text(document),
-            **{name: of(key, entry) for name, of in columns},
-        }
-
-    return row
-
-
-def _text(value: Any) -> str:
-    return _json(value).decode()
-
-
-_ROWS = {kind: _row_of_view(view) for kind, view in VIEWS.items()}
-
-tenants = _living("tenants", Column("uid", Name, nullable=False), Column("parent", Name, index=True))
-
-racks = _of_view(VIEWS["rack"])
-
-groups = _living("groups", Column("region", Name), Column("overcommit", JSONB, nullable=False))
-
-hosts = _living(
-    "hosts",
-    Column("group", Name, nullable=False, index=True),
-    Column("rack", Name, index=True),
-    Column("capacity", JSONB, nullable=False),
-    Column("used", JSONB, nullable=False),
-    Index("hosts_labels", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
-    is_lively=True,
-)
-
-quotas = _living(
-    "quotas",
-    Column("group", Name, nullable=False, index=True),
-    Column("tenant", Name, nullable=False, index=True),
-    Column("over", Boolean, nullable=False),
-    Column("limits", JSONB, nullable=False),
-    Column("used", JSONB, nullable=False),
-    is_lively=True,
-)
-
-vms = _living(
-    "vms",
-    Column("tenant", Name, nullable=False, index=True),
-    Column("name", Name, nullable=False),
-    Column("group", Name, nullable=False),
-    Column("host", Name),
-    Column("sets", ARRAY(Name), nullable=False),
-    Index("vms_by_name", "name", "key"),
-    Index("vms_by_host", "host", "key"),  # in the order in which a host shows them
-    is_lively=True,
-)
-
-# An ended operation keeps its row for ever, though it has left the fleet.
-operations = _living(
-    "operations",
-    Column("owner", Name),
-    Column("kind", Name, nullable=False),
-    Column("target", Name, nullable=False, index=True),
-    Index("operations_by_owner", "owner", "key"),
-    is_lively=True,
-)
-
-# With revoked ones, which nobody is shown: who asks with one must be refused.
-tokens = _living(
-    "tokens",
-    Column("role", Name, nullable=False),
-    Column("tenant", Name),
-    Column("hash", Name, nullable=False, index=True),
-    Column("expires_at", BigInteger),
-)
-
-LIVING: dict[str, Table] = {
-    "tenant": tenants,
-    "rack": racks,
-    "group": groups,
-    "host": hosts,
-    "quota": quotas,
-    "vm": vms,
-    "operation": operations,
-    "token": tokens,
-}
+# By kind. An ended operation keeps its row for ever, though it has left the fleet.
+LIVING: dict[str, Table] = {name: _living(view) for name, view in VIEWS.items()}
 
 # A row a cell of `sums.py`: what the hosts of a group have, in a rack or in a dc. `usable` is capacity × over-commit,
 # `document` a row of capacity but for its name.

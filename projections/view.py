@@ -9,7 +9,7 @@ by the kind's own files and the machinery that all share.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol
+from typing import Any, Generic
 
 import msgspec
 from sqlalchemy import Index
@@ -18,21 +18,13 @@ from domain.entry import Entry
 from domain.fleet import Fleet
 from domain.kind import Kind, S
 from projections.field_types import Schema, closed, compared_as, enum, not_null
-from projections.fields import Field, Filter, Stored, title_of, updated_since
+from projections.fields import Field, Filter, OfEntry, Scope, Stored, title_of, updated_since
 
 Document = dict[str, Any]
 
 READERS = frozenset({"viewer", "auditor", "operator", "admin"})
 EVERY_ROLE = READERS | {"controller"}
 ADMINS = frozenset({"admin"})
-
-
-class Seen(Protocol):
-    """What whoever is confined to a tenant sees: tenants and groups, now or at a time in microseconds since 1970."""
-
-    def has_tenant(self, name: Any, at: int | None = None) -> bool: ...
-
-    def has_group(self, name: Any, at: int | None = None) -> bool: ...
 
 
 class Others(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,23 +40,37 @@ class Others(msgspec.Struct, frozen=True, kw_only=True):
 
 class AmountSorts(msgspec.Struct, frozen=True, kw_only=True):
     """To sort by amounts of any class, such as `cpu_available`: SQL by `available`, …, with the class as parameter
-    `class`; the same over a fleet takes the state, which of them, and the class."""
+    `class`; the same over a fleet takes the state, which of them, and the class. `is_hidden` is as a field's."""
 
     sql: Mapping[str, str]
     over: Callable[[Fleet, Any, str, str], int | None]
+    is_hidden: bool = False
 
 
-def nobody_sees(seen: Seen, document: Document, at: int | None) -> bool:
+class Bearer(msgspec.Struct, frozen=True):
+    """Of something shown, what tells whether it is in a scope. `at` is when it was so, None: now."""
+
+    name: str
+    owner: str | None
+    created_at: int
+    at: int | None = None
+
+
+def out_of_scope(scope: Scope, bearer: Bearer) -> bool:
     return False
+
+
+def owned_in_scope(scope: Scope, bearer: Bearer) -> bool:
+    return scope.has_tenant(bearer.owner, bearer.at)
 
 
 class View(msgspec.Struct, Generic[S], frozen=True, eq=False, kw_only=True):
     """`fields` are in the order in which they are shown, and head a table; in a document those of others come behind
     the resource's own. `source` is what a list selects from: its table, or that and what is joined to it.
 
-    Whoever is confined to a tenant (the parameter `scope`) is shown what fulfils `in_scope`, cut to what `cut` leaves;
-    `is_seen` is the same of a document. `document` is written out where the fields' own way is too slow.
-    `definitions` are schemas that fields refer to.
+    Whoever is confined to a tenant is shown what fulfils `in_scope`, a condition in which `scope` are that tenant and
+    all below it (key, uid, created_at), without what is `redacted`; `is_in_scope` is the same of what was, or is.
+    `document` is written out where the fields' own way is too slow. `definitions` are schemas that fields refer to.
     """
 
     kind: Kind[S]
@@ -79,8 +85,8 @@ class View(msgspec.Struct, Generic[S], frozen=True, eq=False, kw_only=True):
     amount_sorts: AmountSorts | None = None
     definitions: Mapping[str, Schema] = {}
     in_scope: str = "false"
-    is_seen: Callable[[Seen, Document, int | None], bool] = nobody_sees
-    cut: Callable[[Seen, Document, int | None], Document] | None = None
+    is_in_scope: Callable[[Scope, Bearer], bool] = out_of_scope
+    redacted: Callable[[Scope, Document, int | None], Document] | None = None
     readers: frozenset[str] = READERS
     # ── in a terminal ──
     short: tuple[str, ...] = ()
@@ -136,15 +142,15 @@ class View(msgspec.Struct, Generic[S], frozen=True, eq=False, kw_only=True):
         return text if type.python_type is str else f"{text}::{type}"
 
     def _of_field(self, field: Field) -> Filter:
-        sql = self.sql(field)
+        def over(fleet: Fleet, value: Any, scope: Scope | None) -> OfEntry:
+            return lambda key, entry: field.compared(fleet, key, entry, scope) == value
 
-        def over(fleet: Fleet, value: Any) -> Callable[[str, Entry], bool]:
-            return lambda key, entry: bool(field.compared(fleet, key, entry) == value)
-
+        condition = field.filter_sql or f"{self.sql(field)} = :{field.name}"
         return Filter(
             name=field.name,
             description=field.filter_as or f"Only those of this {field.name}",
             schema=not_null(field.schema),
-            sql=f"{sql} = :{field.name}",
+            sql=condition,
+            sql_in_scope=f"{condition} AND {self.table}.key <> :scope" if field.is_above else "",
             over=over,
         )

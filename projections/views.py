@@ -33,4 +33,4 @@ def _view_of(kind: Kind[Any]) -> View[Any]:
     return view
 
 
-VIEWS: dict[str, View[Any]] = views_of(kind for kind in KINDS if kind.name in ("rack",))
+VIEWS: dict[str, View[Any]] = views_of(KINDS)

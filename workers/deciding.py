@@ -11,7 +11,7 @@ from commands.tokens import hash_of
 from commands.writer.engine import Engine
 from eventlog.tasks import end_tasks
 from messaging import commands, reports, unix
-from projections.rows import resource
+from projections.resources import resource
 from workers.connections import to_nats
 from workers.progress import ProgressTable
 from workers.settings import Settings

@@ -12,7 +12,6 @@ from api.endpoint import Call, Endpoint
 from api.parameters import LABEL, SEARCH
 from api.reading import filters_of
 from api.reply import Answerable, Reply, encode
-from api.routes.interim import view_of
 from api.schemas import SCHEMAS
 from commands.catalogue import handlers_of
 from commands.model import Command, Route
@@ -20,6 +19,7 @@ from domain.kind import Kind
 from domain.kinds import in_order_of_references
 from domain.scheduling.registry import STRATEGIES
 from domain.token import ROLES
+from projections.views import VIEWS
 
 Document = dict[str, Any]
 
@@ -35,7 +35,7 @@ def described_kinds() -> Document:
 
 
 def _kind(kind: Kind[Any]) -> Document:
-    view = view_of(kind)
+    view = VIEWS[kind.name]
     return {
         "name": kind.name,
         "plural": kind.plural,

@@ -6,14 +6,14 @@ from typing import Any
 from api.commanding import command
 from api.endpoint import Endpoint
 from api.reading import listing, single
-from api.routes.interim import view_of
 from commands.catalogue import handlers_of
 from domain.kind import Kind
 from domain.kinds import KINDS
+from projections.views import VIEWS
 
 
 def routes_of(kind: Kind[Any]) -> Iterator[Endpoint]:
-    view = view_of(kind)
+    view = VIEWS[kind.name]
     yield listing(view, kind.list_path)
     above, _, _ = kind.path.rpartition("/")
     if not above.startswith(kind.list_path):  # where one is read below another, there they are listed too

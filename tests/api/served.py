@@ -21,7 +21,7 @@ from eventlog.read import LogReader, log_changes
 from eventlog.tasks import end_tasks
 from projections import projector
 from projections.queries import ReadModel
-from projections.rows import resource
+from projections.resources import resource
 from tests.api import the_past
 from tests.api.described import must_be_as_described
 

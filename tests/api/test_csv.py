@@ -11,7 +11,7 @@ import pytest
 
 from api.accept import prefers
 from api.csv_rows import CLASSES_MAX, CsvReply, columns
-from api.schemas import RESOURCES, SCHEMAS
+from api.schemas import SCHEMAS
 from tests.api.served import Api
 
 CSV = {"Accept": "text/csv"}
@@ -184,7 +184,7 @@ def sent(items: list[Any], of: Any, **more: Any) -> list[str]:
 
 def test_columns_are_bounded_and_nothing_is_lost_with_them() -> None:
     classes = [f"class_{n:03}" for n in range(CLASSES_MAX + 10)]
-    of = columns(RESOURCES["Vm"], SCHEMAS, classes=classes)
+    of = columns(SCHEMAS["Vm"], SCHEMAS, classes=classes)
     assert len(of) < CLASSES_MAX + 40
     text = "".join(sent([{"resources": dict.fromkeys(classes, 1)}], of))
     (row,) = csv.DictReader(io.StringIO(text))
@@ -194,7 +194,7 @@ def test_columns_are_bounded_and_nothing_is_lost_with_them() -> None:
 def test_a_table_is_not_held_as_a_whole() -> None:
     labels = {f"key-{n}": "x" * 200 for n in range(64)}
     item = msgspec.Raw(msgspec.json.encode({"name": "web", "labels": labels, "resources": {"cpu": 1}}))
-    of = columns(RESOURCES["Vm"], SCHEMAS, classes=["cpu"])
+    of = columns(SCHEMAS["Vm"], SCHEMAS, classes=["cpu"])
     size = 0
 
     async def send(message: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from eventlog.codec import Row, decode, encode
 from eventlog.read import LogReader
 from messaging.past import OfResource, OfVerification, Question
 from projections.projector import catch_up
-from projections.rows import resource
+from projections.resources import resource
 from tests.api.the_past import Past, answer_of
 from tests.checkpointing import MARK, marked
 from tests.losing import lose

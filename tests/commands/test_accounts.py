@@ -17,7 +17,7 @@ from domain.operation import KIND as OPERATION
 from domain.quota import KIND as QUOTA
 from domain.values import Resources, available, plus, usable
 from domain.vm import KIND as VM
-from projections.rows import resource
+from projections.resources import resource
 from tests.deciding import ENGINE, HOUR_US, Site
 
 TENANTS = ("acme", "payments", "search", "ads")

@@ -18,7 +18,7 @@ from domain.rack import Rack
 from domain.tenant import Tenant
 from domain.values import About
 from domain.vm import Vm
-from projections.rows import resource
+from projections.resources import resource
 from tests.deciding import ADMIN, Site, a_site, a_vm
 
 ROUNDS = 15

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from projections.rows import resource
+from projections.resources import resource
 from tests.deciding import Site, a_vm
 
 

@@ -20,7 +20,7 @@ from commands.writer import ids
 from commands.writer.engine import Engine
 from commands.writer.gateway import Actor, Answer, Envelope, Gateway, Item
 from messaging.connect import connected
-from projections.rows import resource
+from projections.resources import resource
 from tests.deciding import make_token
 from workers import embedded, nats_config
 from workers.settings import Settings

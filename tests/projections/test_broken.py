@@ -15,7 +15,7 @@ from projections.changes import fold
 from projections.differences import differences
 from projections.projector import catch_up
 from projections.queries import ReadModel, decoded
-from projections.rows import resource
+from projections.resources import resource
 from projections.sums import Sums
 from tests.deciding import Site, a_vm
 from tests.projections.logs import write

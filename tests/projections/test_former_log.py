@@ -18,7 +18,7 @@ from eventlog.codec import FORMER, Row, decode, encode
 from eventlog.read import LogReader
 from projections.projector import catch_up
 from projections.queries import ReadModel, decoded
-from projections.rows import resource
+from projections.resources import resource
 from tests.projections.logs import write
 
 RECORDED: dict[str, Any] = msgspec.json.decode(

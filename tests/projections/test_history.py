@@ -2,8 +2,8 @@
 
 from itertools import pairwise
 
-from projections.documents import own
 from projections.history import history
+from projections.resources import own
 from tests.projections.logs import a_site
 
 

@@ -17,7 +17,7 @@ from projections.capacity import CapacityItem, page
 from projections.pages import COUNT_MAX
 from projections.projector import catch_up
 from projections.queries import ReadModel, decoded
-from projections.rows import resource
+from projections.resources import resource
 from projections.tables import LIVING, SCHEMA
 from tests.deciding import Site
 from tests.projections.logs import a_site, live, write

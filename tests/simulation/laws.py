@@ -22,7 +22,7 @@ from domain.vm import Vm
 from eventlog.codec import Row, decode
 from projections import rows as projected
 from projections.broken import Broken
-from projections.rows import resource
+from projections.resources import resource
 from projections.sums import Sums
 from tests.simulation.controllers import Machines
 

@@ -19,7 +19,7 @@ from eventlog.codec import Row
 from eventlog.components import Health
 from messaging import commands, dispatch, gateway, relay, reports, subjects
 from projections import projector
-from projections.rows import resource
+from projections.resources import resource
 from projections.tables import SCHEMA
 from tests.simulation import connections, nats_server, postgres
 from tests.simulation.controllers import Controller, Machines

@@ -19,7 +19,7 @@ from commands.writer.gateway import Actor, Answer, Envelope
 from domain.errors import Unavailable
 from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
-from projections.rows import resource
+from projections.resources import resource
 from tests.commands.writer.test_engine import Client, a_stocked_engine, a_vm, rows_of
 from tests.commands.writer.test_standby import until
 from tests.conftest import Database

@@ -19,7 +19,7 @@ from domain.errors import Unavailable
 from eventlog.read import LogReader
 from messaging.past import OfResource, OfVerification
 from projections.projector import catch_up
-from projections.rows import resource
+from projections.resources import resource
 from tests.deciding import Site
 from tests.projections.logs import a_site, live, write
 from workers import child

@@ -14,7 +14,7 @@ from domain.values import kind_of
 from eventlog.read import LogReader
 from messaging.past import OfResource, OfVerification, Question
 from projections.history import history
-from projections.rows import resource
+from projections.resources import resource
 from workers.past.folds import Folds, Steps
 from workers.past.replay import verification
 

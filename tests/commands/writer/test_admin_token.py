@@ -3,7 +3,7 @@
 from commands.tokens import hash_of
 from commands.writer.engine import Engine
 from eventlog.read import LogReader
-from projections.rows import resource
+from projections.resources import resource
 from tests.conftest import Database
 
 

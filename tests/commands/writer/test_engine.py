@@ -23,7 +23,7 @@ from domain.tenant import KIND as TENANT
 from domain.vm import KIND as VM
 from eventlog.codec import Row, decode
 from eventlog.read import LogReader
-from projections.rows import resource
+from projections.resources import resource
 from tests.conftest import Database
 from tests.deciding import Site, make_token
 from tests.proxy import Proxy

@@ -12,7 +12,7 @@ from commands.writer.engine import Engine, LogLost
 from commands.writer.gateway import Envelope
 from domain.errors import Unavailable
 from domain.invariants import violations
-from projections.rows import resource
+from projections.resources import resource
 from tests.commands.writer.test_engine import ADMIN, Client, a_stocked_engine, a_vm, an_engine, folded, rows_of
 from tests.conftest import Database
 from tests.eventlog.rows import a_command_row
