@@ -1,9 +1,10 @@
-"""Who asks: bearer tokens from a table in memory, kept current by the log's live tail, and what each role may read.
+"""Authentication: bearer tokens from a table in memory, kept current by the log's live tail; and what each role may
+read.
 
 Authorization ─► SHA-256 ─► table ── hit ──────────────────────────────► Actor      (no I/O)
                              └ miss ─► api/token_lookups.py: all misses together ─► kept, or 401
 live tail: token.created adds, token.revoked removes: at once where it was answered, elsewhere within a moment;
-           a log that is another one empties the table
+           a replaced log empties the table
 """
 
 import time
@@ -29,8 +30,8 @@ ADMIN = frozenset({"admin"})
 EVERYONE = VIEWER | {"controller"}
 
 
-class Known(msgspec.Struct, frozen=True):
-    """A token that is good until `expires_at` (microseconds since 1970)."""
+class ValidToken(msgspec.Struct, frozen=True):
+    """A token that is valid until `expires_at` (microseconds since 1970)."""
 
     name: str
     role: str
@@ -38,8 +39,8 @@ class Known(msgspec.Struct, frozen=True):
     expires_at: int | None
 
 
-# A token by the hash of its secret, None if there is none; the flag asks to wait until the log's present end is shown.
-# With it: whether the read model shows all from before the live tail began, so that nothing between is missed.
+# Finds a token by the hash of its secret; the flag asks to wait until the read model shows the log's present end. The
+# answer's flag: the read model shows all from before the live tail began, so the token may be kept in the table.
 LookUp = Callable[[str, bool], Awaitable[tuple[TokenRow | None, bool]]]
 
 
@@ -48,14 +49,14 @@ class Tokens:
 
     def __init__(self, look_up: LookUp) -> None:
         self._look_up = look_up
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, ValidToken] = {}
         self._hashes: dict[str, str] = {}
         self._revoked: set[str] = set()
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._generation = 0  # of the log that all this is from
 
-    async def authenticate(self, authorization: bytes | None) -> tuple[Known, str]:
-        """Who it is, and the hash by which to ask `still_good`.
+    async def authenticate(self, authorization: bytes | None) -> tuple[ValidToken, str]:
+        """The token, and the hash by which to ask `still_good`.
 
         Raises:
             Unauthenticated: no token, or one that is unknown, revoked or expired.
@@ -66,8 +67,8 @@ class Tokens:
             raise Unauthenticated
         return known, hash
 
-    def known(self, authorization: bytes | None) -> Known | None:
-        """Who it is, if that is in memory."""
+    def cached(self, authorization: bytes | None) -> ValidToken | None:
+        """The token, if it is in memory."""
         try:
             known = self._known.get(_hash_in(authorization))
         except Unauthenticated:
@@ -75,16 +76,16 @@ class Tokens:
         return known if known is not None and _is_current(known) else None
 
     def still_good(self, hash: str) -> bool:
-        """For what lasts longer than a request."""
+        """Is it still valid? For what lasts longer than a request."""
         known = self._known.get(hash)
         return known is not None and _is_current(known)
 
     def note(self, recorded: Recorded) -> None:
-        """What the live tail saw."""
+        """Take over an event that the live tail saw."""
         match recorded.event:
             case TokenCreated() as event:
                 self._unknown.pop(event.hash, None)
-                self._keep(event.hash, Known(event.name, event.role, event.tenant, event.expires_at))
+                self._keep(event.hash, ValidToken(event.name, event.role, event.tenant, event.expires_at))
             case TokenRevoked():
                 self.revoke(name_of(recorded.stream))
             case TokenReset() as event:
@@ -92,28 +93,27 @@ class Tokens:
                 self.revoke(name)  # the secret that it had
                 self._revoked.discard(name)
                 self._unknown.pop(event.hash, None)
-                self._keep(event.hash, Known(name, "admin", None, None))
+                self._keep(event.hash, ValidToken(name, "admin", None, None))
 
     def revoke(self, name: str) -> None:
-        """It is good for nothing from now on. Whoever answers a revocation says so before the answer leaves, as the
-        tail may see it later."""
+        """Refuse this token from now on. Called before a revocation is answered: the tail may see the event later."""
         self._revoked.add(name)
         self.forget(name)
 
     def forget(self, name: str) -> None:
-        """Look again when it comes: the engine does not take it for good."""
+        """Look the token up again at its next use, as the engine refused it."""
         if hash := self._hashes.pop(name, None):
             self._known.pop(hash, None)
 
     def forget_all(self) -> None:
-        """The log is another one: none of its tokens is known, and what is being looked up may be of the old one's."""
+        """The log was replaced: drop every token, and the results of look-ups that are under way."""
         self._known.clear()
         self._hashes.clear()
         self._revoked.clear()
         self._unknown.clear()
         self._generation += 1
 
-    async def _find(self, hash: str) -> Known | None:
+    async def _find(self, hash: str) -> ValidToken | None:
         now = time.monotonic()
         if now - self._unknown.get(hash, -UNKNOWN_KEPT_S) < UNKNOWN_KEPT_S:
             return None
@@ -128,13 +128,13 @@ class Tokens:
             while len(self._unknown) > UNKNOWN_MAX:
                 self._unknown.popitem(last=False)
             return None
-        known = Known(found.name, found.role, found.tenant, found.expires_at)
+        known = ValidToken(found.name, found.role, found.tenant, found.expires_at)
         if is_current:
             self._keep(hash, known)
         return known
 
-    def _keep(self, hash: str, known: Known) -> None:
-        # The read model may still show what the tail saw revoked: names are never used again, so this is final.
+    def _keep(self, hash: str, known: ValidToken) -> None:
+        # The read model may lag behind a revocation that the tail saw. Names are never reused, so revoked is final.
         if known.name not in self._revoked:
             self._known[hash] = known
             self._hashes[known.name] = hash
@@ -154,5 +154,5 @@ def _hash_in(authorization: bytes | None) -> str:
     return sha256(secret.strip()).hexdigest()
 
 
-def _is_current(known: Known) -> bool:
+def _is_current(known: ValidToken) -> bool:
     return known.expires_at is None or known.expires_at > time.time_ns() // 1000

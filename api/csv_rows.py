@@ -24,7 +24,7 @@ BYTE_ORDER_MARK = "\ufeff"
 FORMULA_BEGINS = tuple("=+-@\t\r\n＝＋－＠")
 
 
-class Column(NamedTuple):
+class CsvColumn(NamedTuple):
     """`path` leads to the cell's value; `without` are the classes that have columns of their own."""
 
     name: str
@@ -38,7 +38,7 @@ class CsvReply:
     status = 200
 
     def __init__(
-        self, items: Sequence[Any], columns: Sequence[Column], *, headers: Headers, for_excel: bool, is_head: bool
+        self, items: Sequence[Any], columns: Sequence[CsvColumn], *, headers: Headers, for_excel: bool, is_head: bool
     ) -> None:
         self._items = items
         self._columns = columns
@@ -66,7 +66,7 @@ class CsvReply:
         return _written([[_disarmed(cell) for cell in row] for row in rows] if self._for_excel else rows)
 
 
-def columns(schema: Mapping[str, Any], schemas: Mapping[str, Any], *, classes: Iterable[str]) -> list[Column]:
+def columns(schema: Mapping[str, Any], schemas: Mapping[str, Any], *, classes: Iterable[str]) -> list[CsvColumn]:
     """Those of a list whose items have this schema."""
     return list(_columns(schema, schemas, with_columns(classes), at=()))
 
@@ -88,16 +88,16 @@ def _columns(
     classes: Sequence[str],
     *,
     at: tuple[str, ...],
-) -> Iterable[Column]:
+) -> Iterable[CsvColumn]:
     found = _resolved(schema, schemas)
     if _is_amounts(found):
-        yield from (Column(".".join((*at, name)), (*at, name)) for name in classes)
-        yield Column(".".join((*at, OTHERS)), at, frozenset(classes))
+        yield from (CsvColumn(".".join((*at, name)), (*at, name)) for name in classes)
+        yield CsvColumn(".".join((*at, OTHERS)), at, frozenset(classes))
     elif found.get("properties"):
         for name, field in found["properties"].items():
             yield from _columns(field, schemas, classes, at=(*at, name))
     else:
-        yield Column(".".join(at), at)
+        yield CsvColumn(".".join(at), at)
 
 
 def _resolved(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -122,7 +122,7 @@ def _types(schema: Mapping[str, Any]) -> set[str]:
     return {named} if isinstance(named, str) else set(named)
 
 
-def _value(document: Any, column: Column) -> Any:
+def _value(document: Any, column: CsvColumn) -> Any:
     value = document
     for name in column.path:
         if not isinstance(value, Mapping):

@@ -233,7 +233,7 @@ class Path:
             known(seconds)
         HTTP_REQUESTS[method, self.path, status] += 1
         # What needs no token, or is not there, may have come with one all the same.
-        who = getattr(call, "actor", None) or self._context.tokens.known(call.headers.get(b"authorization"))
+        who = getattr(call, "actor", None) or self._context.tokens.cached(call.headers.get(b"authorization"))
         self._context.access_log.note(
             method=method,
             route=self.path,

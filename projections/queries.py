@@ -68,7 +68,7 @@ Made = TypeVar("Made")
 log = structlog.get_logger()
 
 
-class TooSlow(Unavailable):
+class QueryTooSlow(Unavailable):
     """The question has an answer, but it takes too long to find."""
 
     @property
@@ -358,7 +358,7 @@ class ReadModel:
         try:
             rows = await self._sessions.fetch(asked, values)
         except errors.QueryCanceled:
-            raise TooSlow() from None
+            raise QueryTooSlow() from None
         except (psycopg.OperationalError, psycopg.InternalError, errors.UndefinedTable, TimeoutError, OSError) as error:
             log.warning("read model not reached", error=str(error).partition("\n")[0])
             raise Unavailable() from error

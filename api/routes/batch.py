@@ -38,8 +38,8 @@ BATCH_ERRORS_MAX = 1_000
 FIELDS = ("commands", "atomic")
 
 
-class Batch(msgspec.Struct, frozen=True):
-    """What was asked: `items` by their index, those that can't be meant so as `refused`."""
+class BatchRequest(msgspec.Struct, frozen=True):
+    """The commands of the body: valid ones in `items`, by their index, the refusals of all others in `refused`."""
 
     atomic: bool
     items: dict[int, Item]
@@ -54,7 +54,7 @@ async def _handle(call: Call) -> Answerable:
     key = parameters.idempotency_key(given, longest=parameters.BATCH_KEY_CHARACTERS_MAX) if given is not None else None
     reason = parameters.reason(call.headers[b"berth-reason"]) if b"berth-reason" in call.headers else None
 
-    def read(raw: bytes) -> Batch:
+    def read(raw: bytes) -> BatchRequest:
         document = body.parse(raw, values_max=body.BATCH_VALUES_MAX)
         return _read(document, key=key, fingerprint=fingerprint_of(call, document) if key is not None else "")
 
@@ -113,7 +113,7 @@ async def _handle(call: Call) -> Answerable:
     return json_reply({"position": position, "results": results}, headers=headers)
 
 
-def _read(document: dict[str, Any], *, key: str | None, fingerprint: str) -> Batch:
+def _read(document: dict[str, Any], *, key: str | None, fingerprint: str) -> BatchRequest:
     """Raises Validation if the batch itself is not one; what is wrong with an item stands in `refused`."""
     errors = unknown_members(document, FIELDS)
     commands, atomic = document.get("commands"), document.get("atomic", False)
@@ -126,7 +126,7 @@ def _read(document: dict[str, Any], *, key: str | None, fingerprint: str) -> Bat
     if errors:
         raise Validation(errors)
     assert isinstance(commands, list)
-    batch = Batch(bool(atomic), {}, {})
+    batch = BatchRequest(bool(atomic), {}, {})
     errors_left, hints_left = BATCH_ERRORS_MAX, HINTS_MAX
     for n, entry in enumerate(commands):
         most = Most(max(1, min(errors_left, ERRORS_MAX)), hints_left)
