@@ -6,7 +6,7 @@ Microseconds of the machine on which `bench/placement.py` was measured, with som
 tenant, group or rack has.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -25,9 +25,12 @@ from domain.quota import KIND as QUOTA
 from domain.vm import KIND as VM
 from domain.vm import Rule
 
-UNIT_US_MAX = 400_000
-PLAIN_US = 100.0
-GROUP_US = 25.0  # to look for hosts there
+UNIT_US_MAX = 100_000  # what another's change waits for at most, beside all that it takes by itself
+LONG_US = 5_000  # from here on, nothing else is under way while it is decided
+DEAR_US = 400  # from here on, nothing of anybody else
+PLAIN_US = 100
+REGISTER_US = 40  # of a host: no scheduling
+GROUP_US = 10.0  # to look for hosts there
 RULE_US, MEMBER_US = 15.0, 0.3  # of one rule in one group; of one member that it speaks of
 REFUSAL_GROUPS = 4  # that a refusal looks at once more: those that it is explained with, and alternatives
 HOST_US, VM_US, QUOTA_US = 4.0, 2.0, 15.0
@@ -51,7 +54,7 @@ class Estimate:
 
     def add(self, command: Command) -> float:
         """What the unit takes with this command."""
-        self._us += PLAIN_US
+        self._us += REGISTER_US if isinstance(command, RegisterHost) else PLAIN_US
         if isinstance(command, ProvisionVm):
             self._add_placement(command)
         elif (price := PRICES.get(type(command))) is not None:
@@ -84,6 +87,14 @@ class Estimate:
             rules = {rule for vm in members for rule in vm.rules if rule.set == name}
             found = self._sets[tenant, name] = _Set(len(members), rules)
         return found
+
+
+def price_us(commands: Sequence[Command], fleet: Fleet) -> float:
+    """What a unit of these will take; of one that is plain, without looking at the fleet."""
+    if len(commands) == 1 and type(commands[0]) not in PRICES and is_plain(commands[0]):
+        return PLAIN_US
+    estimate = Estimate(fleet)
+    return max(estimate.add(command) for command in commands)
 
 
 def is_plain(command: Command) -> bool:

@@ -20,6 +20,7 @@ from domain.values import command_stream
 from eventlog.codec import Row
 
 COMMANDS_MAX = 256
+BATCH_US_MAX = 10_000  # of deciding: whoever is in it waits for all of it
 
 COMMANDS = Counter("berth_commands", "Commands decided", ["command", "outcome"])
 DECISION_SECONDS = Histogram(
@@ -42,6 +43,17 @@ class Ticket(msgspec.Struct, eq=False):
     batch: BatchKey | None = None  # shared by all tickets of a batch whose key a client gave
     is_alone: bool = False  # its batch was refused for its data, or had its key twice: it gets one of its own
     is_refused: bool = False  # it was refused alone
+    us: float = 0.0  # what deciding it will take
+
+    @property
+    def is_long(self) -> bool:
+        """Deciding it takes so long that no answer may wait for it."""
+        return self.us > costs.LONG_US
+
+    @property
+    def is_dear(self) -> bool:
+        """Deciding it takes so long that nobody else's answer may wait for it."""
+        return self.us > costs.DEAR_US
 
     @property
     def streams(self) -> list[str]:
@@ -60,15 +72,22 @@ class Batch:
         self.answered: list[tuple[Ticket, list[Answer]]] = []
         self.ended: dict[str, Answer] = {}  # operation id → what those who wait for its end are told
         self.commands = 0
+        self.took_us = 0
+        self.actors: set[str] = set()
 
     def takes(self, ticket: Ticket) -> bool:
         if not self.answered:
             return True
-        return self.commands < COMMANDS_MAX and not (ticket.is_alone or self.answered[-1][0].is_alone)
+        last = self.answered[-1][0]
+        if ticket.is_alone or ticket.is_long or last.is_alone or last.is_long:
+            return False
+        return self.commands < COMMANDS_MAX and self.took_us < BATCH_US_MAX
 
-    def decide(self, ticket: Ticket) -> None:
-        """Decide all of the ticket. Its answers may leave when this batch, and so all before it, is committed."""
-        began = time.perf_counter()
+    def decide(self, ticket: Ticket) -> int:
+        """Decide all of the ticket, and tell how many microseconds of the processor that took.
+
+        Its answers may leave when this batch, and so all before it, is committed."""
+        began, began_ns = time.perf_counter(), time.thread_time_ns()
         actor = self._decider.authenticated(ticket.context.actor)
         if actor is None:
             problem = Unauthenticated().problem()
@@ -81,8 +100,11 @@ class Batch:
             answers = self._repeats(ticket) or self._decide(ticket)
         self._tx.settle()
         self.answered.append((ticket, answers))
+        self.actors.add(ticket.context.actor.name)
         self.commands += len(ticket.items)
         DECISION_SECONDS.observe((time.perf_counter() - began) / len(ticket.items))
+        self.took_us += (took_us := (time.thread_time_ns() - began_ns) // 1_000)
+        return took_us
 
     def take_back(self) -> list[Ticket]:
         """Undo everything, and give the tickets in their order. What was decided after this batch goes first."""

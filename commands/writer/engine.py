@@ -18,6 +18,7 @@ import psycopg
 import structlog
 from prometheus_client import Gauge, Histogram
 
+from commands import costs
 from commands.operations import ReportOperation
 from commands.tokens import InstallToken
 from commands.writer import deadlines, ids
@@ -45,8 +46,11 @@ from eventlog.read import LogReader, OtherHistory
 from eventlog.tasks import end_tasks
 
 FOLD_PAGE_EVENTS = 1_000  # of 256 KiB each, at the most
-# The loop has others to serve, and a batch that could be appended goes without those that come later.
-DECIDE_S_MAX = 0.005
+# The loop has others to serve, the append that is under way above all; and a batch that could be appended goes without
+# those that come later.
+DECIDE_S_MAX = 0.002
+# How often the loop serves all others before a long unit is begun: what their sockets hold is in the queue then.
+ROUNDS_BEFORE_LONG = 4
 RETRY_S = 0.2
 ANSWER_GRACE_S = 1.0
 COLLECT_AFTER = (10_000, 20, 100)  # allocations; collections of the youngest; of the middle
@@ -312,7 +316,7 @@ class Engine:
         except BaseException:
             self._queue.let_go(envelope)
             raise
-        tickets = _tickets(envelope, known)
+        tickets = _tickets(envelope, known, self.fleet)
         self._queue.put(tickets)
         self._wake.set()
         # asyncio.timeout takes four times as long
@@ -344,7 +348,10 @@ class Engine:
         batch: Batch | None = None
         try:
             while True:
-                if self._queue and (batch is None or batch.takes(self._queue.first())):
+                if self._may_decide(batch, in_flight[0] if in_flight is not None else None):
+                    if self._queue.first().is_long:
+                        for _ in range(ROUNDS_BEFORE_LONG):
+                            await asyncio.sleep(0)
                     batch = batch or Batch(self._decider)
                     self._decide_into(batch)
                     if not batch.answered:  # all had expired; what is empty keeps nobody waiting
@@ -367,7 +374,7 @@ class Engine:
                     # Another was seen to lead. If that is so, nothing of ours is undecided or undone here.
                     self._is_displaced = False
                     await self._regain()
-                if self._queue and (batch is None or batch.takes(self._queue.first())):
+                if self._may_decide(batch, in_flight[0] if in_flight is not None else None):
                     await asyncio.sleep(0)
                     continue
                 await self._wake.wait()
@@ -378,6 +385,18 @@ class Engine:
                 if left is not None:
                     left.give_up()
 
+    def _may_decide(self, batch: Batch | None, in_flight: Batch | None) -> bool:
+        """An append takes several rounds of the loop, and in each of them something more may be decided meanwhile. So
+        what takes long is begun when all before it are answered, and what is dear when all others' are."""
+        if not self._queue:
+            return False
+        first = self._queue.first()
+        if in_flight is not None and first.is_dear:
+            others = in_flight.actors | (batch.actors if batch is not None else set())
+            if first.is_long or others - {first.context.actor.name}:
+                return False
+        return batch is None or batch.takes(first)
+
     def _decide_into(self, batch: Batch) -> None:
         now, until = time.time(), time.perf_counter() + DECIDE_S_MAX
         while self._queue and batch.takes(self._queue.first()) and time.perf_counter() < until:
@@ -387,7 +406,7 @@ class Engine:
             if ticket.expires_at < now:
                 ticket.future.set_exception(Unavailable(ticket.items[0].id))
                 continue
-            batch.decide(ticket)
+            self._queue.charge(ticket, batch.decide(ticket))
 
     # ── appending and settling ──
 
@@ -480,14 +499,23 @@ class Engine:
         log.debug("batch appended", position=batch.base + len(batch.rows), commands=batch.commands)
 
 
-def _tickets(envelope: Envelope, known: Known) -> list[Ticket]:
+def _tickets(envelope: Envelope, known: Known, fleet: Fleet) -> list[Ticket]:
     """What is decided by itself: each command, or all of them."""
     items, actor = envelope.items, envelope.actor
     context = Context(actor, envelope.reason, envelope.batch, envelope.dry_run)
     batch = batch_key(actor.name, items, envelope.batch) if envelope.batch and items[0].fingerprint else None
     loop = asyncio.get_running_loop()
     return [
-        Ticket(unit, context, envelope.expires_at, envelope.wait_s, loop.create_future(), known, batch)
+        Ticket(
+            unit,
+            context,
+            envelope.expires_at,
+            envelope.wait_s,
+            loop.create_future(),
+            known,
+            batch,
+            us=costs.price_us([item.command for item in unit], fleet),
+        )
         for unit in ([items] if envelope.atomic else [(item,) for item in items])
     ]
 

@@ -7,16 +7,19 @@
 Those who finish work go first: were they kept waiting behind clients, their work would time out and be done again, and
 what it holds would be given back late, just when there is most to do. A quarter stays with the clients even then.
 
-Within a line actors take turns, a ticket each: a thousand commands in one request, however dear, keep others waiting
-for one of them. And no actor may take more than its share of the places.
+Within a line actors take turns, and a turn is time, not a ticket: whose units are dear waits until each other who has
+something to decide has had as much (start-time fair queueing, Goyal et al. 1996). So whatever one sends, another waits
+for one unit of it. And no actor may take more than its share of the places.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from heapq import heappop, heappush, heapreplace
+from itertools import chain, count
 
 import msgspec
 
+from commands.costs import LONG_US, PLAIN_US
 from commands.model import ENGINE_ROLE
 from commands.writer.batch import Ticket
 from commands.writer.gateway import Actor, Envelope
@@ -29,7 +32,7 @@ CLIENT_COMMANDS_MAX = 2 * CLIENT_COMMANDS_OF_ONE_MAX
 # Each provisioning that a client got through is reported on at least twice. What does not fit is delivered again.
 REPORT_COMMANDS_OF_ONE_MAX = 4_000
 REPORT_COMMANDS_MAX = 2 * REPORT_COMMANDS_OF_ONE_MAX
-OF_FOUR_FOR_REPORTS = 3
+REPORTS_WEIGHT = 3  # times as much time as clients get, while both wait
 
 
 def is_of_reports(actor: Actor) -> bool:
@@ -56,10 +59,26 @@ class Rooms(msgspec.Struct, frozen=True):
 
 
 class _Line:
-    """Tickets by actor; the first actor is the one whose turn it is. `waiting` counts them; `taken` the commands
-    admitted and not decided, those in look-ups included."""
+    """Tickets by actor. `waiting` counts them; `taken` the commands admitted and not decided, those in look-ups
+    included.
 
-    __slots__ = ("most", "most_of_one", "put_back", "taken", "taken_by", "turns", "waiting")
+    An actor's turn comes when its time is the least. That is the line's own time when it comes anew, and from there on
+    what was spent on it: nobody saves up turns by asking for nothing.
+    """
+
+    __slots__ = (
+        "_arrivals",
+        "_now_us",
+        "_order",
+        "_time_us",
+        "most",
+        "most_of_one",
+        "put_back",
+        "taken",
+        "taken_by",
+        "turns",
+        "waiting",
+    )
 
     def __init__(self, *, most: int, most_of_one: int) -> None:
         self.most = most
@@ -69,6 +88,10 @@ class _Line:
         self.taken_by: dict[str, int] = {}
         self.put_back: deque[Ticket] = deque()  # before all others
         self.turns: dict[str, deque[Ticket]] = {}
+        self._order: list[tuple[int, int, str]] = []  # a heap: (time, arrival, actor) of each that has a ticket
+        self._arrivals = count()
+        self._now_us = 0  # of the turn that was taken last
+        self._time_us: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Ticket]:
         return chain(self.put_back, *self.turns.values())
@@ -90,21 +113,61 @@ class _Line:
         most_taken = self.taken_by.get(actor, 0) if actor else max(self.taken_by.values(), default=0)
         return min(self.most - self.taken, self.most_of_one - most_taken)
 
+    def put(self, ticket: Ticket) -> None:
+        if not self.waiting and self._time_us:
+            # After a pause, who asked for little before it comes in the order of arrival.
+            owing = self._now_us + LONG_US
+            self._time_us = {actor: us for actor, us in self._time_us.items() if us > owing}
+        self.waiting += 1
+        actor = ticket.context.actor.name
+        if (tickets := self.turns.get(actor)) is not None:
+            tickets.append(ticket)
+        else:
+            self.turns[actor] = deque((ticket,))
+            heappush(self._order, (self._time_of(actor), next(self._arrivals), actor))
+
     def first(self) -> Ticket:
-        return self.put_back[0] if self.put_back else next(iter(self.turns.values()))[0]
+        return self.put_back[0] if self.put_back else self.turns[self._whose_turn()][0]
 
     def take(self) -> Ticket:
         self.waiting -= 1
         if self.put_back:
             ticket = self.put_back.popleft()
         else:
-            actor, tickets = next(iter(self.turns.items()))
+            actor = self._whose_turn()
+            self._now_us = self._order[0][0]
+            self.charge(actor, PLAIN_US)
+            tickets = self.turns[actor]
             ticket = tickets.popleft()
-            del self.turns[actor]
             if tickets:
-                self.turns[actor] = tickets  # behind all others
+                heapreplace(self._order, (self._time_of(actor), next(self._arrivals), actor))
+            else:
+                heappop(self._order)
+                del self.turns[actor]
         self.give_places(ticket.context.actor.name, len(ticket.items))
         return ticket
+
+    def charge(self, actor: str, us: int) -> None:
+        """So much was spent on it."""
+        self._time_us[actor] = self._time_of(actor) + us
+
+    def clear(self) -> None:
+        self.put_back.clear()
+        self.turns.clear()
+        self._order.clear()
+        self._time_us.clear()
+        self.waiting = 0
+
+    def _time_of(self, actor: str) -> int:
+        return max(self._now_us, self._time_us.get(actor, 0))
+
+    def _whose_turn(self) -> str:
+        """The actor with the least time; what was charged since it was put in order is seen here."""
+        while True:
+            us, _, actor = self._order[0]
+            if (spent := self._time_us.get(actor, 0)) <= us:
+                return actor
+            heapreplace(self._order, (spent, next(self._arrivals), actor))
 
 
 class Queue:
@@ -113,7 +176,7 @@ class Queue:
     def __init__(self) -> None:
         self._clients = _Line(most=CLIENT_COMMANDS_MAX, most_of_one=CLIENT_COMMANDS_OF_ONE_MAX)
         self._reports = _Line(most=REPORT_COMMANDS_MAX, most_of_one=REPORT_COMMANDS_OF_ONE_MAX)
-        self._reports_in_turn = 0
+        self._owed_us = REPORTS_WEIGHT * PLAIN_US  # to reports, before it is the clients' turn
 
     def __bool__(self) -> bool:
         return self._clients.waiting > 0 or self._reports.waiting > 0
@@ -154,13 +217,7 @@ class Queue:
     def put(self, tickets: Sequence[Ticket]) -> None:
         """The tickets of one admitted envelope."""
         for ticket in tickets:
-            actor = ticket.context.actor
-            line = self._line(actor)
-            line.waiting += 1
-            if (turn := line.turns.get(actor.name)) is not None:
-                turn.append(ticket)
-            else:
-                line.turns[actor.name] = deque((ticket,))
+            self._line(ticket.context.actor).put(ticket)
 
     def put_back(self, tickets: Sequence[Ticket]) -> None:
         """Tickets that were taken, in front of all others, in their order; over the bound if need be."""
@@ -176,25 +233,38 @@ class Queue:
         return self._next().first()
 
     def take(self) -> Ticket:
+        """Counted as a plain command, until `charge` says what it was."""
         line = self._next()
-        self._reports_in_turn = self._reports_in_turn + 1 if line is self._reports else 0
+        self._note_spent(line, PLAIN_US)
         return line.take()
+
+    def charge(self, ticket: Ticket, us: int) -> None:
+        """Deciding it took so long."""
+        if (more := us - PLAIN_US) > 0:
+            line = self._line(ticket.context.actor)
+            self._note_spent(line, more)
+            line.charge(ticket.context.actor.name, more)
 
     def take_all(self) -> list[Ticket]:
         tickets = list(self)
         for ticket in tickets:
             self._line(ticket.context.actor).give_places(ticket.context.actor.name, len(ticket.items))
         for line in (self._reports, self._clients):
-            line.put_back.clear()
-            line.turns.clear()
-            line.waiting = 0
+            line.clear()
         return tickets
 
     def _next(self) -> _Line:
         if not self._reports.waiting:
             return self._clients
-        is_clients_turn = self._reports_in_turn >= OF_FOUR_FOR_REPORTS and self._clients.waiting
-        return self._clients if is_clients_turn else self._reports
+        return self._clients if self._owed_us <= 0 and self._clients.waiting else self._reports
+
+    def _note_spent(self, line: _Line, us: int) -> None:
+        """Who waits for nobody saves up nothing, and owes nothing."""
+        if line is self._clients:
+            before = max(0, self._owed_us) if self._reports.waiting else 0
+            self._owed_us = before + REPORTS_WEIGHT * us
+        elif self._clients.waiting:
+            self._owed_us -= us
 
     def _line(self, actor: Actor) -> _Line:
         return self._reports if is_of_reports(actor) else self._clients

@@ -90,14 +90,15 @@ def fitting_hosts(
     policy = index.groups.get(group)
     # Whether it fits is the same under every strategy; the group's own is the one whose scores are likely kept.
     hosts, fits = table.fitting(request.resources, policy.strategy if policy is not None else "")
-    if fits is None or not _has_places(request, table):
+    if not hosts or not _has_places(request, table):
         return 0
     dropped = _dropped(request, table, members)
     if not dropped:
         return hosts
+    kept = fits()
     for _, gone in dropped:
-        fits = fits & ~gone
-    return int(fits.sum())
+        kept = kept & ~gone
+    return int(kept.sum())
 
 
 def _has_places(request: PlacementRequest, table: HostTable) -> bool:
@@ -113,7 +114,7 @@ def load_after(index: CapacityIndex, request: PlacementRequest, *, group: str) -
 
     1.0 for a class of which the group has nothing.
     """
-    used, free = index.totals(group)
+    used, free = index.table(group).totals().sums()
     loads = [0.0]
     for name, amount in request.resources.items():
         total = used.get(name, 0) + free.get(name, 0)

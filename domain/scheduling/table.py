@@ -108,18 +108,18 @@ class HostTable:
             found.catch_up()
         return found
 
-    def fitting(self, resources: Resources, strategy: str) -> tuple[int, Mask | None]:
-        """How many hosts have room and take workload, and which (None if there are none). Makes no scores."""
+    def fitting(self, resources: Resources, strategy: str) -> tuple[int, Callable[[], Mask]]:
+        """How many hosts have room and take workload, and, for who asks, which. Makes no scores."""
         largest = self.host_classes.largest
-        if any(amount > largest.get(name, 0) for name, amount in resources.items()):
-            return 0, None
+        for name, amount in resources.items():
+            if amount > largest.get(name, 0):
+                return 0, lambda: np.zeros(len(self.names), dtype=np.bool_)
         found = self.scores_by_shape.get((strategy, *resources.items()))
         if found is not None:
             found.catch_up()
-            fitting = found.counts[found.fits]
-            return fitting, found.codes == found.fits if fitting else None
+            return found.counts[found.fits], lambda: found.codes == found.fits
         fits = self.host_classes.fitting([self.class_index[name] for name in resources], list(resources.values()))
-        return int(fits.sum()), fits
+        return int(fits.sum()), lambda: fits
 
     def totals(self) -> Totals:
         if self._totals is None:

@@ -28,6 +28,15 @@ class Totals:
         self._recount()
 
     def read(self) -> tuple[Resources, Resources]:
+        """With every class of the table."""
+        used, available = self.sums()
+        shown = dict.fromkeys(self._classes, 0)
+        return _shown(shown, used), _shown(shown, available)
+
+    def sums(self) -> tuple[Resources, Resources]:
+        """The same, as they are kept: a class that is not there, or 0, is none. Not to be changed by the caller."""
+        if self._read == self._changes.end:
+            return self._used, self._available
         rows = self._changes.since(self._read)
         if rows is None:
             self._recount()
@@ -37,8 +46,7 @@ class Totals:
                 self._count(self._hosts[row], -1)
                 self._hosts[row] = self._now[row]
                 self._count(self._hosts[row], 1)
-        shown = dict.fromkeys(self._classes, 0)
-        return _shown(shown, self._used), _shown(shown, self._available)
+        return self._used, self._available
 
     def _recount(self) -> None:
         self._read = self._changes.end

@@ -153,7 +153,7 @@ def test_what_is_estimated_is_about_what_it_takes(site: Site) -> None:
 
     spent(vms(200))
     plain_s, plain_us = min(spent(vms(200)) for _ in range(3))
-    for unit in (vms(50, group=GROUPS), vms(30, rules=1, group=GROUPS), vms(200, rules=4, sets=2)):
+    for unit in (vms(50, group=GROUPS), vms(25, rules=1, group=GROUPS), vms(200, rules=4, sets=2)):
         took_s, us = min(spent(unit) for _ in range(3))
         assert us <= UNIT_US_MAX
         assert took_s / plain_s < 4 * us / plain_us, (took_s, plain_s, us, plain_us)

@@ -20,12 +20,37 @@ VALUES = {f"x{n}": 0 for n in range(190)}
 BATCH = json.dumps({"commands": [{"command": "vm.provision", **VALUES}] * 1_000}).encode()
 UNKNOWN_FIELDS = json.dumps({f"x{n}": 0 for n in range(19_900)}).encode()
 
-# What is sent, again and again on a connection that is kept: the path, the body, how many connections.
+
+def vms(count: int, *, group: str = "*", cpu: int = 1, atomic: bool = True) -> bytes:
+    """VMs for tenant t0 in every group; the last one's size may be told."""
+    vm = {"command": "vm.provision", "tenant": "t0", "group": group}
+    amounts = [1] * (count - 1) + [cpu]
+    commands = [{**vm, "name": f"v{n}", "resources": {"cpu": amount}} for n, amount in enumerate(amounts)]
+    return json.dumps({"commands": commands, "atomic": atomic}).encode()
+
+
+# The most that one unit may be, of what is offered in every group (`commands/costs.py`).
+OF_EVERY_GROUP = 140
+NONE_HAS = 1_000  # as much cpu as no host has
+
+# What is sent, again and again on a connection that is kept: the path, the body, how many connections, the answer.
 SENDERS = {
-    "large batches": ("/v1/commands", BATCH, 4),
-    "large bodies": ("/v1/vms", UNKNOWN_FIELDS, 4),
-    "guessed tokens": ("/v1/whoami", b"", 64),
+    "large batches": ("/v1/commands", BATCH, 4, 200),
+    "large bodies": ("/v1/vms", UNKNOWN_FIELDS, 4, 422),
+    "guessed tokens": ("/v1/whoami", b"", 64, 401),
+    "refused atomic batches": ("/v1/commands", vms(OF_EVERY_GROUP, cpu=NONE_HAS), 16, 409),
+    "dry runs of atomic batches": ("/v1/commands?dry_run=true", vms(OF_EVERY_GROUP), 16, 200),
+    "refused batches": ("/v1/commands", vms(1_000, cpu=NONE_HAS, atomic=False), 3, 200),
+    "dry runs of batches": ("/v1/commands?dry_run=true", vms(1_000, atomic=False), 3, 200),
+    "refusals": (
+        "/v1/vms",
+        json.dumps({"tenant": "t0", "name": "v", "group": "*", "resources": {"cpu": NONE_HAS}}).encode(),
+        8,
+        409,
+    ),
 }
+# Those whose every unit takes about as long as one may: a change waits for the one that is under way.
+UNITS = frozenset({"refused atomic batches", "dry runs of atomic batches"})
 # The path, how many connections, whether it is a stream that is left open.
 CROWDS = {
     "searches": ("/v1/events?q=nothing-has-this&count=true&limit=1", 8, False),
@@ -54,7 +79,7 @@ async def ask(host: str, port: int, request: bytes, *, stays_open: bool) -> None
             await asyncio.sleep(AGAIN_S)
 
 
-async def send(host: str, port: int, path: str, body: bytes, token: str) -> None:
+async def send(host: str, port: int, path: str, body: bytes, token: str, *, status: int) -> None:
     """Without a body, each request has a token of its own."""
     while True:
         try:
@@ -70,7 +95,9 @@ async def send(host: str, port: int, path: str, body: bytes, token: str) -> None
                 for line in answer.lower().split(b"\r\n"):
                     if line.startswith(b"content-length:"):
                         await reader.readexactly(int(line.partition(b":")[2]))
-                if answer.startswith(b"HTTP/1.1 429"):
+                got = int(answer[9:12])
+                assert got in (status, 429, 503), answer
+                if got != status:
                     await asyncio.sleep(AGAIN_S)
         except (OSError, asyncio.IncompleteReadError):
             await asyncio.sleep(AGAIN_S)
@@ -81,9 +108,12 @@ async def main(url: str, token: str, what: str) -> None:
     assert address.hostname is not None
     assert address.port is not None
     if what in SENDERS:
-        path, body, connections = SENDERS[what]
+        path, body, connections, status = SENDERS[what]
         async with asyncio.timeout(SECONDS_MAX):
-            await asyncio.gather(*(send(address.hostname, address.port, path, body, token) for _ in range(connections)))
+            of_each = (
+                send(address.hostname, address.port, path, body, token, status=status) for _ in range(connections)
+            )
+            await asyncio.gather(*of_each)
         return
     path, connections, stays_open = CROWDS[what]
     accept = "text/csv" if what == "tables" else "*/*"

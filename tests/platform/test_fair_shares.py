@@ -15,11 +15,12 @@ import pytest
 
 from tests.conftest import ROOT, endpoints_of, reachable_directory, start_supervisor, stop_supervisor
 from tests.platform.client import Client
-from tests.platform.crowd import CROWDS, SENDERS
+from tests.platform.crowd import CROWDS, SENDERS, UNITS
 
 TENANTS = 200
 ROUNDS = 100  # each two events for every tenant
 CHANGES = 40
+GROUPS = 60
 SETTLED_S = 1.5
 TIMES_AS_LONG_MAX = 3.0
 TRIES = 3
@@ -52,6 +53,14 @@ def place() -> Iterator[Place]:
             {"command": "host.register", "name": f"h{n}", "group": "std", "capacity": {"cpu": 8}} for n in range(1_000)
         ]
         batch(admin, hosts)
+        for n in range(GROUPS):
+            batch(admin, [{"command": "group.create", "name": f"g{n}"}])
+            hosts = [
+                {"command": "host.register", "name": f"h{n}-{m}", "group": f"g{n}", "capacity": {"cpu": 64}}
+                for m in range(20)
+            ]
+            batch(admin, hosts)
+            batch(admin, [{"command": "quota.set", "group": f"g{n}", "tenant": "t0", "limits": {"cpu": 100_000}}])
         secrets = {
             name: admin.made("/v1/tokens", {"name": name, "role": role})["secret"]
             for name, role in (("operator", "operator"), ("auditor", "auditor"), ("other-operator", "operator"))
@@ -101,15 +110,29 @@ def a_crowd(place: Place, what: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("what", [*CROWDS, *SENDERS])
 def test_a_change_takes_at_most_three_times_as_long_beside_one_others(place: Place, what: str) -> None:
-    tries = (ratio(place, what) for _ in range(TRIES))
-    assert any(beside <= TIMES_AS_LONG_MAX for beside in tries)
+    tries = (measured(place, what) for _ in range(TRIES))
+    assert any(beside_s <= TIMES_AS_LONG_MAX * alone_s + unit_s for alone_s, beside_s, unit_s in tries)
 
 
-def ratio(place: Place, what: str) -> float:
-    """How many times as long a change takes beside a crowd. What else the machine does makes it more, never less."""
+def measured(place: Place, what: str) -> tuple[float, float, float]:
+    """How long a change takes alone and beside a crowd, and how long a unit of the crowd takes alone, if it is one that
+    takes about as long as one may. What else the machine does makes it all more, never less."""
     before_s = changed(place.operator, times=CHANGES)
+    unit_s = min(sent(place, what) for _ in range(3)) if what in UNITS else 0.0
     with a_crowd(place, what):
         beside_s = changed(place.operator, times=CHANGES)
+    time.sleep(SETTLED_S)  # until what it sent is decided
     after_s = changed(place.operator, times=CHANGES)
-    print(f"{what}: {before_s * 1e3:.1f}, {beside_s * 1e3:.1f}, {after_s * 1e3:.1f} ms")
-    return beside_s / max(before_s, after_s)
+    print(f"{what}: {before_s * 1e3:.1f}, {beside_s * 1e3:.1f}, {after_s * 1e3:.1f} ms; {unit_s * 1e3:.1f} ms a unit")
+    return max(before_s, after_s), beside_s, unit_s
+
+
+def sent(place: Place, what: str) -> float:
+    """How long the sender's request takes, where nobody else asks for anything."""
+    path, body, _, status = SENDERS[what]
+    client = Client(place.url, place.other_operator)
+    began = time.perf_counter()
+    answer = client.http.post(path, content=body, headers={"Content-Type": "application/json"})
+    took_s = time.perf_counter() - began
+    assert answer.status_code == status, answer.text
+    return took_s

@@ -50,6 +50,9 @@ class Clock:
         self._worked_s += self._chance.random() * 0.002
         return self._worked_s
 
+    def thread_time_ns(self) -> int:
+        return round(self.perf_counter() * 1e9)
+
     def sleep(self, seconds: float) -> None:
         self._loop.block(seconds)
 

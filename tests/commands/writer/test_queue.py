@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from commands.catalogue import COMMANDS
+from commands.costs import PLAIN_US
 from commands.writer import ids
 from commands.writer.batch import Ticket
 from commands.writer.deciding import Context
@@ -125,6 +126,61 @@ async def test_actors_take_turns_whoever_asked_for_how_much() -> None:
     assert queue.room_for(actors[1]) == CLIENT_COMMANDS_OF_ONE_MAX
     assert len(queue.take_all()) == 996
     assert queue.rooms.clients == CLIENT_COMMANDS_MAX
+
+
+async def test_a_turn_is_time_whoever_asked_for_how_dear_units() -> None:
+    queue = Queue()
+    dear, cheap, late = (Actor(name, "operator") for name in ("dear", "cheap", "late"))
+    put(queue, dear, tickets=3)
+    put(queue, cheap, tickets=40)
+
+    def next_one() -> str:
+        ticket = queue.take()
+        queue.charge(ticket, 2_000 if ticket.context.actor is dear else PLAIN_US)
+        return ticket.context.actor.name
+
+    assert [next_one() for _ in range(24)] == ["dear", *["cheap"] * 20, "dear", "cheap", "cheap"]
+    put(queue, late, tickets=2)
+    assert [next_one() for _ in range(3)].count("late") == 2, "who comes anew need not make good what others had"
+    assert [next_one() for _ in range(18)] == [*["cheap"] * 17, "dear"]
+
+
+async def test_nobody_saves_up_turns_by_having_been_alone_or_away() -> None:
+    queue = Queue()
+    early, other = Actor("early", "operator"), Actor("other", "operator")
+    put(queue, early, tickets=100)
+    for _ in range(90):
+        queue.charge(queue.take(), 100_000)
+    put(queue, other, tickets=100)
+    taken = []
+    while queue:
+        ticket = queue.take()
+        queue.charge(ticket, 100_000)
+        taken.append(ticket.context.actor.name)
+    assert sorted(taken[:20]) == ["early"] * 10 + ["other"] * 10
+
+
+async def test_another_waits_for_one_long_unit_of_many(database: Database) -> None:
+    """However many rounds of the loop its own append takes."""
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+        other = Actor("other", "operator")
+        await make_token(client.engine, other)
+        vm = {"tenant": "payments", "group": "std", "resources": {"cpu": 9_999}}
+        of_one = 200
+        flooding = []
+        for _ in range(6):
+            items = tuple(client.item("vm.provision", {**vm, "name": f"v{n}"}) for n in range(of_one))
+            envelope = Envelope(ADMIN, items, time.time() + 60.0, atomic=True, dry_run=True)
+            flooding.append(asyncio.create_task(client.engine.submit(envelope)))
+        while client.engine.room_for(ADMIN) == CLIENT_COMMANDS_OF_ONE_MAX:
+            await asyncio.sleep(0)
+        left = client.engine.room_for(ADMIN)
+        answer = await client.send("tenant.update", actor=other, tenant="acme", description="in between")
+        assert answer.problem is None
+        assert client.engine.room_for(ADMIN) - left <= of_one
+        for task in flooding:
+            assert {one.status for one in await task} == {409}
 
 
 async def test_who_has_least_room_is_known_without_asking_for_each() -> None:
