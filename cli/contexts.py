@@ -7,7 +7,6 @@ token from the environment or from `--token-file` goes where the caller says.
 import json
 import os
 import shlex
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +69,8 @@ def _warn_if_others_may_read(path: Path) -> None:
 
 def write_saved(saved: Saved) -> None:
     """Replace the file in one step; it holds tokens, so nobody else may read it at any moment."""
+    import tempfile
+
     import yaml
 
     path = config_path()

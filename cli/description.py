@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cli import kinds, tables, terminal, units
+from cli import tables, terminal, units
 from cli.kinds import Kind
 from cli.tables import Table
 
@@ -12,17 +12,17 @@ LAST = ("labels", "owner", "external_id", "uid", "version", "created_at", "updat
 AMOUNT_FIELDS = frozenset(
     {"capacity", "used", "available", "resources", "limits", "effective_available", "requested", "largest_fit", "short"}
 )
+IDS = ("id", "uid")
 COLUMNS_MAX = 8
 NAMES_MAX = 5  # of a list that is one cell
 
 
 def lines(kind: Kind, resource: dict[str, Any]) -> list[str]:
     """Everything about a resource; the fields that all have stand first and last, its own between them."""
-    resource = {**resource, "name": kinds.full_name(kind, resource)}
+    resource = {**resource, "name": kind.full_name(resource)}
+    # Of what is named by its id, that is said once.
+    resource = {field: value for field, value in resource.items() if field not in IDS or value != resource["name"]}
     own = [field for field in resource if field not in FIRST and field not in LAST]
-    if kind is kinds.OPERATION:  # its id is its name
-        resource = {field: value for field, value in resource.items() if field == "name" or value != resource["name"]}
-        own = [field for field in own if field in resource]
     amounts = [field for field in own if field in AMOUNT_FIELDS and isinstance(resource[field], dict)]
     ordered = [*FIRST, *(field for field in own if field not in amounts), *LAST]
     shown = {field: resource[field] for field in ordered if field in resource}

@@ -13,6 +13,10 @@ class Failed(click.ClickException):
         return [f"berth: {self.message}"]
 
 
+class NotKnown(click.UsageError):
+    """A kind or verb that what is known of the server lacks; the server may know more by now."""
+
+
 class Refused(Failed):
     """The API answered with a problem (RFC 9457); exit code 1, or 2 if it is the query that makes no sense."""
 

@@ -3,13 +3,15 @@
 import time
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 
-from cli import kinds, terminal
+from cli import terminal
 from cli.connection import Connection
 from cli.errors import Failed, Refused, TimedOut
 
 PAUSE_S_MIN = 0.1
 PAUSE_S_MAX = 1.0
+KIND = "operation"
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 WAYS_OUT_OF_STUCK = ("retry", "settle")
 
@@ -24,17 +26,17 @@ def commands(identity: str, ways: Iterable[str]) -> list[str]:
     for way in ways:
         if way == "settle":  # which needs what is so, and how one knows
             typed += [
-                f"berth operation settle {identity} --as {verdict} --reason 'how I know'"
+                f"berth settle operation {identity} --as {verdict} --reason 'how I know'"
                 for verdict in ("succeeded", "failed")
             ]
         else:
-            typed.append(f"berth operation {way} {identity} --wait")
+            typed.append(f"berth {way} operation {identity} --wait")
     return typed
 
 
 def look(connection: Connection, identity: str, *, min_position: int | None = None) -> dict[str, Any]:
     query = [("min_position", str(min_position))] if min_position else []
-    return connection.request("GET", kinds.path(kinds.OPERATION, identity), query=query).json(state=str)
+    return connection.request("GET", f"/v1/operations/{quote(identity, safe='')}", query=query).json(state=str)
 
 
 def must_go_on(connection: Connection, identity: str | None) -> None:

@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cli import kinds, output, units
-from cli.kinds import Kind
+from cli import output, units
 from cli.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -17,22 +16,10 @@ WAIT_S_DEFAULT = "60"
 _DURATION_WORD = re.compile(r"\d+(\.\d+)?(ms|s|m|h)?")
 
 
-def kind(*among: Kind) -> Callable[[F], F]:
-    """The argument KIND; Tab offers the kinds that go with the verb."""
-
-    def words(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-        return [kind.plural for kind in among or kinds.KINDS if kind.plural.startswith(incomplete.lower())]
-
-    return click.argument("kind", shell_complete=words)
-
-
 #: Files and folders complete with Tab. Whether they are there is said when they are opened.
 FILE = click.Path(dir_okay=False, allow_dash=True)
 FOLDER = click.Path(file_okay=False, readable=False)  # who may use it is said where it is used
 FILE_OR_FOLDER = click.Path()
-
-#: One name; a quota's may be two words.
-name = click.argument("names", nargs=-1, required=True, metavar="NAME")
 
 
 class Verb(click.Command):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cli import kinds, tables, terminal, yaml_text
+from cli import tables, terminal, yaml_text
 from cli.kinds import Kind
 
 FORMATS = ("table", "wide", "json", "yaml", "name", "csv")
@@ -23,7 +23,7 @@ def resources(
     """Print resources of one kind in any of the forms. `overcommit` is that of each host's group, by its name."""
     if form == "name":
         if items:
-            terminal.say("\n".join(terminal.printable(kinds.full_name(kind, item)) for item in items))
+            terminal.say("\n".join(terminal.printable(kind.full_name(item)) for item in items))
     elif form in ("table", "wide"):
         human = terminal.for_a_person()
         table = tables.of_kind(kind, items, human=human, wide=form == "wide", overcommit=overcommit or {})

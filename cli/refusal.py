@@ -21,7 +21,7 @@ FLAGS = {
 # code: what one can do about it with this command line, where the problem's own fields fill the blanks.
 NEXT = {
     "forbidden": "`berth whoami` shows your role and scope",
-    "suspended": "`berth resume {tenant}` lifts it",
+    "suspended": "`berth resume tenant {tenant}` lifts it",
     "no_quota": "`berth set quota {group}/{tenant} --cpu 8` gives it one of 8 vCPU",
     "below_use": "with --force, where the verb has it, what runs stays and is over the limit",
     "protected": "`berth set {kind} {name} --no-protected` lifts it",
@@ -39,7 +39,7 @@ def lines(problem: dict[str, Any]) -> list[str]:
     shown = [f"berth: {terminal.printable(first)}"]
     detail = problem.get("detail") if code != "unauthenticated" else None  # which speaks of headers
     # Of bad input the detail is the first of the errors, which follow all.
-    if detail and not (problem.get("errors") and _text(detail) in _errors("errors", problem["errors"])):
+    if detail and _text(detail) not in _as_sent(problem.get("errors") or ()):
         shown += _indented(_text(detail).split("\n"))
     for field, value in problem.items():
         if field in QUIET or value is None or value in ([], {}):
@@ -116,6 +116,11 @@ def _alternatives(field: str, value: Any) -> list[str]:
 
 def _errors(field: str, value: Any) -> list[str]:
     return [f"{_flag(_text(entry.get('field')))}: {_text(entry.get('message'))}" for entry in value]
+
+
+def _as_sent(errors: Any) -> list[str]:
+    """Each of the errors as the server's own sentence has it."""
+    return [f"{_text(entry.get('field'))}: {_text(entry.get('message'))}" for entry in errors]
 
 
 def _flag(field: str) -> str:

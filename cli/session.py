@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-from cli import contexts, kinds, operations, output, terminal
+from cli import contexts, discovery, operations, output, terminal
 from cli.connection import NOT_BERTH, TIMEOUT_S, Answer, Connection, Query, header_text, new_key
+from cli.discovery import Known
 from cli.errors import Failed, Refused
-from cli.kinds import Kind
+from cli.kinds import Kind, Kinds
 
 # The server does not end a wait for what gets stuck meanwhile; so it is asked for short ones, and looked between them.
 PREFER_WAIT_S = (1, 2, 5)
@@ -33,6 +34,7 @@ class Session:
         self.reason: str | None = None
         self.key: str | None = None
         self._connection: Connection | None = None
+        self._known: Known | None = None
         self._was_done_before = False  # the last command, under the caller's own key
 
     @property
@@ -47,6 +49,31 @@ class Session:
         return self._connection
 
     @property
+    def kinds(self) -> Kinds:
+        """The kinds that this server has.
+
+        Raises:
+            Failed: none were kept of it, and it cannot be asked.
+        """
+        if self._known is None:
+            self._known = discovery.known(self.connection)
+        return self._known.kinds
+
+    def recall(self) -> Kinds:
+        """The kinds as they were kept, however long ago, if any are; for whoever must answer at once."""
+        if self._known is None:
+            self._known = discovery.known(self.connection, old_is_good=True)
+        return self._known.kinds
+
+    def learns_more(self) -> bool:
+        """Whether the server has other kinds now than those that were kept."""
+        before = self._known
+        if before is None or before.is_asked:
+            return False
+        self._known = discovery.known(self.connection, anew=True)
+        return self._known.etag != before.etag
+
+    @property
     def is_structured(self) -> bool:
         return self.form in ("json", "yaml", "csv")
 
@@ -57,7 +84,7 @@ class Session:
 
     def read(self, kind: Kind, name: str, *, min_position: int | None = None) -> Answer:
         query = [("min_position", str(min_position))] if min_position else []
-        return self.get(kinds.path(kind, name), query)
+        return self.get(kind.path(name), query)
 
     def items(self, path: str, query: Query, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Everything in a list, page by page, or its first `limit`."""
@@ -171,11 +198,13 @@ class Session:
         answer: Answer,
         *,
         doing: str | None = None,
+        about: str = "",
         resource: dict[str, Any] | None = None,
     ) -> None:
         """Say what a command did: a sentence, the name, or the answer as it came.
 
-        `doing` is the word for it while its operation is under way; `resource` what it is now, if that is known better.
+        `doing` is the word for it while its operation is under way, `about` what it was to change; `resource` what it
+        is now, if that is known better.
         """
         content = answer.json(**DONE)
         if resource is not None:
@@ -187,7 +216,7 @@ class Session:
         resource = content.get("resource") or {}
         host, state, operation = resource.get("host"), resource.get("state"), content.get("operation")
         is_under_way = answer.status == 202 and bool(operation) and not self.dry_run
-        words = [f"{kind.name} {name} {doing or done if is_under_way else done}"]
+        words = [f"{kind.name} {name} {doing or done if is_under_way else done}" + (f" ({about})" if about else "")]
         is_there = done != "deleted"  # of what is deleted `resource` is the last state, which is over
         if is_there and isinstance(host, str):
             words[0] += f" on host {host}"

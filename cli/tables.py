@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
-from cli import kinds, terminal, units
+from cli import terminal, units
 from cli.connection import inner
 from cli.kinds import Kind
 from cli.terminal import printable, width
@@ -101,7 +101,7 @@ def of_kind(
     overcommit: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Table:
     """The table of resources of one kind; a column per resource class that any of them has."""
-    shown = [_for_people(kind, item) for item in items] if human and not wide else items
+    shown = [_for_people(item) for item in items] if human and not wide else items
     fields, after = list(kind.columns), list(kind.wide) if wide else []
     if human and not wide:
         fields = [field for field in fields if field not in kind.yields or any(_has(item, field) for item in shown)]
@@ -265,24 +265,24 @@ def _list(value: list[Any]) -> str:
     return " ".join(str(entry) for entry in value)
 
 
-def _for_people(kind: Kind, item: dict[str, Any]) -> dict[str, Any]:
+def _for_people(item: dict[str, Any]) -> dict[str, Any]:
     """What is said twice, once: an operation of kind vm.provision on vm/acme/web-1 is one on acme/web-1.
 
-    And what is to be noticed, beside the state: the tenant above by which a tenant is suspended.
+    And beside the state what is to be noticed: by whom something is suspended that is so through another above it, and
+    how far something is that runs.
     """
-    if kind is kinds.TENANT and (above := item.get("suspended_by")) not in (None, item.get("name")):
-        return {**item, "state": f"suspended by {above}"}
-    if kind is not kinds.OPERATION:
-        return item
-    about = str(item.get("kind")).partition(".")[0] + "/"
-    percent = item.get("percent")
-    is_running = item.get("state") == "running" and percent is not None
-    return {
-        **item,
-        "target": str(item.get("target")).removeprefix(about),
-        "state": f"running {percent}%" if is_running else item.get("state"),
-        "percent": None,
-    }
+    shown = item
+    if (above := item.get("suspended_by")) not in (None, item.get("name")):
+        shown = {**shown, "state": f"suspended by {above}"}
+    if "percent" in item:
+        percent = item["percent"]
+        is_running = item.get("state") == "running" and percent is not None
+        state = f"running {percent}%" if is_running else item.get("state")
+        shown = {**shown, "state": state, "percent": None}
+    if "kind" in item and "target" in item:
+        about = str(item["kind"]).partition(".")[0] + "/"
+        shown = {**shown, "target": str(item["target"]).removeprefix(about)}
+    return shown
 
 
 def _has(item: dict[str, Any], field: str) -> bool:
@@ -291,7 +291,7 @@ def _has(item: dict[str, Any], field: str) -> bool:
 
 def _field(kind: Kind, item: dict[str, Any], field: str, *, human: bool) -> str:
     if field == "name":
-        return printable(kinds.full_name(kind, item))
+        return printable(kind.full_name(item))
     return cell(item.get(field), human=human, field=field)
 
 
@@ -313,19 +313,21 @@ def _amounts(
     if len(kind.amounts) == 1:
         return title, [show(amount) if amount is not None else "–" if human else "" for amount in whole]
     used = [inner(item, kind.amounts[0]).get(name, 0) for item in items]
-    # A class that a quota does not name is unlimited, which is not the same as none.
-    missing = UNLIMITED if kind is kinds.QUOTA else "0"
+    # A class that limits do not name is unlimited, which is not the same as none.
+    missing = UNLIMITED if kind.amounts[-1] == "limits" else "0"
     return title, [
         f"{show(of)}/{missing if amount is None else show(amount)}" for of, amount in zip(used, whole, strict=True)
     ]
 
 
 def _limits(kind: Kind, item: dict[str, Any], overcommit: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
-    """What the amounts are measured by; capacity counts as often as the group promises it."""
+    """What the amounts are measured by; capacity counts as often as it is promised: by the resource itself, or by the
+    group that it is in."""
     amounts: dict[str, int] = inner(item, kind.amounts[-1])
-    if kind is kinds.HOST:
-        return units.promised(amounts, overcommit.get(str(item.get("group"))) or {})
-    return units.promised(amounts, inner(item, "overcommit")) if kind is kinds.GROUP else amounts
+    if kind.amounts[-1] != "capacity":
+        return amounts
+    own = inner(item, "overcommit") if "overcommit" in item else overcommit.get(str(item.get("group"))) or {}
+    return units.promised(amounts, own)
 
 
 def _heading(title: str) -> str:

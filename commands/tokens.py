@@ -1,7 +1,7 @@
 """Commands on tokens. The secret is made here and leaves in the first answer alone; the log gets its hash."""
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -27,7 +27,9 @@ class CreateToken(Described, creates=TOKEN, roles=ADMINS):
     name: Name
     role: Literal["viewer", "auditor", "operator", "admin", "controller"] = Field(description="What it may do")
     tenant: Name | None = Field(None, description="The tenant that it is confined to, with all below it")
-    expires_at: str | None = Field(None, description="When it ends, such as 2027-01-01T00:00:00Z")
+    expires_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = Field(
+        None, description="When it ends, such as 2027-01-01T00:00:00Z"
+    )
 
     @field_validator("expires_at")
     @classmethod

@@ -1,52 +1,16 @@
 """YAML documents as resources: parsed, checked field by field, and put into the order in which they can be made."""
 
-import re
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import yaml
 
-from cli import kinds
+from cli import schema
 from cli.errors import Failed
-from cli.kinds import Kind
-
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-# What can be made by a file, in the order in which it can be made.
-ORDER = (kinds.TENANT, kinds.RACK, kinds.GROUP, kinds.HOST, kinds.QUOTA, kinds.VM)
-DESCRIBED = {
-    "display_name": "text",
-    "description": "text",
-    "external_id": "text",
-    "labels": "labels",
-    "protected": "switch",
-}
-# field: what it must be; a star means that it must be there.
-FIELDS: dict[str, dict[str, str]] = {
-    "tenant": {"name": "*name", "parent": "name", **DESCRIBED},
-    "rack": {"name": "*name", "region": "*name", "dc": "*name", "room": "name", "units": "count", **DESCRIBED},
-    "group": {"name": "*name", "region": "name", "strategy": "text", "overcommit": "ratios", **DESCRIBED},
-    "host": {
-        "name": "*name",
-        "group": "*name",
-        "rack": "name",
-        "unit": "count",
-        "capacity": "*amounts",
-        "bmc": "mapping",
-        **DESCRIBED,
-    },
-    "quota": {"group": "*name", "tenant": "*name", "limits": "*amounts", **DESCRIBED},
-    "vm": {
-        "tenant": "*name",
-        "name": "*name",
-        "group": "*name",
-        "resources": "*amounts",
-        "image": "text",
-        "strategy": "text",
-        "where": "mapping",
-        "rules": "list",
-        **DESCRIBED,
-    },
-}
+from cli.kinds import Kind, Kinds
+from cli.schema import Schema
+from cli.site.check import check
 
 
 class Document(NamedTuple):
@@ -62,7 +26,7 @@ class BadDocument(Failed):
     """The file cannot be applied; the message says where and what to do."""
 
 
-def read(text: str, *, file: str) -> list[Document]:
+def read(text: str, *, file: str, kinds: Kinds) -> list[Document]:
     """The documents of a file in the order in which they can be made.
 
     Raises:
@@ -70,37 +34,68 @@ def read(text: str, *, file: str) -> list[Document]:
     """
     documents: dict[tuple[str, str], Document] = {}
     for place, content in _contents(text, file):
-        document = _document(place, content)
+        document = _document(place, content, kinds)
         key = (document.kind.name, document.name)
         if key in documents:
             raise BadDocument(f"{place}: {document.kind.name} {document.name} stands already in {documents[key].place}")
         documents[key] = document
-    return in_order(list(documents.values()))
+    return in_order(list(documents.values()), kinds)
 
 
-def in_order(documents: list[Document]) -> list[Document]:
-    """Tenants (parents first), racks, groups, hosts, quotas, VMs; within a kind as they stand in the file."""
-    rank = {kind.name: index for index, kind in enumerate(ORDER)}
-    depths = _depths([document for document in documents if document.kind is kinds.TENANT])
-    return sorted(documents, key=lambda document: (rank[document.kind.name], depths.get(document.name, 0)))
+def made_by_files(kinds: Kinds) -> list[Kind]:
+    """The kinds of which a file can say how they are to be: they can be made, and changed afterwards."""
+    return [kind for kind in kinds if kind.creation is not None and kind.command("set") is not None]
 
 
-def _depths(tenants: list[Document]) -> dict[str, int]:
-    """How many parents of this file stand above each tenant."""
-    by_name = {document.name: document for document in tenants}
-    depths: dict[str, int] = {}
-    for document in tenants:
+def fields_of(kind: Kind) -> dict[str, Schema]:
+    """The fields that a document of that kind may have: those of its creation, and the parts of its name.
+
+    What a PUT takes and no resource shows is about this one change (`force`), and nothing that can be so.
+    """
+    creation = kind.creation
+    assert creation is not None
+    found: dict[str, Schema] = {}
+    for part in kind.named_by:
+        field = kind.field_of(part)
+        found[field] = schema.properties(creation.body).get(field, {"type": "string", "pattern": "."})
+    for field, of in schema.properties(creation.body).items():
+        if creation.method != "PUT" or field in kind.fields:
+            found[field] = of
+    return found
+
+
+def in_order(documents: list[Document], kinds: Kinds) -> list[Document]:
+    """By their kinds, as these need each other; within a kind those that others of it refer to first, and else as they
+    stand in the file."""
+    rank = {kind.name: index for index, kind in enumerate(kinds)}
+    depths: dict[tuple[str, str], int] = {}
+    for kind in kinds:
+        for field, target in kind.refs.items():
+            if target == kind.name:
+                depths |= _depths([document for document in documents if document.kind.name == kind.name], field)
+    return sorted(
+        documents,
+        key=lambda document: (rank[document.kind.name], depths.get((document.kind.name, document.name), 0)),
+    )
+
+
+def _depths(documents: list[Document], field: str) -> dict[tuple[str, str], int]:
+    """How many of this file stand above each of one kind, by the field that refers to its own kind."""
+    by_name = {document.name: document for document in documents}
+    depths: dict[tuple[str, str], int] = {}
+    for document in documents:
         above: list[str] = []
-        parent = document.body.get("parent")
+        parent = document.body.get(field)
         while parent in by_name:
             if parent == document.name or parent in above:
                 circle = " > ".join([document.name, *above])
                 raise BadDocument(
-                    f"{document.place}, field parent: {circle} is a circle; a tenant cannot be its own parent"
+                    f"{document.place}, field {field}: {circle} is a circle; "
+                    f"a {document.kind.name} cannot be its own {field}"
                 )
             above.append(parent)
-            parent = by_name[parent].body.get("parent")
-        depths[document.name] = len(above)
+            parent = by_name[parent].body.get(field)
+        depths[document.kind.name, document.name] = len(above)
     return depths
 
 
@@ -175,82 +170,38 @@ def _refuse_duplicates(node: yaml.Node, place: str) -> None:
                 pending.append(value)
 
 
-def _document(place: str, content: Any) -> Document:
+def _document(place: str, content: Any, kinds: Kinds) -> Document:
     if not isinstance(content, dict):
         raise BadDocument(f"{place}: a document is a mapping with `kind:` and the fields of the resource")
     word = content.get("kind")
-    kind = next((kind for kind in ORDER if str(word).lower() in (kind.name, kind.plural)), None)
+    usable = made_by_files(kinds)
+    kind = next((kind for kind in usable if str(word).lower() in (kind.name, kind.plural)), None)
     if kind is None:
-        known = ", ".join(kind.name.capitalize() for kind in ORDER)
+        known = ", ".join(kind.name.capitalize() for kind in usable)
         what = "it is missing" if word is None else f"there is none called {word!r}"
         raise BadDocument(f"{place}, field kind: {what}; write one of {known} or List")
     place = f"{place}, {kind.name} {content.get('name') or ''}".rstrip()
-    fields = FIELDS[kind.name]
+    fields = fields_of(kind)
     body = {field: value for field, value in content.items() if field != "kind"}
     for field in body:
         if field not in fields:
             raise BadDocument(f"{place}, field {field}: a {kind.name} has no such field{_meant(str(field), fields)}")
-    for field, rule in fields.items():
-        if rule.startswith("*") and body.get(field) is None:
-            raise BadDocument(f"{place}, field {field}: it is missing, and a {kind.name} needs it")
-        if body.get(field) is not None:
-            _check(place, field, body[field], rule.lstrip("*"))
-    name = "/".join(str(body[_field_of(kind, part)]) for part in kind.named_by)
+    _must_be_whole(place, kind, body)
+    assert kind.creation is not None
+    for field, of in fields.items():
+        if body.get(field) is not None and (wrong := check(field, body[field], of, kind.creation.body)) is not None:
+            raise BadDocument(f"{place}, field {wrong}")
+    name = "/".join(str(body[kind.field_of(part)]) for part in kind.named_by)
     return Document(kind, name, body, place)
 
 
-def _field_of(kind: Kind, part: str) -> str:
-    return "name" if part == kind.name else part
+def _must_be_whole(place: str, kind: Kind, body: dict[str, Any]) -> None:
+    assert kind.creation is not None
+    for field in (*map(kind.field_of, kind.named_by), *schema.needed(kind.creation.body)):
+        if body.get(field) is None:
+            raise BadDocument(f"{place}, field {field}: it is missing, and a {kind.name} needs it")
 
 
-def _meant(field: str, fields: dict[str, str]) -> str:
-    import difflib
-
+def _meant(field: str, fields: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(field, fields, n=1)
     return f"; did you mean {near[0]}?" if near else f"; it has {', '.join(fields)}"
-
-
-def _check(place: str, field: str, value: Any, rule: str) -> None:
-    """Types are as strict as the API's; what only the API can know (does the rack exist?) is left to it."""
-
-    def bad(path: str, wanted: str, found: Any) -> BadDocument:
-        return BadDocument(f"{place}, field {path}: {wanted}, not {found!r}")
-
-    match rule:
-        case "name":
-            if not isinstance(value, str):
-                raise bad(field, "write the name in quotes, as text", value)
-            if not NAME.fullmatch(value):
-                raise bad(
-                    field, "a name has 1 to 63 of a–z, 0–9 and inner hyphens (use display_name for the rest)", value
-                )
-        case "text":
-            if not isinstance(value, str):
-                raise bad(field, "write text, in quotes if it looks like a number or a date", value)
-        case "count":
-            if not _is_whole(value) or value < 1:
-                raise bad(field, "write a whole number from 1 on", value)
-        case "switch":
-            if not isinstance(value, bool):
-                raise bad(field, "write true or false", value)
-        case "list":
-            if not isinstance(value, list):
-                raise bad(field, "write a list", value)
-        case "mapping" | "labels" | "amounts" | "ratios":
-            if not isinstance(value, dict):
-                raise bad(field, "write a mapping, one key: value a line", value)
-            for name, entry in value.items():
-                _check_entry(bad, f"{field}.{name}", entry, rule)
-
-
-def _check_entry(bad: Any, path: str, value: Any, rule: str) -> None:
-    if rule == "labels" and not isinstance(value, str):
-        raise bad(path, "write text, in quotes if it looks like a number, a date or yes/no", value)
-    if rule == "amounts" and (not _is_whole(value) or value < 0):
-        raise bad(path, "write a whole number without quotes, in the unit of its class (memory_mib: 8192)", value)
-    if rule == "ratios" and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
-        raise bad(path, "write a number above 0, for example 1.5", value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,26 +1,20 @@
 """What has to be sent so that the platform is what the documents say: nothing for a document that is so already."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cli import kinds
+from cli import kinds, schema
 from cli.connection import Query
 from cli.errors import Failed, Refused
-from cli.kinds import Kind
+from cli.kinds import Command, Kind
+from cli.schema import Shape
 from cli.session import Session
 from cli.site.document import Document
 
 # From so many documents of a kind on, one list is read instead of each of them.
 LIST_FROM = 20
-# These are compared and sent as a whole: what the document leaves out of them goes away.
-WHOLE = ("labels", "capacity", "resources", "overcommit")
-AMOUNTS = ("capacity", "resources")  # of which there is no null; none of a class is 0
-# Decided by the creation for good.
-FIXED = {"vm": ("group", "image", "strategy", "where", "rules")}
-CREATION = {"host": "host.register", "vm": "vm.provision", "quota": "quota.set"}
-# What has a command of its own, and leaves the patch for it.
-OWN_COMMAND = {"tenant": ("parent", "move"), "host": ("group", "move"), "vm": ("resources", "resize")}
 
 
 class Request(NamedTuple):
@@ -87,15 +81,16 @@ def step(document: Document, now: dict[str, Any] | None) -> Step:
             f"{document.place}: {kind.name} {document.name} is being deleted. Apply again when it is gone: "
             f"`berth wait {kind.name} {document.name} --for deleted`"
         )
+    in_name = {kind.field_of(part) for part in kind.named_by}
     differences = [
         Difference(field, now.get(field), value)
         for field, value in body.items()
-        if field not in ("name", "tenant") and not same(field, now.get(field), value)
+        if field not in in_name and not same(kind, field, now.get(field), value)
     ]
     if not differences:
         return Step(document, "unchanged", [], [], now)
     for difference in differences:
-        if difference.field in FIXED.get(kind.name, ()):
+        if is_fixed(kind, difference.field):
             raise Failed(
                 f"{document.place}, field {difference.field}: it is {_said(difference.old)}, as its creation decided "
                 f"for good. Write so, or delete {kind.name} {document.name} and apply again"
@@ -103,22 +98,30 @@ def step(document: Document, now: dict[str, Any] | None) -> Step:
     return Step(document, "updated", differences, _changes(document, now, differences), now)
 
 
-def same(field: str, now: Any, wanted: Any) -> bool:
+def is_fixed(kind: Kind, field: str) -> bool:
+    """Whether the creation decides it for good: no later command takes it."""
+    return _changer(kind, field) is None
+
+
+def same(kind: Kind, field: str, now: Any, wanted: Any) -> bool:
     """Whether the platform already has what is wanted; of nothing there are several spellings.
 
     What the platform does not show is not the same: it is sent, and the platform says whether that changes anything.
     """
-    if field == "bmc" and isinstance(now, dict) and isinstance(wanted, dict):
-        now = {part: now.get(part) for part in wanted}  # the parts that the document does not speak of are left alone
-    if field in AMOUNTS:
+    shape = _shape_at_creation(kind, field)
+    changer = _changer(kind, field)
+    if shape.word == schema.OBJECT and changer is not None and isinstance(now, dict) and isinstance(wanted, dict):
+        now = {part: now.get(part) for part in wanted}  # a patch leaves alone what the document does not speak of
+    if shape.word == schema.AMOUNTS and (changer is None or changer.method != "PUT"):  # 0 of a limit forbids
         now, wanted = _above_zero(now), _above_zero(wanted)
     return bool(_without_empty(now) == _without_empty(wanted))
 
 
 def current_of(session: Session, documents: list[Document]) -> Current:
     """A reader of what is there now, for these documents: kinds with many of them are read as one list."""
-    counts = {kind: sum(document.kind is kind for document in documents) for kind in kinds.KINDS}
-    listed = {kind.name: _list(session, kind) for kind, count in counts.items() if count >= LIST_FROM}
+    counts = Counter(document.kind.name for document in documents)
+    of_name = {document.kind.name: document.kind for document in documents}
+    listed = {name: _list(session, of_name[name]) for name, count in counts.items() if count >= LIST_FROM}
 
     def current(document: Document) -> dict[str, Any] | None:
         if document.kind.name not in listed:
@@ -140,60 +143,80 @@ def read(session: Session, document: Document, *, min_position: int | None = Non
 
 
 def _completed(session: Session, document: Document, resource: dict[str, Any] | None) -> dict[str, Any] | None:
-    """With the strategy by which a VM was placed, if the document speaks of it; its explanation alone knows that."""
-    if resource is None or document.kind is not kinds.VM or document.body.get("strategy") is None:
+    """With what the document speaks of and the resource itself does not show, if the explanation of its place knows it:
+    the strategy by which it was placed."""
+    kind = document.kind
+    hidden = [field for field, value in document.body.items() if value is not None and field not in kind.fields]
+    if resource is None or not kind.is_placed or not hidden:
         return resource
-    explained = session.get(kinds.explanation_path(document.name)).json(explanation=dict)["explanation"]
-    return {**resource, "strategy": explained.get("strategy")}
+    path = f"/v1/explain/{kind.plural}/{kind.path_name(document.name)}"
+    explained = session.get(path).json(explanation=dict)["explanation"]
+    return {**resource, **{field: explained.get(field) for field in hidden}}
 
 
 def _list(session: Session, kind: Kind) -> dict[str, dict[str, Any]]:
     query: Query = []
-    return {kinds.full_name(kind, item): item for item in session.items(kinds.list_path(kind), query)}
+    return {kind.full_name(item): item for item in session.items(kind.list_path, query)}
 
 
 def _creation(document: Document) -> Request:
-    kind = document.kind
+    command = document.kind.creation
+    assert command is not None  # else it would be no document
     body = {field: value for field, value in document.body.items() if value is not None}
-    command = CREATION.get(kind.name, f"{kind.name}.create")
-    if kind is kinds.QUOTA:
-        return _quota(document, body)
-    return Request(command, "POST", kinds.list_path(kind), body, {})
+    return _request(document, command, body)
 
 
 def _changes(document: Document, now: dict[str, Any], differences: list[Difference]) -> list[Request]:
-    """The requests of an update: a patch, and what has a command of its own."""
-    kind, path = document.kind, kinds.path(document.kind, document.name)
-    if kind is kinds.QUOTA:
+    """The requests of an update: a patch, and what has a command of its own. A PUT says again all that stands there,
+    for the version that was read."""
+    kind = document.kind
+    whole = kind.command("set", "PUT")
+    if whole is not None:
         wanted = {field: value for field, value in document.body.items() if value is not None}
-        return [_quota(document, {**kinds.kept(now, document.body), **wanted}, if_match=f'"{now["version"]}"')]
-    names = dict(zip(kind.named_by, kinds.parts(kind, document.name), strict=True))
-    own_field, action = OWN_COMMAND.get(kind.name, ("", ""))
-    patch: dict[str, Any] = {}
-    own: list[Request] = []
+        said = {**kinds.kept(whole, now, document.body), **wanted}
+        return [_request(document, whole, said, if_match=f'"{now["version"]}"')]
+    bodies: dict[str, tuple[Command, dict[str, Any]]] = {}
     for difference in differences:
-        if difference.field == own_field:
-            body = {own_field: _merge(difference)}
-            own.append(Request(f"{kind.name}.{action}", "POST", f"{path}/{action}", body, names))
-        else:
-            patch[difference.field] = _merge(difference)
-    return [*([Request(f"{kind.name}.update", "PATCH", path, patch, names)] if patch else []), *own]
+        command = _changer(kind, difference.field)
+        assert command is not None  # else it is fixed
+        _, body = bodies.setdefault(command.name, (command, {}))
+        body[difference.field] = _merge(command, difference)
+    # What is patched goes first: a host's rack has to be right before it moves.
+    ordered = sorted(bodies.values(), key=lambda entry: entry[0].method != "PATCH")
+    return [_request(document, command, body) for command, body in ordered]
 
 
-def _quota(document: Document, body: dict[str, Any], *, if_match: str | None = None) -> Request:
-    """A PUT replaces all of a quota, so it is sent for the version that was read."""
-    group, tenant = kinds.parts(kinds.QUOTA, document.name)
-    said = {field: value for field, value in body.items() if field not in ("group", "tenant")}
-    names = {"group": group, "tenant": tenant}
-    return Request("quota.set", "PUT", kinds.path(kinds.QUOTA, document.name), said, names, if_match)
+def _request(document: Document, command: Command, body: dict[str, Any], *, if_match: str | None = None) -> Request:
+    """What is in the path of a command does not stand in its body too."""
+    names = {part: value for part, value in document.kind.named(document.name).items() if part in command.in_path}
+    said = {field: value for field, value in body.items() if field not in names}
+    path = kinds.filled(command.path, names)
+    return Request(command.name, command.method, path, said, names, if_match)
 
 
-def _merge(difference: Difference) -> Any:
-    """The new value as a JSON Merge Patch: what is gone from a mapping has to be said as null."""
-    if difference.field not in WHOLE or not isinstance(difference.new, dict):
+def _changer(kind: Kind, field: str) -> Command | None:
+    """The command that changes a field later: the kind's `set`, or one of its own that needs nothing else."""
+    general = kind.command("set")
+    if general is not None and field in schema.properties(general.body):
+        return general
+    return kind.changing(field)
+
+
+def _shape_at_creation(kind: Kind, field: str) -> Shape:
+    creation = kind.creation
+    assert creation is not None
+    return schema.shape(schema.properties(creation.body).get(field, {}), creation.body)
+
+
+def _merge(command: Command, difference: Difference) -> Any:
+    """The new value as a JSON Merge Patch. A map is made so as a whole: what is gone from it has to be said as null, or
+    as 0 where the command knows no null."""
+    shape = schema.shape(schema.properties(command.body)[difference.field], command.body)
+    if shape.word not in schema.MAPS or not isinstance(difference.new, dict):
         return difference.new
     gone = [name for name in difference.old or {} if name not in difference.new]
-    return {**difference.new, **dict.fromkeys(gone, 0 if difference.field in AMOUNTS else None)}
+    nothing = None if shape.inner is not None and shape.inner.is_nullable else 0
+    return {**difference.new, **dict.fromkeys(gone, nothing)}
 
 
 def _said(value: Any) -> str:

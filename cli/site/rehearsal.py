@@ -9,14 +9,12 @@ see, so that their sums (quotas, room) are not added up; the caller says so.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from cli import kinds
 from cli.errors import Refused
+from cli.kinds import Kind
 from cli.session import Session
 from cli.site.plan import Step
 
 COMMANDS_MAX = 200  # what the server decides as one
-# The fields by which a document names others.
-NAMED_BY_FIELD = {"parent": kinds.TENANT, "tenant": kinds.TENANT, "group": kinds.GROUP, "rack": kinds.RACK}
 
 Key = tuple[str, str]
 
@@ -53,16 +51,16 @@ def rehearse(session: Session, steps: list[Step], *, commands_max: int = COMMAND
 def parts(steps: list[Step], *, commands_max: int = COMMANDS_MAX) -> Iterator[list[Step]]:
     """The steps that send something, in parts that hold what their steps refer to; in the plan's order."""
     order = {_key(step): place for place, step in enumerate(steps) if step.requests}
-    hosts: dict[str, list[Key]] = {}
+    room: dict[str, list[Key]] = {}  # what has capacity (hosts), by group
     for step in steps:
-        if step.requests and step.document.kind is kinds.HOST:
-            hosts.setdefault(str(step.document.body.get("group")), []).append(_key(step))
+        if step.requests and "capacity" in step.document.body:
+            room.setdefault(str(step.document.body.get("group")), []).append(_key(step))
     by_key = {key: steps[place] for key, place in order.items()}
     part: set[Key] = set()
     for key, step in by_key.items():
         needed = _needed(key, by_key)
-        if step.document.kind is kinds.VM:  # which needs hosts: as many as leave room for others that need the same
-            for host in hosts.get(str(step.document.body.get("group")), ()):
+        if "resources" in step.document.body:  # which need hosts: as many as leave room for others that need the same
+            for host in room.get(str(step.document.body.get("group")), ()):
                 more = needed | _needed(host, by_key)
                 if _commands(by_key, more) > commands_max // 2:
                     break
@@ -101,15 +99,22 @@ def _needed(key: Key, by_key: dict[Key, Step]) -> set[Key]:
 
 
 def _references(step: Step, by_key: dict[Key, Step]) -> list[Key]:
+    """What a document names, by its fields at any depth; and of a workload the limits that hold for it: its tenant's in
+    that group, and those of the tenants above."""
     body: dict[str, Any] = step.document.body
-    named = [(kind.name, str(body[field])) for field, kind in NAMED_BY_FIELD.items() if body.get(field)]
-    where = body.get("where")
-    for field, kind in (("rack", kinds.RACK), ("host", kinds.HOST)):
-        if isinstance(where, dict) and where.get(field):
-            named.append((kind.name, str(where[field])))
+    named = list(_named(body, step.document.kind))
     tenant = body.get("tenant")
-    while tenant and body.get("group"):  # the quotas of the tenant and of those above it
-        named.append((kinds.QUOTA.name, f"{body['group']}/{tenant}"))
-        above = by_key.get((kinds.TENANT.name, str(tenant)))
+    while tenant and body.get("group"):
+        named.append(("quota", f"{body['group']}/{tenant}"))
+        above = by_key.get(("tenant", str(tenant)))
         tenant = above.document.body.get("parent") if above else None
     return named
+
+
+def _named(body: dict[str, Any], kind: Kind) -> Iterator[Key]:
+    """A field is called like the kind that it names, unless the kind says otherwise (`parent`)."""
+    for field, value in body.items():
+        if isinstance(value, dict):
+            yield from _named(value, kind)
+        elif isinstance(value, str):
+            yield kind.refs.get(field, field), value

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cli import kinds, operations, options, output, tables, terminal
+from cli import operations, options, output, tables, terminal
 from cli.connection import ANY_VERSION, ATTEMPTS_MAX
 from cli.errors import Failed, Refused
 from cli.options import Verb
@@ -38,7 +38,7 @@ def apply(session: Session, paths: tuple[str, ...]) -> None:
     Stops at the first refusal; what was done by then stays, and the next run goes on from there. With --wait it
     waits for what was under way before, too. Exit 1 if something is there but has failed or is stuck.
     """
-    documents = _read(paths)
+    documents = _read(session, paths)
     steps = plan.steps(documents, plan.current_of(session, documents))
     if session.dry_run:
         refused = _rehearse(session, steps)
@@ -75,7 +75,7 @@ def _must_be_well(session: Session, steps: list[Step]) -> None:
     found: list[str] = []
     for step in steps:
         name = f"{step.document.kind.name} {step.document.name}"
-        if step.document.kind is kinds.VM and step.state in kinds.VM.failed_states:
+        if step.state in step.document.kind.failed_states:
             why = f" ({step.now['reason']})" if step.now.get("reason") else ""
             found.append(f"{name} is {step.state}{why}: delete it and apply again, `berth delete {name}`")
         else:
@@ -96,7 +96,7 @@ def diff(ctx: click.Context, paths: tuple[str, ...], exit_code: bool) -> None:
     """Show field by field what `apply` would change, and whether the server would refuse it."""
     session = ctx.find_object(Session)
     assert session is not None
-    documents = _read(paths)
+    documents = _read(session, paths)
     steps = plan.steps(documents, plan.current_of(session, documents))
     if session.is_structured:
         output.data([_entry(step) for step in steps if step.outcome != "unchanged"], form=session.form)
@@ -135,17 +135,17 @@ def _difference_lines(step: Step) -> list[str]:
     return lines
 
 
-def _read(paths: tuple[str, ...]) -> list[Document]:
+def _read(session: Session, paths: tuple[str, ...]) -> list[Document]:
     found: dict[tuple[str, str], Document] = {}
     for path in paths:
-        for entry in document.read(_text(path), file="stdin" if path == "-" else path):
+        for entry in document.read(_text(path), file="stdin" if path == "-" else path, kinds=session.kinds):
             key = (entry.kind.name, entry.name)
             if key in found:
                 raise Failed(f"{entry.place}: {entry.kind.name} {entry.name} stands already in {found[key].place}")
             found[key] = entry
     if not found:
         raise Failed(f"{', '.join(paths)}: there is no document in it")
-    return document.in_order(list(found.values()))
+    return document.in_order(list(found.values()), session.kinds)
 
 
 def _text(path: str) -> str:

@@ -5,58 +5,68 @@ from typing import Any
 
 import click
 
-from cli import kinds, operations, options, terminal
+from cli import operations, options, terminal
+from cli.by_kind import ByKind, Leaf, Named
 from cli.errors import Failed, Refused, TimedOut
+from cli.kinds import Kind, Kinds
 from cli.session import Session
 
 PAUSE_S_MIN = 0.1
 PAUSE_S_MAX = 1.0
 
 
-@click.command()
-@options.kind()
-@options.name
-@click.option(
-    "--for", "states", multiple=True, required=True, metavar="STATE", help="This state; repeat for any of several."
-)
-@click.option("--timeout", type=options.duration, default="60s", show_default=True, metavar="DURATION")
-@options.where
-@click.pass_obj
-def wait(session: Session, kind: str, names: tuple[str, ...], states: tuple[str, ...], timeout: float) -> None:
-    """Wait until a resource is in a state; `deleted` also when it is not there any more.
+def _wait(kind: Kind, kinds: Kinds) -> click.Command:
+    states = list(dict.fromkeys([*kind.states, "deleted"]))  # deleted is also what is not there any more
+    params: list[click.Parameter] = [
+        Named(kind).argument(),
+        click.Option(
+            ["--for", "states"],
+            multiple=True,
+            required=True,
+            type=click.Choice(states),
+            help="This state; repeat for any of several.",
+        ),
+        click.Option(
+            ["--timeout"], type=options.duration, default="60s", show_default=True, metavar="DURATION", help="How long."
+        ),
+    ]
+
+    @options.where
+    @click.pass_obj
+    def run(session: Session, /, names: tuple[str, ...], states: tuple[str, ...], timeout: float) -> None:
+        _until(session, kind, kind.one_name(names), states=states, timeout_s=timeout)
+
+    help = f"""Wait until a {kind.name} is in a state; `deleted` also when it is not there any more.
 
     Ends with 1 as soon as it has failed instead, or its operation failed or is stuck, with 4 when the time is over.
     """
-    of = kinds.find(kind)
-    name = kinds.one_name(of, names)
-    _must_be_known(session, of, states)
-    until = time.monotonic() + timeout
+    made = click.command(kind.name, cls=Leaf, help=help)(run)
+    made.params[:0] = params
+    return made
+
+
+def _until(session: Session, kind: Kind, name: str, *, states: tuple[str, ...], timeout_s: float) -> None:
+    until = time.monotonic() + timeout_s
     pause_s = PAUSE_S_MIN
     under_way: str | None = None
     while True:
-        found = _look(session, of, name, is_gone_enough="deleted" in states)
+        found = _look(session, kind, name, is_gone_enough="deleted" in states)
         state = str(found.get("state"))
         if state in states:
-            return terminal.say(f"{of.name} {name} is {state}")
-        if state in of.failed_states:
-            if of is kinds.OPERATION and state == "stuck":
+            return terminal.say(f"{kind.name} {name} is {state}")
+        if state in kind.failed_states:
+            if kind.name == operations.KIND and state == "stuck":
                 raise operations.stuck(name, found)
             why = f" ({found['reason']})" if found.get("reason") else ""
             raise Failed(
-                f"{of.name} {name} is {state}{why}, not {' or '.join(states)}; see `berth describe {of.name} {name}`"
+                f"{kind.name} {name} is {state}{why}, not {' or '.join(states)}; "
+                f"see `berth describe {kind.name} {name}`"
             )
-        under_way = _follow(session, found, under_way, name=f"{of.name} {name}", states=states)
+        under_way = _follow(session, found, under_way, name=f"{kind.name} {name}", states=states)
         if time.monotonic() + pause_s > until:
-            raise TimedOut(f"{of.name} {name} is {state} after {timeout:g} s, not {' or '.join(states)}")
+            raise TimedOut(f"{kind.name} {name} is {state} after {timeout_s:g} s, not {' or '.join(states)}")
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, PAUSE_S_MAX)
-
-
-def _must_be_known(session: Session, kind: kinds.Kind, states: tuple[str, ...]) -> None:
-    """A misspelt state would be waited for in vain: the API refuses it as a filter, and lists those that there are."""
-    query = [("state", state) for state in states if state != "deleted"]  # which is also of what is not there any more
-    if query:
-        session.get(kinds.list_path(kind), [*query, ("limit", "1")]).json(items=list)
 
 
 def _follow(
@@ -76,10 +86,18 @@ def _follow(
     return identity
 
 
-def _look(session: Session, kind: kinds.Kind, name: str, *, is_gone_enough: bool) -> dict[str, Any]:
+def _look(session: Session, kind: Kind, name: str, *, is_gone_enough: bool) -> dict[str, Any]:
     try:
         return session.read(kind, name).json(state=str)
     except Refused as refused:
         if refused.code == "not_found" and is_gone_enough:
             return {"state": "deleted"}
         raise
+
+
+wait = ByKind(
+    "wait",
+    make=_wait,
+    of=lambda kind: True,
+    help="Wait until a resource is in a state: berth wait vm TENANT/VM --for active.",
+)

@@ -93,9 +93,9 @@ def pasted(text: str, operation: str) -> bool:
     """The ways out of a stuck operation stand there, a command each, as they can be typed."""
     lines = [line.strip() for line in text.splitlines()]
     return {
-        f"berth operation retry {operation} --wait",
-        f"berth operation settle {operation} --as succeeded --reason 'how I know'",
-        f"berth operation settle {operation} --as failed --reason 'how I know'",
+        f"berth retry operation {operation} --wait",
+        f"berth settle operation {operation} --as succeeded --reason 'how I know'",
+        f"berth settle operation {operation} --as failed --reason 'how I know'",
     } <= set(lines)
 
 
@@ -132,20 +132,23 @@ def test_waiting_for_a_state_ends_when_the_operation_that_leads_there_failed(api
 
 def test_a_retry_waits_for_the_operations_end(api: Api, site: str, run: Run, begin: Any) -> None:
     operation = a_stuck_deletion(api, site)
-    timed_out = run("operation", "retry", operation, "--wait=100ms")
+    timed_out = run("retry", "operation", operation, "--wait=100ms")
     assert timed_out.returncode == 4, timed_out.stderr
     fail(api, operation, "vm.delete", attempt=2)
-    call = begin("operation", "retry", operation, "--wait")
+    call = begin("retry", "operation", operation, "--wait")
     eventually(lambda: api.get(f"/v1/operations/{operation}").json()["state"] == "running")
     report(api, operation, "vm.delete", "succeeded", attempt=3)
     said, _ = call.communicate(timeout=30)
-    assert (call.returncode, "tried again, is succeeded" in said) == (0, True), said
+    assert (call.returncode, "retried, is succeeded" in said) == (0, True), said
 
 
-def test_a_word_without_a_reason_is_wrong_use(run: Run) -> None:
-    ended = run("operation", "settle", "any", "--as", "failed")
-    assert ended.returncode == 2
+def test_a_word_without_a_reason_is_refused_with_the_flag_for_it(api: Api, site: str, run: Run) -> None:
+    operation = a_stuck_deletion(api, site)
+    ended = run("settle", "operation", operation, "--as", "failed")
+    assert ended.returncode == 1
     assert "--reason" in ended.stderr
+    ended = run("settle", "operation", operation, "--as", "failed", "--reason", "I looked")
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_apply_says_that_a_vm_has_failed_and_what_to_do(api: Api, site: str, run: Run, tmp_path: Path) -> None:

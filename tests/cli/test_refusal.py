@@ -199,14 +199,14 @@ def test_every_code_reads_as_sentences_and_facts(code: str) -> None:
 
 
 def test_what_one_types_next_is_said_with_its_names() -> None:
-    assert refusal.lines({"code": "suspended", "tenant": "corp"})[-1] == "  `berth resume corp` lifts it"
+    assert refusal.lines({"code": "suspended", "tenant": "corp"})[-1] == "  `berth resume tenant corp` lifts it"
     granted = refusal.lines({"code": "no_quota", "group": "g", "tenant": "a"})
     assert granted[-1] == "  `berth set quota g/a --cpu 8` gives it one of 8 vCPU"
     stuck = {"code": "invalid_state", "state": "deleting", "operation": "op-1", "ways_out": ["retry", "settle"]}
     assert refusal.lines(stuck)[-4:] == [
         "  the ways out:",
-        "    berth operation retry op-1 --wait",
-        "    berth operation settle op-1 --as succeeded --reason 'how I know'",
-        "    berth operation settle op-1 --as failed --reason 'how I know'",
+        "    berth retry operation op-1 --wait",
+        "    berth settle operation op-1 --as succeeded --reason 'how I know'",
+        "    berth settle operation op-1 --as failed --reason 'how I know'",
     ]
     assert "describe" not in "".join(refusal.lines({"code": "invalid_state", "state": "deleting"}))

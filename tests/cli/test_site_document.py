@@ -6,12 +6,13 @@ import pytest
 
 from cli.site import document
 from cli.site.document import BadDocument
+from tests.cli.conftest import KINDS
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "site.yaml"
 
 
 def names(text: str) -> list[str]:
-    return [f"{entry.kind.name}/{entry.name}" for entry in document.read(text, file="site.yaml")]
+    return [f"{entry.kind.name}/{entry.name}" for entry in document.read(text, file="site.yaml", kinds=KINDS)]
 
 
 def test_documents_are_made_in_the_order_of_what_needs_what() -> None:
@@ -56,7 +57,7 @@ items:
   - {<<: *shape, name: h1}
   - {<<: *shape, name: h2, group: mem}
 """
-    first, second = document.read(text, file="site.yaml")
+    first, second = document.read(text, file="site.yaml", kinds=KINDS)
     assert first.body == {"group": "std", "capacity": {"cpu": 8}, "name": "h1"}
     assert second.body["group"] == "mem"
 
@@ -92,11 +93,11 @@ items:
 )
 def test_a_bad_document_says_where_and_what_to_do(text: str, said: str) -> None:
     with pytest.raises(BadDocument, match=said):
-        document.read(text, file="site.yaml")
+        document.read(text, file="site.yaml", kinds=KINDS)
 
 
 def test_the_example_is_a_site_of_the_promised_size() -> None:
-    documents = document.read(EXAMPLE.read_text(encoding="utf-8"), file="site.yaml")
+    documents = document.read(EXAMPLE.read_text(encoding="utf-8"), file="site.yaml", kinds=KINDS)
     hosts = [entry for entry in documents if entry.kind.name == "host"]
     assert len(hosts) == 60
     assert {entry.body["group"] for entry in hosts} == {"std", "mem", "gpu"}
@@ -105,7 +106,7 @@ def test_the_example_is_a_site_of_the_promised_size() -> None:
 
 
 def test_the_example_promises_children_no_more_than_it_has() -> None:
-    documents = document.read(EXAMPLE.read_text(encoding="utf-8"), file="site.yaml")
+    documents = document.read(EXAMPLE.read_text(encoding="utf-8"), file="site.yaml", kinds=KINDS)
     tenants = {entry.name: entry.body.get("parent") for entry in documents if entry.kind.name == "tenant"}
     limits = {entry.name: entry.body["limits"] for entry in documents if entry.kind.name == "quota"}
     for name, own in limits.items():

@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 
+from cli import schema
 from cli.errors import Failed
 from cli.site import document, plan
 from cli.site.plan import Request
+from tests.cli.conftest import KINDS
 
 
 def step(text: str, now: dict[str, Any] | None) -> plan.Step:
-    (only,) = document.read(text, file="site.yaml")
+    (only,) = document.read(text, file="site.yaml", kinds=KINDS)
     return plan.step(only, now)
 
 
@@ -55,9 +57,9 @@ def test_what_a_mapping_loses_is_said_as_null() -> None:
     assert [request.body for request in changed.requests] == [{"labels": {"disk": "nvme", "old": None}}]
 
 
-def test_a_class_that_a_host_loses_is_said_as_zero() -> None:
+def test_a_class_that_a_host_loses_is_said_as_null() -> None:
     changed = step(HOST, {**HOST_NOW, "capacity": {"cpu": 8, "nvme": 2}})
-    assert [request.body for request in changed.requests] == [{"capacity": {"cpu": 8, "gpu": 0, "nvme": 0}}]
+    assert [request.body for request in changed.requests] == [{"capacity": {"cpu": 8, "gpu": 0, "nvme": None}}]
 
 
 def test_a_quota_keeps_what_the_document_does_not_speak_of() -> None:
@@ -102,10 +104,10 @@ VM_NOW = {
 }
 
 
-def test_a_vm_is_resized_by_its_own_command_and_a_class_that_it_loses_is_said_as_zero() -> None:
+def test_a_vm_is_resized_by_its_own_command_and_a_class_that_it_loses_is_said_as_null() -> None:
     (resize,) = step(VM, {**VM_NOW, "resources": {"cpu": 2, "memory_mib": 512}}).requests
     assert (resize.command, resize.path) == ("vm.resize", "/v1/vms/team/web-1/resize")
-    assert resize.body == {"resources": {"cpu": 4, "memory_mib": 0}}
+    assert resize.body == {"resources": {"cpu": 4, "memory_mib": None}}
 
 
 @pytest.mark.parametrize(
@@ -130,14 +132,24 @@ def test_what_a_vms_creation_decided_is_not_changed_by_a_file(field: str, now: A
 
 def test_every_field_that_a_document_may_have_is_compared() -> None:
     """What is in no document of now is different: nothing counts as equal unseen."""
-    values = {"name": "x", "text": "x", "count": 1, "switch": True, "list": [1], "mapping": {"a": 1}}
-    values |= {"labels": {"a": "b"}, "amounts": {"cpu": 1}, "ratios": {"cpu": 2}}
-    for kind, fields in document.FIELDS.items():
-        for field, rule in fields.items():
+    values = {
+        "text": "x",
+        "choice": "x",
+        "whole": 1,
+        "switch": True,
+        "rules": [1],
+        "object": {"a": 1},
+        "one or more": "x",
+    }
+    values |= {"texts": {"a": "b"}, "amounts": {"cpu": 1}, "ratios": {"cpu": 2}}
+    for kind in document.made_by_files(KINDS):
+        for field, of in document.fields_of(kind).items():
             if field not in ("name", "tenant"):
-                assert not plan.same(field, None, values[rule.lstrip("*")]), (kind, field)
+                assert kind.creation is not None
+                word = schema.shape(of, kind.creation.body).word
+                assert not plan.same(kind, field, None, values[word]), (kind, field)
 
 
 def test_rules_are_the_same_with_and_without_nulls() -> None:
     wanted = [{"type": "affinity", "set": "web", "level": "host"}]
-    assert plan.same("rules", [{**wanted[0], "max_skew": None, "partition": None}], wanted)
+    assert plan.same(KINDS["vm"], "rules", [{**wanted[0], "max_skew": None, "partition": None}], wanted)

@@ -6,12 +6,13 @@ from cli.errors import Refused
 from cli.session import Session
 from cli.site import document, plan, rehearsal
 from cli.site.plan import Step
+from tests.cli.conftest import KINDS
 
 
 def steps_of(*documents: dict[str, Any]) -> list[Step]:
     import yaml
 
-    return plan.steps(document.read(yaml.safe_dump_all(documents), file="site.yaml"), lambda _: None)
+    return plan.steps(document.read(yaml.safe_dump_all(documents), file="site.yaml", kinds=KINDS), lambda _: None)
 
 
 def names(part: list[Step]) -> list[str]:

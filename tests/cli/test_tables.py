@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli import description, kinds, tables, terminal, units
+from cli import description, tables, terminal, units
 from cli.tables import Table
+from tests.cli.conftest import KINDS
 
 HOST = {
     "name": "h1",
@@ -22,13 +23,13 @@ HOST = {
 
 
 def test_a_person_sees_use_against_what_is_promised_with_one_unit_a_column() -> None:
-    table = tables.of_kind(kinds.HOST, [HOST], human=True, overcommit={"std": {"cpu": 1.5}})
+    table = tables.of_kind(KINDS["host"], [HOST], human=True, overcommit={"std": {"cpu": 1.5}})
     assert table.titles == ["name", "state", "group", "vms", "cpu", "memory GiB"]
     assert table.rows == [["h1", "available", "std", "2", "12/96", "1.5/256"]]
 
 
 def test_a_pipe_gets_the_numbers_of_the_api() -> None:
-    table = tables.of_kind(kinds.HOST, [HOST], human=False)
+    table = tables.of_kind(KINDS["host"], [HOST], human=False)
     assert table.titles == ["name", "display_name", "state", "group", "rack", "vms", "cpu", "memory_mib"]
     assert table.rows == [["h1", "", "available", "std", "", "2", "12/64", "1536/262144"]]
 
@@ -38,7 +39,7 @@ def test_a_class_that_a_quota_does_not_name_is_unlimited() -> None:
         {"group": "std", "tenant": "a", "over": False, "limits": {"cpu": 0}, "used": {}},
         {"group": "std", "tenant": "b", "over": True, "limits": {"gpu": 4}, "used": {"gpu": 5}},
     ]
-    table = tables.of_kind(kinds.QUOTA, items, human=True)
+    table = tables.of_kind(KINDS["quota"], items, human=True)
     assert table.titles == ["group", "tenant", "over", "cpu", "gpu"]
     assert table.rows[0] == ["std", "a", "no", "0/0", "0/∞"]
     assert table.rows[1] == ["std", "b", "yes", "0/∞", "5/4"]
@@ -46,7 +47,7 @@ def test_a_class_that_a_quota_does_not_name_is_unlimited() -> None:
 
 def test_a_groups_use_is_against_capacity_times_overcommit() -> None:
     item = {"name": "g", "capacity": {"cpu": 3}, "used": {"cpu": 1}, "overcommit": {"cpu": 1.333}}
-    assert tables.of_kind(kinds.GROUP, [item], human=True).rows[0][-1] == "1/3"
+    assert tables.of_kind(KINDS["group"], [item], human=True).rows[0][-1] == "1/3"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def wide_rows(count: int) -> Table:
         "rack": "tpe1-row07-rack12",
         "capacity": {"cpu": 64, "memory_mib": 262144, "storage_gib": 4000, "gpu": 8, "nvme": 12},
     }
-    return tables.of_kind(kinds.HOST, [item] * count, human=True)
+    return tables.of_kind(KINDS["host"], [item] * count, human=True)
 
 
 @pytest.mark.parametrize("columns", [64, 80, 100, 120, 300])
@@ -118,10 +119,10 @@ def test_an_operation_says_nothing_twice_and_fits() -> None:
         "state": "running",
         "percent": 40,
     }
-    table = tables.of_kind(kinds.OPERATION, [item], human=True)
+    table = tables.of_kind(KINDS["operation"], [item], human=True)
     assert table.rows[0][1:4] == ["vm.provision", "payments/web-1", "running 40%"]
     assert "target" in tables.fit(table, 80).titles
-    piped = tables.of_kind(kinds.OPERATION, [item], human=False)
+    piped = tables.of_kind(KINDS["operation"], [item], human=False)
     assert piped.rows[0][1:5] == ["vm.provision", "vm/payments/web-1", "running", "40"]
 
 
@@ -131,7 +132,7 @@ def test_a_tenant_shows_by_whom_it_is_suspended() -> None:
         {"name": "team", "state": "active", "suspended": True, "suspended_by": "corp"},
         {"name": "free", "state": "active", "suspended": False, "suspended_by": None},
     ]
-    table = tables.of_kind(kinds.TENANT, items, human=True)
+    table = tables.of_kind(KINDS["tenant"], items, human=True)
     states = [row[table.titles.index("state")] for row in table.rows]
     assert states == ["suspended", "suspended by corp", "active"]
 
@@ -148,7 +149,7 @@ def test_times_are_short() -> None:
 
 
 def test_a_name_cannot_move_the_cursor_or_break_a_line() -> None:
-    rows = tables.of_kind(kinds.TENANT, [{"name": "a", "display_name": "x\x1b[2J\ty\n支付\u202e"}], human=False).rows
+    rows = tables.of_kind(KINDS["tenant"], [{"name": "a", "display_name": "x\x1b[2J\ty\n支付\u202e"}], human=False).rows
     assert rows[0][1] == "x\\x1b[2J y 支付\\u202e"
 
 
@@ -208,12 +209,12 @@ def test_two_classes_have_two_titles_and_amounts_in_the_unit_that_they_name() ->
         "capacity": {"cpu": 8, "cpu_milli": 4000, "memory_mib": 2048},
         "used": {"cpu": 0, "cpu_milli": 500},
     }
-    table = tables.of_kind(kinds.GROUP, [group], human=True)
+    table = tables.of_kind(KINDS["group"], [group], human=True)
     assert table.titles[-3:] == ["cpu", "memory GiB", "cpu_milli"]
     assert table.rows[0][-3:] == ["0/8", "0/2", "500/4000"]
     shown = tables.amounts_of([group], ("capacity",), by="group", human=True)
     assert [row[1:] for row in shown.rows] == [["cpu", "8"], ["memory", "2 GiB"], ["cpu_milli", "4,000"]]
-    alone = tables.of_kind(kinds.GROUP, [{"name": "g", "capacity": {"cpu_milli": 4000}}], human=True)
+    alone = tables.of_kind(KINDS["group"], [{"name": "g", "capacity": {"cpu_milli": 4000}}], human=True)
     assert (alone.titles[-1], alone.rows[0][-1]) == ("cpu", "0/4")
 
 
@@ -226,7 +227,7 @@ def test_a_title_says_that_times_are_in_utc_to_a_person_alone() -> None:
 
 def test_an_operation_is_described_with_its_id_once() -> None:
     operation = {"uid": "o-1", "name": "o-1", "id": "o-1", "state": "running", "kind": "vm.start"}
-    assert "\n".join(description.lines(kinds.OPERATION, operation)).count("o-1") == 1
+    assert "\n".join(description.lines(KINDS["operation"], operation)).count("o-1") == 1
 
 
 @pytest.mark.parametrize("members", [2, 12])
@@ -235,7 +236,7 @@ def test_a_broken_rule_names_the_first_of_its_vms(members: int) -> None:
     broken = {"type": "anti_affinity", "set": "web", "level": "host", "vms": names}
     vm = {"tenant": "acme", "name": "web-0", "state": "active", "broken_rules": [broken]}
     for told in (
-        description.lines(kinds.VM, vm),
+        description.lines(KINDS["vm"], vm),
         description.value_lines({"vm": "acme/web-0", "broken_rules": [broken]}),
     ):
         (line,) = [line for line in told if "anti_affinity" in line]

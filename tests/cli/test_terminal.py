@@ -18,8 +18,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli import description, kinds, output, refusal, tables, terminal, yaml_text
-from tests.cli.conftest import Printed
+from cli import description, output, refusal, tables, terminal, yaml_text
+from tests.cli.conftest import KINDS, Printed
 
 CLI = Path(terminal.__file__).parent
 # Escape, C1's CSI, DEL, bell, override and isolate of the direction, line separator, byte-order mark, a tag.
@@ -63,15 +63,15 @@ def test_scripts_and_emoji_stay_as_they_are() -> None:
 @pytest.mark.parametrize("form", output.FORMATS)
 def test_no_form_lets_what_others_wrote_move_the_cursor(form: str, on_screen: Printed) -> None:
     with on_screen() as screen:
-        output.resources(kinds.HOST, [HOST], form=form)
-        output.resources(kinds.VM, [{**HOST, "tenant": BAD, "addresses": [BAD], "reason": BAD}], form=form)
+        output.resources(KINDS["host"], [HOST], form=form)
+        output.resources(KINDS["vm"], [{**HOST, "tenant": BAD, "addresses": [BAD], "reason": BAD}], form=form)
         output.entries([{"actor": BAD, "reason": BAD, "request": {BAD: BAD}}], ("actor", "reason"), form=form)
     assert len(screen.getvalue()) > 100
     assert is_printable(screen.getvalue())
 
 
 def test_descriptions_changes_and_refusals_are_printable() -> None:
-    shown = description.lines(kinds.HOST, HOST)
+    shown = description.lines(KINDS["host"], HOST)
     shown += description.changes({"before": {"labels": {}}, "after": {"labels": {f"k{BAD}": BAD}, BAD: BAD}})
     shown += refusal.lines({"title": BAD, "code": "x", "detail": BAD, "groups": {BAD: {"detail": BAD}}, BAD: BAD})
     shown += refusal.lines({"code": "validation", "detail": "", "errors": [{"field": BAD, "message": BAD}]})
@@ -82,7 +82,7 @@ def test_descriptions_changes_and_refusals_are_printable() -> None:
 
 def test_a_value_cannot_make_a_line_of_its_own(on_screen: Printed) -> None:
     with on_screen() as screen:
-        output.resources(kinds.TENANT, [{"name": "a", "display_name": "x\nb  forged\ty"}], form="table")
+        output.resources(KINDS["tenant"], [{"name": "a", "display_name": "x\nb  forged\ty"}], form="table")
     assert len(screen.getvalue().splitlines()) == 2
 
 
@@ -177,6 +177,6 @@ def test_yaml_and_a_table_of_thousands_of_hosts_cost_little_more_than_json() -> 
     ]
     as_json = seconds_of(lambda: json.dumps(hosts, ensure_ascii=False, indent=2))
     assert seconds_of(lambda: yaml_text.text(hosts)) < 5 * as_json
-    assert seconds_of(lambda: tables.text_lines(tables.fit(tables.of_kind(kinds.HOST, hosts, human=True), 80))) < 8 * (
-        as_json
-    )
+    assert seconds_of(
+        lambda: tables.text_lines(tables.fit(tables.of_kind(KINDS["host"], hosts, human=True), 80))
+    ) < 8 * (as_json)
