@@ -73,17 +73,17 @@ def parse_with_care(body: bytes, *, values_max: int = COMMAND_VALUES_MAX) -> dic
     except UnicodeDecodeError as error:
         raise _malformed(f"byte {error.start} is not UTF-8") from None
     except UnicodeEncodeError:
-        raise _malformed("half of a surrogate pair stands alone in a text") from None
+        raise _malformed("a text has half of a surrogate pair") from None
     except json.JSONDecodeError as error:
         raise _malformed(f"line {error.lineno}, column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}") from None
     except RecursionError:
-        raise _malformed("it is nested too deeply") from None
+        raise _malformed("the JSON is nested too deeply") from None
     except ValueError as error:
         raise _malformed(str(error)) from None
     if not isinstance(document, dict):
-        raise _malformed("the body must be an object")
+        raise _malformed("the body must be a JSON object")
     if not _is_shallow(document):
-        raise _malformed("it is nested too deeply")
+        raise _malformed("the JSON is nested too deeply")
     return document
 
 

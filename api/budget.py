@@ -39,7 +39,7 @@ LISTENERS = Budget(what="listeners", of_token=100)
 # 256 of all.
 LARGE_BODIES = Budget(what="large bodies", of_token=8, in_all=32, waiting=64, wait_s=30.0)
 # In the thread that understands bodies, or resting from it.
-UNDERSTOOD = Budget(what="bodies that are being understood", of_token=1, waiting=256, wait_s=30.0)
+UNDERSTOOD = Budget(what="bodies being parsed", of_token=1, waiting=256, wait_s=30.0)
 
 AS_OF_NAME = AS_OF.name.encode()
 

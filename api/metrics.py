@@ -47,7 +47,7 @@ REGISTRY.register(_Requests())
 async def exposition(context: Context) -> bytes:
     """The text format. Asks the log and the read model where they are. Costs some 10 ms, in a thread."""
     own = CollectorRegistry()
-    ready = Gauge("berth_component_ready", "1: as it should be, as /readyz has it", ["component"], registry=own)
+    ready = Gauge("berth_component_ready", "1: ready, as /readyz says", ["component"], registry=own)
     for one in await context.component_statuses():
         ready.labels(one.name).set(one.is_ready)
     try:

@@ -21,7 +21,7 @@ ID_PATTERN = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 HEADERS: dict[str, tuple[str, Document]] = {
     "Idempotency-Key": (
-        "Makes a repeat harmless: the same key and request are answered with the first answer, for ever",
+        "Makes retries safe: the same key and request get the first answer again, for ever",
         {"type": "string", "pattern": f"^{KEY.pattern}$"},
     ),
     "If-Match": ('The version that the resource must have, as ETag gives it: "4711"', {"type": "string"}),

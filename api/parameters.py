@@ -118,22 +118,22 @@ MOMENT: dict[str, Any] = {"anyOf": [POSITION, TIME]}
 
 DRY_RUN = Parameter("dry_run", "true: decide and answer, but write nothing", flag, BOOLEAN)
 MIN_POSITION = Parameter(
-    "min_position", "Wait until this position is shown (5 s at most)", whole(0, POSITION_MAX), POSITION
+    "min_position", "Wait until reads have reached this position (5 s at most)", whole(0, POSITION_MAX), POSITION
 )
-AS_OF = Parameter("as_of", "As it was at this position or time", moment, MOMENT)
+AS_OF = Parameter("as_of", "The state at this position or time", moment, MOMENT)
 LIMIT = Parameter(
     "limit",
-    f"At most so many; {LIMIT_DEFAULT} unless told",
+    f"The most items of a page; {LIMIT_DEFAULT} by default",
     whole(1, LIMIT_MAX),
     {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
 )
 ROWS_LIMIT = msgspec.structs.replace(
     LIMIT,
-    description=f"At most so many; {LIMIT_MAX} unless told: they are to be seen together",
+    description=f"The most items of a page; {LIMIT_MAX} by default",
     schema={**LIMIT.schema, "default": LIMIT_MAX},
 )
 CURSOR = Parameter("cursor", "`next_cursor` of the page before", text, STRING)
-SORT = Parameter("sort", "A field to sort by, `-` before it for falling", text, STRING)
+SORT = Parameter("sort", "A field to sort by; a leading `-` sorts descending", text, STRING)
 BY_POSITION = msgspec.structs.replace(
     SORT,
     schema={"type": "string", "enum": ["position", "-position"], "x-enum-varnames": ["POSITION", "POSITION_FALLING"]},
@@ -145,7 +145,7 @@ EXCEL = Parameter(
 CLASSES = Parameter(
     "classes",
     "Of CSV: the classes that have columns of their own, with commas between them; the first page's `Link` names them"
-    " for the next ones. All that are known unless told",
+    " for the next ones. All that are known by default",
     class_names,
     {"type": "string", "maxLength": 64 * CLASSES_MAX, "pattern": f"^({CLASS_NAME}(,{CLASS_NAME})*)?$"},
 )

@@ -291,6 +291,7 @@ def _must_sort(kind: str, sort: str, call: Call) -> None:
     except ValueError as error:
         message = str(error)
     if kind == "group" and call.actor.tenant is not None and _IS_SUM(sort):
-        message = "your token shows no sums of groups, so none to sort by"  # nor would a cursor keep them to itself
+        # A cursor would reveal them, too.
+        message = "your token may not see sums of groups, and so not sort by them"
     if message:
         raise Validation([{"field": "query:sort", "message": message}])

@@ -55,7 +55,7 @@ OF_VIEWS = {name: schema for view in VIEWS.values() for name, schema in view.sch
 
 WARNINGS: Schema = {
     "type": "array",
-    "description": "What is accepted and hardly meant so; absent if nothing is. A repeat has those of the first answer",
+    "description": "What is accepted but probably not intended; absent if nothing is. A repeat has those of the first",
     "items": closed({"field": STRING, "message": STRING, "did_you_mean": STRING}, optional=("did_you_mean",)),
 }
 

@@ -29,13 +29,13 @@ def one_line(text: str) -> str:
 def printable(text: str) -> str:
     """No invisible character either: two keys that look alike would be two."""
     if not text.isprintable():
-        raise ValueError(f"{_first(c for c in text if not c.isprintable())} is not allowed: a key is of printable ones")
+        raise ValueError(f"{_first(c for c in text if not c.isprintable())} is not allowed: it is not printable")
     return text
 
 
 def _without(refused: re.Pattern[str], text: str) -> str:
     if found := refused.search(text):
-        raise ValueError(f"{_first(found[0])} is not allowed: no control characters, and none that turn text round")
+        raise ValueError(f"{_first(found[0])} is not allowed: no control characters, and none that reverse text")
     return text
 
 

@@ -109,8 +109,8 @@ def too_much(us: float, *, is_one_of_several: bool) -> Validation:
     else:
         field, advice = "/rules", "name fewer groups, or rules over smaller sets"
     message = (
-        f"deciding this would keep all others waiting for some {us / 1000:,.0f} ms, and at most"
-        f" {UNIT_US_MAX / 1000:,.0f} are given to what is decided as one; {advice}"
+        f"deciding this would take some {us / 1000:,.0f} ms, while all other commands wait; at most"
+        f" {UNIT_US_MAX / 1000:,.0f} ms are allowed; {advice}"
     )
     return Validation([{"field": field, "message": message}])
 

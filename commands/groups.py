@@ -50,7 +50,7 @@ StrategyName = Annotated[
 Ratio = Annotated[float, Field(gt=0, le=1000), AfterValidator(_at_most_three_decimals)]
 Ratios = Annotated[dict[ClassName, Ratio], Field(max_length=CLASSES_MAX)]
 
-REGION, STRATEGY = "If set, its hosts must stand there", "How a host is chosen"
+REGION, STRATEGY = "If set, all its hosts must be in this region", "The strategy that chooses a host"
 
 
 class CreateGroup(Protectable, creates=GROUP):
@@ -60,7 +60,7 @@ class CreateGroup(Protectable, creates=GROUP):
     region: Name | None = Field(None, description=REGION)
     strategy: StrategyName = Field(DEFAULT_STRATEGY, description=STRATEGY)
     overcommit: Ratios = Field(
-        {}, description="How often a class is given out, such as 4 for cpu; 1 if it is not named"
+        {}, description="Over-commit factor by resource class, such as 4 for cpu; 1 if a class is not named"
     )
 
 
@@ -78,9 +78,9 @@ class UpdateGroup(_OnGroup, Redescribed, changes=GROUP):
     # null is refused: a group always has one
     strategy: StrategyName = Field(DEFAULT_STRATEGY, description=STRATEGY)
     overcommit: Annotated[dict[ClassName, Ratio | None], Field(max_length=CLASSES_PATCHED_MAX)] | None = Field(
-        None, description="How often a class is given out; merged class by class, null removes one"
+        None, description="Over-commit factor by resource class; merged class by class, null removes one"
     )
-    force: bool = Field(False, description="Even if a host is above it then")
+    force: bool = Field(False, description="Apply even if hosts then exceed it")
 
 
 class DeleteGroup(_OnGroup, ends=GROUP):

@@ -37,16 +37,16 @@ Unit = Annotated[int, Field(ge=1, le=100)]
 
 def _without_user(address: str) -> str:
     if "@" in address:
-        raise ValueError("must not name a user or a password: it is kept for ever; credential refers to them")
+        raise ValueError("must not contain a user or a password, as it is kept for ever; refer to them in credential")
     return address
 
 
 Address = Annotated[Line, AfterValidator(_without_user)]
 
-ADDRESS, PROTOCOL = "Where its controller is reached", "How it is spoken to, for example redfish"
+ADDRESS, PROTOCOL = "The address of its management controller", "The controller's protocol, for example redfish"
 CREDENTIAL = "A reference to the secret, never the secret"
-SYSTEM = "Which of the controller's systems it is, as in a chassis"
-IN_RACK, AT_UNIT, ITS_BMC = "The rack that it stands in", "The position in its rack", "Its management controller"
+SYSTEM = "Which system of the controller it is, where one controller has several, as in a chassis"
+IN_RACK, AT_UNIT, ITS_BMC = "The rack that it is in", "The position in its rack", "Its management controller"
 
 
 class BmcField(BaseModel):
@@ -77,7 +77,7 @@ class RegisterHost(Protectable, creates=HOST, verb="register"):
 
     name: Name
     group: Name = Field(description="The group that it belongs to")
-    capacity: Asked = Field(description="What it has, by resource class")
+    capacity: Asked = Field(description="Its capacity by resource class")
     rack: Name | None = Field(None, description=IN_RACK)
     unit: Unit | None = Field(None, description=AT_UNIT)
     bmc: BmcField | None = Field(None, description=ITS_BMC)
@@ -94,11 +94,11 @@ class UpdateHost(_OnHost, Redescribed, changes=HOST):
     or rules and conditions of VMs broken.
     """
 
-    capacity: PatchedAmounts = Field({}, description="What it has; merged class by class, null or 0 removes one")
+    capacity: PatchedAmounts = Field({}, description="Its capacity; merged class by class, null or 0 removes one")
     rack: Name | None = Field(None, description=IN_RACK)
     unit: Unit | None = Field(None, description=AT_UNIT)
     bmc: BmcPatch | None = Field(None, description=f"{ITS_BMC}; merged part by part")
-    force: bool = Field(False, description="Even if use is above a capacity then, or a rule of a VM broken")
+    force: bool = Field(False, description="Apply even if use then exceeds a capacity, or a rule of a VM is broken")
 
 
 class MoveHost(_OnHost, does=HOST, verb="move"):
@@ -107,8 +107,8 @@ class MoveHost(_OnHost, does=HOST, verb="move"):
     `force` leaves the host above its new over-commit, quotas above their limits and rules of VMs broken.
     """
 
-    group: Name = Field(description="Where it goes")
-    force: bool = Field(False, description="Even if an over-commit, a quota's limit or a rule of a VM is broken then")
+    group: Name = Field(description="The group that it moves to")
+    force: bool = Field(False, description="Apply even if an over-commit, a quota or a rule of a VM is then broken")
 
 
 class CordonHost(_OnHost, does=HOST, verb="cordon"):
@@ -265,7 +265,7 @@ def _merged_bmc(bmc: Bmc | None, patch: BmcPatch | None) -> Bmc | None:
     if patch is None:
         return None
     if bmc is None and not patch.address:
-        raise Validation([{"field": "/bmc/address", "message": "is needed, as the host has no bmc yet"}])
+        raise Validation([{"field": "/bmc/address", "message": "is required, as the host has no bmc yet"}])
     given = {name: getattr(patch, name) for name in patch.model_fields_set}
     return replace(bmc, **given) if bmc is not None else Bmc(**given)
 

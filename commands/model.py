@@ -76,7 +76,7 @@ Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=LABELS_MAX)]
 NO_LABELS: dict[str, str] = Field(
     default_factory=dict,
     json_schema_extra={"default": {}},
-    description="Words of your own, to find it by",
+    description="Labels of your own, to filter by",
 )
 Amount = Annotated[int, Field(ge=0, le=AMOUNT_MAX)]
 Amounts = Annotated[dict[ClassName, Amount], Field(max_length=CLASSES_MAX)]
@@ -114,7 +114,7 @@ def at_most(limit: int, merged: Mapping[str, Any], before: Mapping[str, Any], *,
         Validation: the result of a merge has more entries than may be sent as a whole.
     """
     if len(merged) > max(limit, len(before)):
-        message = f"would be {len(merged)} with those that stand; at most {limit}, so remove some (null removes one)"
+        message = f"would be {len(merged)} with those that it has; at most {limit}, so remove some (null removes one)"
         raise Validation([{"field": field, "message": message}])
 
 
@@ -254,9 +254,9 @@ class Described(Command):
     """The words that people give a new resource."""
 
     labels: Labels = NO_LABELS
-    description: Prose | None = Field(None, description="What is to be known about it")
-    display_name: Line | None = Field(None, description="What people call it, in any script")
-    external_id: Line | None = Field(None, description="Your own key, for example of the CMDB")
+    description: Prose | None = Field(None, description="Notes in free text")
+    display_name: Line | None = Field(None, description="A name for people, in any script")
+    external_id: Line | None = Field(None, description="Its key in a system of yours, such as a CMDB")
 
     def about(self) -> About:
         if not self.labels and self.description is self.display_name is self.external_id is None:
@@ -267,7 +267,7 @@ class Described(Command):
 class Protectable(Described):
     """`protected`: no destructive verb is obeyed until it is taken back."""
 
-    protected: bool = Field(False, description="Refuse to delete it until this is taken back")
+    protected: bool = Field(False, description="Refuse to delete it until this is false")
 
     def about(self) -> About:
         about = super().about()
@@ -278,10 +278,10 @@ class Redescribed(Command):
     """A merge patch of the words and of the protection: absent leaves as it is, null removes."""
 
     labels: PatchedLabels | None = Field(None, description="Merged label by label; null removes one")
-    description: Prose | None = Field(None, description="What is to be known about it")
-    display_name: Line | None = Field(None, description="What people call it, in any script")
-    external_id: Line | None = Field(None, description="Your own key, for example of the CMDB")
-    protected: bool | None = Field(None, description="Refuse to delete it until this is taken back")
+    description: Prose | None = Field(None, description="Notes in free text")
+    display_name: Line | None = Field(None, description="A name for people, in any script")
+    external_id: Line | None = Field(None, description="Its key in a system of yours, such as a CMDB")
+    protected: bool | None = Field(None, description="Refuse to delete it until this is false")
 
     def patched(self, about: About) -> About:
         labels = about.labels

@@ -53,15 +53,15 @@ class ReportOperation(_OnOperation, does=OPERATION, verb="report", roles=REPORTE
     """
 
     step: Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.[a-z_]+$", max_length=64)] = Field(
-        description="Which step, such as vm.create"
+        description="The step, such as vm.create"
     )
-    attempt: Annotated[int, Field(ge=1, le=1_000_000)] = Field(description="Which attempt of it")
-    outcome: Literal["started", "progress", "succeeded", "failed"] = Field(description="What came of it")
+    attempt: Annotated[int, Field(ge=1, le=1_000_000)] = Field(description="The attempt of that step")
+    outcome: Literal["started", "progress", "succeeded", "failed"] = Field(description="The outcome")
     message: Text | None = Field(None, description="For people")
-    percent: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="How much of it is done")
-    outputs: Outputs | None = Field(None, description="What came out, such as addresses")
-    retryable: bool = Field(True, description="Of what failed: whether another attempt may do better")
-    code: Line | None = Field(None, description="Of what failed: why, in the controller's own word")
+    percent: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="Progress in percent")
+    outputs: Outputs | None = Field(None, description="Results, such as addresses")
+    retryable: bool = Field(True, description="After a failure: whether another attempt may succeed")
+    code: Line | None = Field(None, description="After a failure: the controller's own code for it")
 
     @property
     def is_recorded(self) -> bool:
@@ -89,9 +89,9 @@ class SettleOperation(_OnOperation, does=OPERATION, verb="settle"):
     header Berth-Reason. `outputs` are what a controller would have reported.
     """
 
-    as_: Annotated[Literal["succeeded", "failed"], Field(alias="as", description="What is so in the world")]
+    as_: Annotated[Literal["succeeded", "failed"], Field(alias="as", description="The actual outcome")]
     outputs: Outputs | None = Field(None, description="What a controller would have reported")
-    reason: Text | None = Field(None, description="Why, for the audit; the header Berth-Reason serves too")
+    reason: Text | None = Field(None, description="The reason, for the audit; or in the header Berth-Reason")
 
     @property
     def own_reason(self) -> str | None:
@@ -133,7 +133,7 @@ def expire(command: ExpireOperation, tx: Transaction) -> Done:
     operation = _running(tx, command.operation)
     step = decide.reported(operation, command.operation, step=command.step, attempt=command.attempt)
     if operation.state != "running" or step.state != "started" or step.deadline > tx.at:
-        raise Conflict("No controller is at work on it, or its deadline has not passed.", command.operation)
+        raise Conflict("No controller works on it, or its deadline has not passed.", command.operation)
     _fail(tx, command.operation, decide.expire(operation, step))
     return Done(command.operation)
 
@@ -159,7 +159,7 @@ def retry(command: RetryOperation, tx: Transaction) -> Done:
 def settle(command: SettleOperation, tx: Transaction) -> Done:
     id = command.operation
     if not (tx.reason or "").strip():
-        message = "say how you know what is so there: what this operation holds is given back or kept by your word"
+        message = "say how you know: whether what this operation holds is released or kept depends on it"
         raise Validation([{"field": "/reason", "message": message}])
     reason = f"settled as {command.as_} by {tx.actor}: {tx.reason}"
     operation = _running(tx, id, to="settle")
@@ -184,9 +184,7 @@ def _running(tx: Transaction, id: str, *, to: str = "") -> Operation:
         if stream in tx.known:
             if to and tx.scope is None:
                 raise Conflict(_too_late(id, tx.known[stream], to=to), id)
-            raise Conflict(
-                f"Operation {id!r} is over; forget this work, as what is asked of it now comes too late.", id
-            )
+            raise Conflict(f"Operation {id!r} is over, so this comes too late; drop this work.", id)
         raise finding.missing(tx, "operation", id)
     if tx.scope is not None:
         raise finding.missing(tx, "operation", id)
@@ -204,10 +202,10 @@ def _too_late(id: str, last: Any, *, to: str) -> str:
     """`last` is the row of its end; None if it ended only just now."""
     how = ENDED.get(last.topic, "is over") if last is not None else "is over"
     if how == "has succeeded":
-        return f"Operation {id!r} {how}: there is nothing left to {to}; what it did is changed by another command."
+        return f"Operation {id!r} {how}: there is nothing left to {to}; to change its result, send another command."
     return (
-        f"Operation {id!r} {how}: there is nothing left to {to}. Send the command that began it again to try once more;"
-        " of a creation that came to nothing, delete what failed first, and then create it."
+        f"Operation {id!r} {how}: there is nothing left to {to}. To try once more, send its command again;"
+        " after a failed creation, delete the failed resource first."
     )
 
 

@@ -32,7 +32,7 @@ class SetQuota(_OnQuota, Protectable, sets=QUOTA):
     """
 
     limits: Limits = Field(description="By resource class or count; one that is not named is unlimited, 0 forbids")
-    force: bool = Field(False, description="Even below what is used now")
+    force: bool = Field(False, description="Apply even if it is below current use")
 
 
 class DeleteQuota(_OnQuota, ends=QUOTA):

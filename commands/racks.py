@@ -17,7 +17,7 @@ from domain.transaction import Transaction
 
 Units = Annotated[int, Field(ge=1, le=100)]
 
-REGION, DC, ROOM = "The region that it stands in", "The data centre of the region", "The room of the data centre"
+REGION, DC, ROOM = "The region that it is in", "The data centre of the region", "The room of the data centre"
 UNITS = "Its height in rack units"
 
 
@@ -45,7 +45,7 @@ class UpdateRack(_OnRack, Redescribed, changes=RACK):
     dc: Name = Field("", description=DC)
     room: Name | None = Field(None, description=ROOM)
     units: Units | None = Field(None, description=UNITS)
-    force: bool = Field(False, description="Even if a rule or condition of a VM is broken by the new place")
+    force: bool = Field(False, description="Apply even if the new location breaks a VM's rule or condition")
 
 
 class DeleteRack(_OnRack, ends=RACK):
@@ -86,7 +86,7 @@ def update(command: UpdateRack, tx: Transaction) -> Done:
         group = tx.fleet.get(GROUP, host.group)
         if group is not None and group.region is not None and group.region != event.region:
             raise Conflict(
-                f"Host {host.name!r} stands here and its group {group.name!r} is bound to region {group.region!r};"
+                f"Host {host.name!r} is in this rack, and its group {group.name!r} is bound to region {group.region!r};"
                 " move the host to another group first.",
                 rack.name,
                 [HOST.stream(host.name)],

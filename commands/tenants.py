@@ -29,7 +29,7 @@ class CreateTenant(Protectable, creates=TENANT):
     """Create a tenant."""
 
     name: Name
-    parent: Name | None = Field(None, description="The tenant above it")
+    parent: Name | None = Field(None, description="The parent tenant")
 
 
 class _OnTenant(Command):
@@ -46,8 +46,8 @@ class MoveTenant(_OnTenant, does=TENANT, verb="move"):
     `parent` null makes it a root. `force` leaves quotas above their limits.
     """
 
-    parent: Name | None = Field(description="The tenant above it from now on; null: none")
-    force: bool = Field(False, description="Even if a quota is above its limit then")
+    parent: Name | None = Field(description="The new parent tenant; null: none")
+    force: bool = Field(False, description="Apply even if a quota is then exceeded")
 
 
 class SuspendTenant(_OnTenant, does=TENANT, verb="suspend"):

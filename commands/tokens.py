@@ -28,7 +28,7 @@ class CreateToken(Described, creates=TOKEN, roles=ADMINS):
     role: Literal["viewer", "auditor", "operator", "admin", "controller"] = Field(description="What it may do")
     tenant: Name | None = Field(None, description="The tenant that it is confined to, with all below it")
     expires_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = Field(
-        None, description="When it ends, such as 2027-01-01T00:00:00Z"
+        None, description="When it expires, such as 2027-01-01T00:00:00Z"
     )
 
     @field_validator("expires_at")
@@ -67,19 +67,19 @@ def create(command: CreateToken, tx: Transaction) -> Done:
         raise Validation([{"field": "/tenant", "message": f"the role {command.role} can't be confined to a tenant"}])
     expires_at = from_rfc3339(command.expires_at) if command.expires_at is not None else None
     if expires_at is not None and expires_at <= tx.at:
-        raise Validation([{"field": "/expires_at", "message": "must lie in the future"}])
+        raise Validation([{"field": "/expires_at", "message": "must be in the future"}])
     if command.tenant is not None:
         finding.find(tx, TENANT, command.tenant)
     if command.role != "controller" and (command.name in CONTROLLERS or command.name in tx.controllers):
         raise Conflict(
-            f"{command.name!r} is the name of a controller, whose reports nobody else may give; choose another name, or"
+            f"{command.name!r} is the name of a controller, and only that may report under it; choose another name, or"
             " the role controller.",
             command.name,
         )
     found = tx.fleet.get(TOKEN, command.name)
     if found is not None and found.state == "revoked":
         raise Conflict(
-            f"The name {command.name!r} belonged to a revoked token, and names stand in the audit for ever.",
+            f"The name {command.name!r} belonged to a revoked token, and the audit keeps names for ever.",
             command.name,
         )
     if found is not None or command.name == "berth":
@@ -105,7 +105,7 @@ def revoke(command: RevokeToken, tx: Transaction) -> Done:
     found = finding.find(tx, TOKEN, command.token)
     if found.role == "admin" and not _another_admin(tx, command.token):
         raise Conflict(
-            "This is the last admin token that is good; make another one before you revoke it.", command.token
+            "This is the last admin token that is valid; create another one before you revoke it.", command.token
         )
     tx.record(command.on(), TokenRevoked())
     return Done()

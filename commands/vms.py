@@ -89,14 +89,14 @@ class RuleField(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    type: Literal["affinity", "anti_affinity", "spread", "partition"] = Field(description="What holds in the set")
-    set: Name = Field(description="The tenant's VMs of which it holds, by a name of your own")
-    level: Literal["host", "rack", "dc"] = Field(description="What counts as one place")
+    type: Literal["affinity", "anti_affinity", "spread", "partition"] = Field(description="The type of the rule")
+    set: Name = Field(description="The set of the tenant's VMs that it applies to, by a name of your own")
+    level: Literal["host", "rack", "dc"] = Field(description="The level at which places are compared")
     max_skew: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        None, description="Of spread: by how many the places may differ"
+        None, description="For spread: by how many VMs places may differ"
     )
     partition: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
-        None, description="Of partition: the VM's own number"
+        None, description="For partition: the number of the VM's partition"
     )
 
     @model_validator(mode="after")
@@ -114,17 +114,17 @@ class ProvisionVm(Protectable, creates=VM, verb="provision", starts_operation=Tr
     `group` is a name, a list of names, or "*": every group where the tenant has quota.
     """
 
-    tenant: Name = Field(description="Whose it is")
+    tenant: Name = Field(description="The tenant that owns it")
     name: Name
     group: GroupChoice
-    resources: Asked = Field(description="What it takes, by resource class")
-    image: Line | None = Field(None, description="What it starts from")
-    strategy: StrategyName | None = Field(None, description="How its host is chosen, instead of the group's way")
-    where: WhereField | None = Field(None, description="Conditions on its host, for as long as it lives")
+    resources: Asked = Field(description="Its amounts by resource class")
+    image: Line | None = Field(None, description="The image that it boots from")
+    strategy: StrategyName | None = Field(None, description="The strategy that chooses its host; else the group's")
+    where: WhereField | None = Field(None, description="Conditions on its host, for as long as it exists")
     rules: Annotated[list[RuleField], Field(max_length=RULES_MAX)] = Field(
         default_factory=list,
         json_schema_extra={"default": []},
-        description="What holds between it and other VMs of the tenant, for as long as it lives",
+        description="Rules between it and other VMs of the tenant, for as long as it exists",
     )
 
 
@@ -143,7 +143,7 @@ class ResizeVm(_OnVm, does=VM, verb="resize", starts_operation=True):
     `resources` are merged: a class that is not named stays, 0 or null removes it.
     """
 
-    resources: PatchedAmounts = Field(description="Its amounts from now on, by resource class")
+    resources: PatchedAmounts = Field(description="Its new amounts by resource class")
 
 
 class StartVm(_OnVm, does=VM, verb="start", starts_operation=True):

@@ -65,7 +65,7 @@ def of_region(tx: Transaction, name: str | None, *, before: str | None = None) -
     """A group may be bound to a region before its first rack stands."""
     if name is None or name == before or ("region", name) in tx.fleet.racks_by_place:
         return ()
-    return (Warned("/region", f"no rack stands in a region {name!r} yet", finding.nearest(tx, "region", name)),)
+    return (Warned("/region", f"no rack is in a region {name!r} yet", finding.nearest(tx, "region", name)),)
 
 
 def _unknown(tx: Transaction, names: Iterable[str], *, also: tuple[str, ...] = ()) -> list[tuple[str, str | None]]:

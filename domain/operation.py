@@ -304,7 +304,7 @@ def reported(operation: Operation, id: str, *, step: str, attempt: int) -> Step:
     current = operation.current
     if operation.is_over or current is None or current.name != step or current.attempt != attempt:
         raise Conflict(
-            f"Attempt {attempt} of {step!r} in operation {id!r} is over or was never asked for; forget this work.",
+            f"Attempt {attempt} of {step!r} in operation {id!r} has ended or was never requested; drop this work.",
             id,
         )
     return current
@@ -317,7 +317,7 @@ def start(operation: Operation, id: str, step: Step, *, at: int) -> OperationSte
         Conflict: it was begun already, or is stuck.
     """
     if operation.state == "stuck":
-        raise Conflict(f"Operation {id!r} is stuck; a person decides whether {step.name!r} is tried again.", id)
+        raise Conflict(f"Operation {id!r} is stuck; an operator must decide whether {step.name!r} is tried again.", id)
     if step.state == "started":
         raise Conflict(f"Attempt {step.attempt} of {step.name!r} was started already.", id)
     return OperationStepStarted(step.name, step.attempt, at + step.timeout_s * 1_000_000)
@@ -352,7 +352,9 @@ def cancel(operation: Operation, id: str, *, reason: str) -> OperationStepFailed
     if step is None or not operation.can_be_cancelled:
         if operation.state == "stuck":
             raise invalid_state(operation, id, ["running"])
-        why = "It is being undone already." if operation.is_undoing else f"{operation.kind} only goes forward now."
+        why = (
+            "It is already being rolled back." if operation.is_undoing else f"{operation.kind} can't be cancelled now."
+        )
         raise invalid_state(operation, id, [], why=why)
     if operation.is_untouched:
         return OperationCancelled(reason)

@@ -83,9 +83,9 @@ class Collision(Exception):
 
     def __init__(self, reason: Literal["base", "position", "key"], base: int, *, streams: Sequence[str] = ()) -> None:
         what = {
-            "base": f"nothing stands at position {base}",
-            "position": f"another event stands at position {base + 1}",
-            "key": f"these stand already, or come twice: {', '.join(streams)}",
+            "base": f"there is no event at position {base}",
+            "position": f"another event is at position {base + 1}",
+            "key": f"these exist already, or are appended twice: {', '.join(streams)}",
         }
         super().__init__(what[reason])
         self.reason = reason

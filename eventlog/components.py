@@ -78,9 +78,9 @@ class Health:
 def reason_of(error: Exception) -> str:
     """What anybody may read about an error that PostgreSQL, NATS or the network caused."""
     if isinstance(error, psycopg.Error | PersistenceError):
-        return "PostgreSQL is not reached, or refuses."
+        return "PostgreSQL can't be reached, or refuses."
     if isinstance(error, OSError):
-        return "A server is not reached."
+        return "A server can't be reached."
     return f"NATS: {str(error) or type(error).__name__}".partition('"')[0]  # what follows names an inbox
 
 

@@ -56,7 +56,7 @@ class OtherHistory(Exception):
     """The log no longer holds an event that was read from it: it lost its end, was restored, or is another log."""
 
     def __init__(self, position: int) -> None:
-        super().__init__(f"the log does not hold the event that was read at its position {position}")
+        super().__init__(f"the log no longer has the event that was read at position {position}")
         self.position = position
 
 
@@ -191,7 +191,7 @@ class LogReader:
         """
         row = self.row(position)
         if row is None:
-            raise LookupError(f"Nothing stands at position {position} of the log.")
+            raise LookupError(f"The log has no event at position {position} of the log.")
         return time_of(row)
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ async def serve_commands(client: Client, cell: str, engine: EngineGateway) -> No
         if envelope.resent and id not in answers and envelope.leader != name:
             if not envelope.leader:
                 return _encode(WireReply(leader=name))
-            log.warning("command not taken over", command=id, reason="two leaders were silent after they had it")
+            log.warning("command not taken over", command=id, reason="two leaders received it and did not answer")
             return _encode(WireReply(unavailable=True, command=id))
         return await answers.once(envelope)
 

@@ -412,7 +412,7 @@ class UnixGateway:
         if link.leader not in pending.leaders[-1:]:
             if len(pending.leaders) == LEADERS_MAX:
                 id = pending.envelope.items[0].id
-                log.warning("command given up", command=id, reason="two leaders were silent after they had it")
+                log.warning("command given up", command=id, reason="two leaders received it and did not answer")
                 pending.fail()
                 return
             pending.leaders.append(link.leader)

@@ -39,7 +39,7 @@ class Apart(LookupError):
     no read model."""
 
     def __init__(self, position: int | None, *, fleet: int) -> None:
-        super().__init__(f"The read model stands at {position}, not at {fleet}.")
+        super().__init__(f"The read model is at position {position}, not at {fleet}.")
         self.position = position
 
 
@@ -132,7 +132,7 @@ def _noted(
     for row in shown:
         seen.add(row[key])
         if row[key] not in expected:
-            yield f"{what}{row[key]} is shown as {row['document']}, but never was."
+            yield f"{what}{row[key]} is shown as {row['document']}, but never existed."
         elif _digest(table, row) != expected[row[key]]:
             yield f"{what}{row[key]} is shown as {row['document']}, but is otherwise."
     for missing in sorted(expected.keys() - seen):

@@ -163,7 +163,7 @@ def common(kind: Kind[Any], *, owner: str = "NULL::text", name: Field | None = N
             MAYBE,
             column=Name,
             filters=True,
-            filter_as="Only the one with this key of yours",
+            filter_as="Only the one with this external_id",
             sorts=True,
         ),
         own(

@@ -200,7 +200,7 @@ def _sort(kind: str, asked_for: str, *, is_scoped: bool) -> Sort:
     if name.startswith("*_") and name[2:] in listing.amount_sorts:
         return Sort(cast(_text(listing.amount_sorts[name[2:]]), BigInteger), is_falling)
     known = ", ".join(listing.sorts) + (" and amounts such as cpu_available" if listing.amount_sorts else "")
-    raise ValueError(f"there is no {name!r} to sort by; - before a field sorts falling: {known}")
+    raise ValueError(f"can't sort by {name!r}, only by {known}; a leading - sorts descending")
 
 
 def _text(sql: str) -> Any:

@@ -73,10 +73,7 @@ class QueryTooSlow(Unavailable):
 
     @property
     def detail(self) -> str:
-        return (
-            f"To find this takes more than {sessions.STATEMENT_S_MAX} s; ask for less, such as a stretch of time with"
-            " since and until."
-        )
+        return f"This query takes more than {sessions.STATEMENT_S_MAX} s; narrow it, for example with since and until."
 
 
 class TokenRow(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ LOOK_S, LOOK_AGAIN_S = 1.0, 0.1
 PATIENCE_S = 5.0
 LAG_EVENTS_MAX = 10_000
 REPORTING = ("projector", "relay", "dispatcher", "past")
-NOT_REACHED = "PostgreSQL is not reached."
+NOT_REACHED = "PostgreSQL can't be reached."
 
 
 class Readiness:
@@ -72,7 +72,7 @@ class Readiness:
             found += (ComponentStatus(name, "troubled", NOT_REACHED, False) for name in ("engine", *REPORTING))
         else:
             found += (components.status_of(name, reports) for name in REPORTING)
-        reason = "" if self._is_connected() else "NATS is not reached."
+        reason = "" if self._is_connected() else "NATS can't be reached."
         return [*found, self._with_grace("nats", reason)]
 
     async def _asked(self, name: str, ask: Callable[[], Awaitable[str]]) -> ComponentStatus:
@@ -86,14 +86,14 @@ class Readiness:
     async def _api(self) -> str:
         """Why this process can't decide and show what was decided; empty if it can."""
         if not self._leads():
-            return "No engine that leads is reached."
+            return "No leading engine can be reached."
         position, at = self._model.position, self._model.at
         if position == 0:
             return "The read model is not built yet."
         try:
             await asyncio.to_thread(self._reader.follow, position, at, 0)
         except OtherHistory:
-            return f"The read model shows another history than the log's at position {position}."
+            return f"The read model was built from another log: they differ at position {position}."
         behind = await asyncio.to_thread(self._reader.end) - position
         return f"The read model is {behind} events behind." if behind > LAG_EVENTS_MAX else ""
 

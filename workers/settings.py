@@ -36,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a process is told from outside. Each field is the variable `BERTH_<FIELD>`."""
 
     data: Path = Path(".berth")
-    """Directory of everything that is kept: the cluster, NATS' streams, tokens, logs."""
+    """Directory of all data: PostgreSQL's cluster, NATS' streams, tokens, logs."""
     host: str = "127.0.0.1"
     """Address that the API listens on."""
     port: int = 8420

@@ -31,8 +31,8 @@ from projections.queries import decoded
 
 OUTCOME = Parameter("outcome", "Only these", one_of("accepted", "rejected"), {"enum": ["accepted", "rejected"]})
 FILTERS = (
-    filter_by("actor", "Only what this token did"),
-    filter_by("resource", "Only what was done to this stream"),
+    filter_by("actor", "Only commands of this token"),
+    filter_by("resource", "Only commands on this stream"),
     filter_by("command", "Only this command, such as vm.provision"),
     OUTCOME,
     Parameter("since", "At or after this position or time", moment, MOMENT),
@@ -140,7 +140,7 @@ ENDPOINTS = (
         method="GET",
         path="/v1/audit",
         name="list_audit",
-        summary="One entry a command",
+        summary="The audit: one entry a command",
         handle=_list,
         roles=AUDITOR,
         permission="audit.read",

@@ -91,7 +91,7 @@ def _cursor(given: str) -> int:
     try:
         return int(whole(0, POSITION_MAX)(given))
     except ValueError:
-        raise Validation([{"field": "query:cursor", "message": "is not one that was given out"}]) from None
+        raise Validation([{"field": "query:cursor", "message": "is not a cursor of this list"}]) from None
 
 
 async def _stream(call: Call) -> Answerable:

@@ -36,7 +36,7 @@ from eventlog.codec import decode
 from projections.capacity import must_sort
 
 DIMENSIONS = ("region", "dc", "rack", "group", "tenant", "host")
-BY = Parameter("by", "A row for each of these", one_of(*DIMENSIONS), {"enum": list(DIMENSIONS)}, required=True)
+BY = Parameter("by", "What to sum by", one_of(*DIMENSIONS), {"enum": list(DIMENSIONS)}, required=True)
 CAPACITY_FILTERS = tuple(filter_by(name) for name in ("region", "dc", "group", "tenant"))
 
 
@@ -118,7 +118,7 @@ ENDPOINTS = (
         method="GET",
         path="/v1/capacity",
         name="get_capacity",
-        summary="How much there is, is used and is free",
+        summary="Capacity, use and what is available",
         handle=_capacity,
         roles=VIEWER,
         permission="capacity.read",
@@ -144,7 +144,7 @@ ENDPOINTS = (
         method="POST",
         path="/v1/verify",
         name="verify",
-        summary="Replay the log, check what must never break, compare the read model with the fold",
+        summary="Replay the log, check the invariants, compare the read model with the replay",
         handle=_verify,
         roles=AUDITOR,
         permission="verify",
@@ -157,7 +157,7 @@ ENDPOINTS = (
         method="GET",
         path="/v1/whoami",
         name="whoami",
-        summary="Who the token says you are",
+        summary="The token's name, role and scope",
         handle=_whoami,
         roles=EVERYONE,
         answer="Whoami",

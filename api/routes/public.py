@@ -94,11 +94,11 @@ def _open(
 
 ENDPOINTS = (
     _open("/healthz", "is_alive", "Is the process alive?", _alive, "application/json"),
-    _open("/readyz", "is_ready", "Is everything as it should be?", _ready, "application/json", 503, answer="Readiness"),
+    _open("/readyz", "is_ready", "Is every component ready?", _ready, "application/json", 503, answer="Readiness"),
     _open(
         "/readyz/{component}",
         "is_component_ready",
-        "Is one component as it should be?",
+        "Is one component ready?",
         _component_ready,
         "application/json",
         404,
@@ -106,8 +106,8 @@ ENDPOINTS = (
         answer="Readiness",
     ),
     _open("/metrics", "get_metrics", "For Prometheus", _metrics, "text/plain", 503),
-    _open("/openapi.json", "get_description", "This description", _description, "application/json"),
-    _open("/docs", "get_docs", "This description, to read", _docs, "text/html"),
+    _open("/openapi.json", "get_description", "The description of the API", _description, "application/json"),
+    _open("/docs", "get_docs", "The description of the API, as a page", _docs, "text/html"),
     _open("/docs.js", "get_docs_script", "The script of /docs", _docs_script, "text/javascript"),
     _open("/problems/{code}", "get_problem", "What a problem means, and what to do", _problem, "text/html", 404),
 )

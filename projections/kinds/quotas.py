@@ -92,7 +92,7 @@ VIEW: View[Quota] = View(
             BOOLEAN,
             column=Boolean(),
             filters=True,
-            filter_as="Only those that are used above a limit (true), or not (false)",
+            filter_as="Only quotas that are exceeded (true), or not (false)",
             sorts=True,
         ),
     ),

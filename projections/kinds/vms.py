@@ -179,7 +179,7 @@ VIEW: View[Vm] = View(
             sql="(vms.key IN (SELECT key FROM broken_rules))",
             over=lambda fleet, vm: bool(_broken(fleet, vm)),
             filters=True,
-            filter_as="Only those of which a rule does not hold where they stand (true), or not (false)",
+            filter_as="Only VMs whose rules are broken where they run (true), or hold (false)",
             sorts=True,
         ),
         joined("broken_rules", listed(ref("BrokenRule"))),
@@ -191,7 +191,7 @@ VIEW: View[Vm] = View(
         subtree_filter("vms.tenant"),
         Filter(
             name="set",
-            description="Only those of this set",
+            description="Only members of this set",
             sql=":set = ANY(vms.sets)",
             over=lambda fleet, name, scope: lambda key, entry: any(rule.set == name for rule in entry.state.rules),
         ),

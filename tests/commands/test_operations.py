@@ -105,7 +105,7 @@ def test_what_has_begun_and_cannot_be_undone_is_not_cancelled() -> None:
     site.report(stop.operation, "started")
     problem = site.refused("invalid_state", "operation.cancel", operation=stop.operation)
     assert (problem["state"], problem["operation"]) == ("running", stop.operation)
-    assert "vm.stop only goes forward now" in problem["detail"]
+    assert "vm.stop can't be cancelled now" in problem["detail"]
 
 
 def test_a_log_of_old_is_read_with_the_deadline_of_the_steps_turn_which_counts_once_it_is_started() -> None:
@@ -286,7 +286,7 @@ def test_a_person_who_comes_too_late_is_told_how_it_ended_and_what_to_do(
         assert (how if known is not None else "is over") in problem["detail"]
         assert f"nothing left to {kind}" in problem["detail"]
         assert "forget" not in problem["detail"]
-    assert "forget this work" in report_of(site, operation, "vm.create", "started")["detail"]
+    assert "drop this work" in report_of(site, operation, "vm.create", "started")["detail"]
 
 
 def test_a_creation_settled_without_addresses_is_warned_of() -> None:

@@ -41,7 +41,7 @@ def verification(conninfo: str, reader: LogReader, *, full: bool) -> Steps[dict[
         except Apart as apart:
             if apart.position is not None and apart.position > reader.end():
                 so = f"the log ends at {fleet.position}: it lost what came after, or was replaced."
-                differing = [f"The read model stands at {apart.position}, but {so}"]
+                differing = [f"The read model is at position {apart.position}, but {so}"]
             else:
                 # One of the two is ahead: fold on, or let it catch up.
                 seen.add(apart.position)
