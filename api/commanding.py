@@ -99,7 +99,15 @@ async def _handle(
     wait_s = parameters.wait_s(headers[b"prefer"]) if b"prefer" in headers else 0.0
     reason = parameters.reason(headers[b"berth-reason"]) if b"berth-reason" in headers else None
     request = {**call.path, **document} if in_path else document
-    item = Item(id, made, request, key, fingerprint, if_match, create_only)
+    item = Item(
+        id=id,
+        command=made,
+        request=request,
+        key=key,
+        fingerprint=fingerprint,
+        if_match=if_match,
+        create_only=create_only,
+    )
     envelope = Envelope(
         call.actor, (item,), time.time() + DECIDED_WITHIN_S, dry_run=dry_run, reason=reason, wait_s=wait_s
     )

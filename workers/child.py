@@ -95,7 +95,7 @@ def _become(user: User) -> None:
         bit = 1 << CAP_DAC_OVERRIDE
         header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
         # Two 32-bit halves of effective, permitted, inheritable; ambient ones survive the exec.
-        sets = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)
+        sets = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)  # positional: an array has no names
         if LIBC.capset(header, sets) or LIBC.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0):
             raise PermissionError(ctypes.get_errno(), "cannot keep the capability to pass closed directories")
 

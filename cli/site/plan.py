@@ -191,7 +191,7 @@ def _request(document: Document, command: Command, body: dict[str, Any], *, if_m
     names = {part: value for part, value in document.kind.named(document.name).items() if part in command.in_path}
     said = {field: value for field, value in body.items() if field not in names}
     path = kinds.filled(command.path, names)
-    return Request(command.name, command.method, path, said, names, if_match)
+    return Request(command=command.name, method=command.method, path=path, body=said, names=names, if_match=if_match)
 
 
 def _changer(kind: Kind, field: str) -> Command | None:

@@ -81,7 +81,7 @@ def _set(kind: Kind, known: Kinds) -> click.Command:
                 f"say what to set, for example {first}; `berth set {kind.name} --help` lists all fields"
             )
         if is_whole:
-            answer = _put(session, command, kind, name, said, fields)
+            answer = _put(session, command, kind, name, said=said, fields=fields)
         else:
             answer = session.command(command.method, _path(command, kind, name, given), said)
         session.tell("set", kind, name, answer, about=_said(said))
@@ -144,7 +144,7 @@ def _tell(
 
 
 def _put(
-    session: Session, command: Command, kind: Kind, name: str, said: dict[str, Any], fields: Sequence[Flag]
+    session: Session, command: Command, kind: Kind, name: str, *, said: dict[str, Any], fields: Sequence[Flag]
 ) -> Answer:
     """A PUT replaces the whole: what stands there beside `said` is said again, for the version that was read.
 

@@ -230,7 +230,24 @@ def _counting(kind: str, outcome: str) -> Callable[[], None]:
 def end_of(id: str, operation: Operation, resource: dict[str, Any] | None, version: int, position: int) -> Answer:
     """What those who wait for an operation are told, as of `position`."""
     if operation.state == "succeeded":
-        return Answer("", 200, position, operation.target, resource, version, id)
+        return Answer(
+            command="",
+            status=200,
+            position=position,
+            on=operation.target,
+            resource=resource,
+            version=version,
+            operation=id,
+        )
     broken = next((step.name for step in operation.steps if step.state == "failed"), None)
     problem = OperationFailed(id, broken, operation.reason, resource).problem()
-    return Answer("", problem["status"], position, operation.target, resource, version, id, problem=problem)
+    return Answer(
+        command="",
+        status=problem["status"],
+        position=position,
+        on=operation.target,
+        resource=resource,
+        version=version,
+        operation=id,
+        problem=problem,
+    )

@@ -222,7 +222,15 @@ class Decider:
         if self._report_progress is not None and not is_dry:
             self._report_progress(item.command)
         resource, version = self.view(on)
-        return Answer(item.id, 200, self.fleet.position, on, resource, version, done.operation)
+        return Answer(
+            command=item.id,
+            status=200,
+            position=self.fleet.position,
+            on=on,
+            resource=resource,
+            version=version,
+            operation=done.operation,
+        )
 
     def refuse(
         self,
@@ -249,18 +257,18 @@ class Decider:
             return unrecorded
         tx.at, tx.command, tx.actor = at, item.id, actor.name
         event = CommandRejected(
-            item.id,
-            item.command.kind,
-            actor.role,
-            item.request if is_authorised else {},
-            problem,
-            on,
-            item.key if takes_key else item.id,
-            item.fingerprint,
-            actor.name,
-            actor.source,
-            context.reason,
-            context.batch,
+            id=item.id,
+            command=item.command.kind,
+            role=actor.role,
+            request=item.request if is_authorised else {},
+            problem=problem,
+            resource=on,
+            key=item.key if takes_key else item.id,
+            fingerprint=item.fingerprint,
+            token=actor.name,
+            source=actor.source,
+            reason=context.reason,
+            batch=context.batch,
         )
         mark, first = tx.mark(), len(tx.events)
         stream = command_stream(actor.name, event.key)
@@ -296,21 +304,21 @@ class Decider:
     def _accept(self, tx: Transaction, item: Item, context: Context, *, on: str, done: Done, first: int) -> None:
         actor = context.actor
         event = CommandAccepted(
-            item.id,
-            item.command.kind,
-            actor.role,
-            item.request,
-            on,
-            done.operation,
-            done.created,
-            [recorded.position for recorded in tx.events[first:]],
-            item.key,
-            item.fingerprint,
-            actor.name,
-            actor.source,
-            context.reason,
-            context.batch,
-            done.warnings,
+            id=item.id,
+            command=item.command.kind,
+            role=actor.role,
+            request=item.request,
+            resource=on,
+            operation=done.operation,
+            created=done.created,
+            positions=[recorded.position for recorded in tx.events[first:]],
+            key=item.key,
+            fingerprint=item.fingerprint,
+            token=actor.name,
+            source=actor.source,
+            reason=context.reason,
+            batch=context.batch,
+            warnings=done.warnings,
         )
         tx.record(command_stream(actor.name, item.key), event, version=1)
 
@@ -318,13 +326,13 @@ class Decider:
         resource, version = self.view(on, ended=tx.ended.get(on))
         status = 202 if _is_under_way(self.fleet, done.operation, on) else 201 if done.created else 200
         return Answer(
-            item.id,
-            status,
-            tx.events[-1].position,
-            on,
-            resource,
-            version,
-            done.operation,
+            command=item.id,
+            status=status,
+            position=tx.events[-1].position,
+            on=on,
+            resource=resource,
+            version=version,
+            operation=done.operation,
             secret=done.secret,
             created=done.created,
             warnings=done.warnings,
@@ -348,13 +356,13 @@ class Decider:
         under_way = _is_under_way(self.fleet, receipt.operation, receipt.on)
         status = 202 if under_way else 201 if receipt.created else 200
         return Answer(
-            receipt.command,
-            status,
-            receipt.position,
-            receipt.on,
-            resource,
-            version,
-            receipt.operation,
+            command=receipt.command,
+            status=status,
+            position=receipt.position,
+            on=receipt.on,
+            resource=resource,
+            version=version,
+            operation=receipt.operation,
             replayed=True,
             created=receipt.created,
             warnings=receipt.warnings,

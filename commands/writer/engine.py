@@ -237,7 +237,15 @@ class Engine:
                 fleet = self.fleet
                 event = LogOpened(ids.uuid7()) if fleet.position == 0 else LeaderTookOver(ids.uuid7())
                 position, at = fleet.position + 1, self._decider.next_at()
-                recorded = Recorded("log", position, position, at, deadlines.BERTH.name, ids.uuid7(), event)
+                recorded = Recorded(
+                    stream="log",
+                    version=position,
+                    position=position,
+                    at=at,
+                    actor=deadlines.BERTH.name,
+                    command=ids.uuid7(),
+                    event=event,
+                )
                 await self._leader.append(fleet.position, [encode(recorded)])
             except (Collision, OutcomeUnknown, psycopg.Error) as lost:
                 if isinstance(lost, Collision) and lost.reason == "base":
@@ -507,13 +515,13 @@ def _tickets(envelope: Envelope, known: Known, fleet: Fleet) -> list[Ticket]:
     loop = asyncio.get_running_loop()
     return [
         Ticket(
-            unit,
-            context,
-            envelope.expires_at,
-            envelope.wait_s,
-            loop.create_future(),
-            known,
-            batch,
+            items=unit,
+            context=context,
+            expires_at=envelope.expires_at,
+            wait_s=envelope.wait_s,
+            future=loop.create_future(),
+            known=known,
+            batch=batch,
             us=costs.price_us([item.command for item in unit], fleet),
         )
         for unit in ([items] if envelope.atomic else [(item,) for item in items])
