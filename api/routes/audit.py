@@ -26,7 +26,7 @@ from api.parameters import (
 from api.reading import at_least, must_be_of_this_log, page_reply
 from api.reply import Answerable, json_reply
 from domain.errors import NotFound, Unavailable, Validation
-from domain.values import to_rfc3339
+from domain.values import from_rfc3339, to_rfc3339
 from projections.queries import decoded
 
 OUTCOME = Parameter("outcome", "Only these", one_of("accepted", "rejected"), {"enum": ["accepted", "rejected"]})
@@ -105,7 +105,7 @@ async def _one(call: Call) -> Answerable:
             "position": entry["position"],
             "at": entry["at"],
             "actor": entry["actor"],
-            "resource": await _resource(call, entry["resource"]),
+            "resource": await _resource(call, entry["resource"], at=entry["at"]),
             "operation": entry.get("operation"),
             "problem": problem,
             "replayed": False,
@@ -117,15 +117,18 @@ async def _one(call: Call) -> Answerable:
     )
 
 
-async def _resource(call: Call, stream: str | None) -> dict[str, Any] | None:
-    """The command's resource as it is now; None if it is gone, or not for this actor."""
+async def _resource(call: Call, stream: str | None, *, at: str) -> dict[str, Any] | None:
+    """The command's resource as it is now; None if it is gone, whoever bears its name since, or not for this actor."""
     kind, *name = (stream or "").split("/")
     if not name or (kind == "token" and call.actor.role != "admin"):
         return None
     try:
-        return await call.context.read_model.one(kind, *name, scope=call.actor.tenant)
+        found = await call.context.read_model.one(kind, *name, scope=call.actor.tenant)
     except Unavailable:
         return None
+    if found is not None and from_rfc3339(found.get("created_at") or at) > from_rfc3339(at):
+        return None
+    return found
 
 
 def _instance(entry: dict[str, Any]) -> dict[str, Any] | None:

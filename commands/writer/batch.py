@@ -217,7 +217,9 @@ class Batch:
             kind, _, id = stream.partition("/")
             if kind == "operation":
                 operation: Operation = entry.state
-                resource, version = self._decider.view(operation.target, ended=self._tx.ended.get(operation.target))
+                resource, version = self._decider.view_of_life(
+                    operation.target, at=operation.started_at, ended=self._tx.ended.get(operation.target)
+                )
                 self.ended[id] = end_of(id, operation, resource, version, self._decider.fleet.position)
 
 

@@ -301,6 +301,13 @@ class Decider:
         entry = self.fleet.entry(on) or ended
         return self._resource(self.fleet, on, ended), entry.version if entry is not None else 0
 
+    def view_of_life(self, on: str | None, *, at: int, ended: Entry | None = None) -> tuple[dict[str, Any] | None, int]:
+        """The same, of what bore the name at that time: nothing, if that is gone and the name was used again."""
+        entry = (self.fleet.entry(on) if on is not None else None) or ended
+        if entry is not None and entry.created_at > at:
+            return None, 0
+        return self.view(on, ended=ended)
+
     def _accept(self, tx: Transaction, item: Item, context: Context, *, on: str, done: Done, first: int) -> None:
         actor = context.actor
         event = CommandAccepted(
@@ -352,7 +359,7 @@ class Decider:
             )
         if not self.sees(actor, receipt.on):
             return unseen(Answer(receipt.command, 200, receipt.position, receipt.on, replayed=True))
-        resource, version = self.view(receipt.on)
+        resource, version = self.view_of_life(receipt.on, at=receipt.at)
         under_way = _is_under_way(self.fleet, receipt.operation, receipt.on)
         status = 202 if under_way else 201 if receipt.created else 200
         return Answer(

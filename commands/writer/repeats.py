@@ -27,8 +27,9 @@ class Repeats:
         self._decider = decider
 
     async def complete(self, answer: Answer, *, actor: Actor, wait_s: float) -> Answer:
-        """The answer with the last state of its resource, and for who waits, with the end of its operation; without
-        either for who may not see it any more.
+        """The answer with the last state of its resource, and with the end of its operation: told as such to who waits,
+        while nobody is told that a creation which failed has made something. Without either for who may not see it any
+        more, and without the resource if that is gone and its name was used again.
 
         Raises:
             Unavailable: the log could not be read.
@@ -38,22 +39,25 @@ class Repeats:
         try:
             if answer.resource is None:
                 gone = await self._last_entry(answer.on)
-                resource, version = self._decider.view(answer.on, ended=gone)
+                at = await asyncio.to_thread(self._reader.time_at, answer.position)
+                resource, version = self._decider.view_of_life(answer.on, at=at, ended=gone)
                 answer = msgspec.structs.replace(answer, resource=resource, version=version)
-            if wait_s > 0 and answer.status != 202:
-                answer = await self._with_end(answer)
+            if answer.status == 201 or (wait_s > 0 and answer.status != 202):
+                answer = await self._with_end(answer, waits=wait_s > 0)
         except FAILURES as error:
             log.warning("repeat not completed", command=answer.command, error=str(error).strip())
             raise Unavailable(answer.command) from None
         return answer if self._decider.sees(actor, answer.on) else unseen(answer)
 
-    async def _with_end(self, answer: Answer) -> Answer:
+    async def _with_end(self, answer: Answer, *, waits: bool) -> Answer:
         id = answer.operation
         if id is None or answer.on == OPERATION.stream(id):
             return answer
         operation = await self._last_entry(OPERATION.stream(id))
         if operation is None or not operation.state.is_over:
             return answer
+        if not waits:
+            return answer if operation.state.state == "succeeded" else msgspec.structs.replace(answer, status=200)
         # The newest that the answer reflects: the operation's end, or what became of the resource since.
         position = await asyncio.to_thread(self._reader.command_end, max(operation.version, answer.version))
         return ended(answer, end_of(id, operation.state, answer.resource, answer.version, position))

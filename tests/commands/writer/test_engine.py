@@ -204,6 +204,51 @@ async def test_waiting_for_what_fails_answers_424_with_the_reason(database: Data
         assert (again.status, again.replayed) == (424, True)
 
 
+async def test_a_repeat_tells_of_what_the_command_made_and_never_of_another_under_its_name(database: Database) -> None:
+    async with an_engine(database.service) as client:
+        await a_stocked_engine(client)
+
+        async def lived(key: str, *, fails: bool = False) -> Answer:
+            first = await client.send("vm.provision", key=key, **a_vm("web-1"))
+            await client.report(first.operation, "started")
+            await client.report(first.operation, "failed" if fails else "succeeded")
+            if fails:
+                await client.report(first.operation, "started", "vm.delete")
+                await client.report(first.operation, "succeeded", "vm.delete")
+            return first
+
+        async def delete(key: str) -> None:
+            gone = await client.send("vm.delete", key=key, tenant="payments", vm="web-1")
+            if gone.operation is not None:
+                await client.report(gone.operation, "started", "vm.delete")
+                await client.report(gone.operation, "succeeded", "vm.delete")
+
+        async def again(key: str, *, wait_s: float = 0.0) -> Answer:
+            return await client.send("vm.provision", key=key, wait_s=wait_s, **a_vm("web-1"))
+
+        first = await lived("a")
+        await delete("gone-a")
+        told = await again("a")
+        assert told.resource is not None
+        assert (told.status, told.resource["uid"], told.resource["state"]) == (201, first.resource["uid"], "deleted")
+        await lived("b", fails=True)
+        for wait_s, status in ((0.0, 200), (10.0, 424)):
+            told = await again("b", wait_s=wait_s)
+            assert (told.status, told.replayed) == (status, True), "a creation that failed has made nothing"
+        await delete("gone-b")
+        third = await lived("c")
+        for key, wait_s, status in (("a", 0.0, 201), ("a", 10.0, 201), ("b", 0.0, 200), ("b", 10.0, 424)):
+            told = await again(key, wait_s=wait_s)
+            assert (told.status, told.resource, told.version) == (status, None, 0), (key, wait_s)
+            assert told.problem is None or told.problem["resource"] is None
+        deletion = await client.send("vm.delete", key="gone-a", tenant="payments", vm="web-1")
+        assert (deletion.status, deletion.replayed, deletion.resource) == (200, True, None)
+        assert (await again("c")).resource["uid"] == third.resource["uid"]
+        await delete("gone-c")  # now the name is nobody's, and the last who bore it is the third
+        assert (await again("a")).resource is None
+        assert (await again("c")).resource["uid"] == third.resource["uid"]
+
+
 async def test_what_ends_while_it_is_asked_for_is_over_and_not_unknown(database: Database) -> None:
     async with an_engine(database.service) as client:
         await a_stocked_engine(client)
