@@ -32,8 +32,8 @@ from eventlog.codec import decode, encode
 from eventlog.table import EVENTS_TABLE
 from projections import changes, rows, schema
 from projections.changes import Changes
+from projections.definitions import SCHEMA
 from projections.sums import Sums
-from projections.tables import SCHEMA
 
 CHART = Path(__file__).with_name("results") / "growth.svg"
 FACTORS = (1, 10, 100)

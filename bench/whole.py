@@ -28,7 +28,7 @@ from eventlog.codec import time_of
 from eventlog.read import LogReader
 from messaging import subjects
 from messaging.connect import connected
-from projections.tables import SCHEMA
+from projections.definitions import SCHEMA
 from workers.settings import Settings
 
 LOOK_S = 0.1

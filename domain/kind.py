@@ -73,6 +73,11 @@ class Kind(msgspec.Struct, Generic[S], frozen=True, eq=False, kw_only=True):
         return self.named_by[-1]
 
     @property
+    def outlives_its_end(self) -> bool:
+        """Whether what is over goes on being shown, though it has left the fleet."""
+        return bool(self.ends) and not self.ended
+
+    @property
     def list_path(self) -> str:
         return f"/v1/{self.plural}"
 

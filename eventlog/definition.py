@@ -11,7 +11,6 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator
-from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -51,49 +50,76 @@ class Sources:
         while waiting:
             name = waiting.pop()
             if name not in self._taken and name not in self._not_followed:
-                waiting += self._note(name)
+                self._taken[name], used = _statements(self._root, self._left_out, name)
+                waiting += used
 
     def digest(self) -> str:
         found = [sys.version_info[:2], sorted(self._taken.items())]
         return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
 
-    def _note(self, symbol: Symbol) -> list[Symbol]:
-        """Count the statements that bind it; answers the symbols that they use."""
-        module, name = symbol
-        known = _module(self._root, module)
-        assert known is not None, module
-        if name in known.imported:
-            self._taken[symbol] = ""
-            return [known.imported[name]] if self._is_ours(known.imported[name][0]) else []
-        if name not in known.bound:
-            raise LookupError(f"{module} has no {name} at its top level")
-        nodes = [*known.bound[name], *known.loose]
-        kept = [_Kept(self._left_out).visit(deepcopy(node)) for node in nodes]
-        self._taken[symbol] = "".join(ast.dump(node) for node in kept)
-        return [used for node in kept for used in self._used(module, known, node)]
 
-    def _used(self, module: str, known: "_Module", node: ast.AST) -> Iterator[Symbol]:
-        for inner in ast.walk(node):
-            if isinstance(inner, ast.Name) and inner.id in known.bound:
-                yield module, inner.id
-            elif isinstance(inner, ast.Name) and inner.id in known.imported:
-                of, name = known.imported[inner.id]
-                if name and self._is_ours(of):
-                    yield of, name
-            elif isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name):
-                of, name = known.imported.get(inner.value.id, ("", "-"))
-                if not name and self._is_ours(of):  # an attribute of an imported module
-                    yield of, inner.attr
+@cache
+def _statements(root: Path, left_out: frozenset[str], symbol: Symbol) -> tuple[str, list[Symbol]]:
+    """What the statements that bind a symbol say, and the symbols that they use."""
+    module, name = symbol
+    known = _module(root, module)
+    assert known is not None, module
+    if name in known.imported:
+        return "", [known.imported[name]] if _module(root, known.imported[name][0]) is not None else []
+    if name not in known.bound:
+        raise LookupError(f"{module} has no {name} at its top level")
+    reader = _Reader(left_out)
+    for statement in (*known.bound[name], *known.loose):
+        reader.read(statement, local=frozenset())
+    return "".join(reader.said), [used for word, attribute in reader.used for used in known.meant(word, attribute)]
 
-    def _is_ours(self, module: str) -> bool:
-        return bool(module) and _module(self._root, module) is not None
+
+class _Reader:
+    """Reads statements without docstrings, without the types of functions, and without the arguments that are left out.
+    (The types of a class' fields stay: events and states are read by them.)"""
+
+    def __init__(self, left_out: frozenset[str]) -> None:
+        self.said: list[str] = []
+        self.used: list[tuple[str, str]] = []  # names, and of `name.attribute` the attribute
+        self._left_out = left_out
+
+    def read(self, node: ast.AST, *, local: frozenset[str]) -> None:
+        """`local` are names that mean something in a function alone."""
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            return
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            local = local | _bound_in(node)
+        self.said.append(type(node).__name__)
+        for field, value in ast.iter_fields(node):
+            if field == "returns" or (field == "annotation" and isinstance(node, ast.arg)):
+                continue
+            for part in value if isinstance(value, list) else (value,):
+                if not isinstance(part, ast.AST):
+                    self.said.append(repr(part))
+                elif not (isinstance(part, ast.keyword) and part.arg in self._left_out):
+                    self.read(part, local=local)
+        if isinstance(node, ast.Name) and node.id not in local:
+            self.used.append((node.id, ""))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id not in local:
+            self.used.append((node.value.id, node.attr))
+
+
+def _bound_in(function: ast.AST) -> frozenset[str]:
+    """The names that a function binds: its arguments and whatever is assigned in it."""
+    found = set()
+    for node in ast.walk(function):
+        match node:
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.MatchAs(name=str(name)):
+                found.add(name)
+    return frozenset(found)
 
 
 class _Module:
     """A module's top level: which statements bind a name, what is imported (module, name; the module itself has no
     name), and the statements that bind nothing."""
 
-    def __init__(self, root: Path, tree: ast.Module) -> None:
+    def __init__(self, root: Path, name: str, tree: ast.Module) -> None:
+        self.name = name
         self.bound: dict[str, list[ast.stmt]] = {}
         self.imported: dict[str, Symbol] = {}
         self.loose: list[ast.stmt] = []
@@ -120,29 +146,20 @@ class _Module:
                     pass  # a docstring, or for the type checker alone
                 case _:
                     self.loose.append(statement)
+        self._root = root
 
-
-class _Kept(ast.NodeTransformer):
-    """A statement without docstrings, without the types of a function, and without the arguments that are left out.
-    (The types of a class' fields stay: events and states are read by them.)"""
-
-    def __init__(self, left_out: frozenset[str]) -> None:
-        self._left_out = left_out
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        node.keywords = [given for given in node.keywords if given.arg not in self._left_out]
-        return self.generic_visit(node)
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.returns = None
-        return self.generic_visit(node)
-
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+    def meant(self, word: str, attribute: str) -> Iterator[Symbol]:
+        """What a name in it is at a top level of ours, or an attribute of that name if it is a module."""
+        if word in self.bound:
+            if not attribute:
+                yield self.name, word
+        elif word in self.imported:
+            module, name = self.imported[word]
+            of = _module(self._root, module)
+            if of is not None and name and not attribute:
+                yield module, name
+            elif of is not None and not name and attribute:
+                yield module, attribute
 
 
 def _symbol(text: str) -> Symbol:
@@ -153,7 +170,7 @@ def _symbol(text: str) -> Symbol:
 @cache
 def _module(root: Path, name: str) -> _Module | None:
     file = _file(root, name)
-    return _Module(root, ast.parse(file.read_bytes())) if file is not None else None
+    return _Module(root, name, ast.parse(file.read_bytes())) if file is not None else None
 
 
 @cache

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import JSON, JSONB
 from domain.command import CommandAccepted, CommandRejected
 from domain.entry import Entry
 from domain.fleet import Fleet
+from domain.kinds import BY_NAME
 from domain.recorded import Recorded
 from eventlog.arrays import Bigints, Bools, Texts
 from projections import rows
@@ -56,7 +57,7 @@ def fold(fleet: Fleet, sums: Sums, broken: Broken, events: Iterable[Recorded]) -
     deletes: defaultdict[str, list[str]] = defaultdict(list)
     for stream in sorted(touched):  # a fixed order, so that two who write can't wait for each other
         kind, _, key = stream.partition("/")
-        if fleet.entry(stream) is not None or kind == "operation":
+        if fleet.entry(stream) is not None or BY_NAME[kind].outlives_its_end:
             upserts[kind].append(rows.row(stream, touched[stream]))
         else:
             deletes[kind].append(key)
@@ -76,6 +77,12 @@ def write(cursor: psycopg.Cursor[Any], changes: Changes) -> None:
         cursor.execute(_UPSERT[kind], _by_column(CHANGING[kind], found))
     if changes.audit:
         cursor.execute(_APPEND_AUDIT, _by_column(audit, changes.audit))
+
+
+def insert(cursor: psycopg.Cursor[Any], name: str, made: Sequence[TableRow]) -> None:
+    """Rows of a table that has none of them yet, by what it is called in CHANGING, or of the audit."""
+    table = CHANGING.get(name, audit)
+    cursor.execute(_insert(table), _by_column(table, made))
 
 
 def _by_column(table: Table, found: Sequence[TableRow]) -> list[Any]:

@@ -18,12 +18,15 @@ from sqlalchemy.dialects.postgresql import JSON, JSONB
 from domain.command import CommandAccepted, CommandRejected
 from domain.entry import Entry
 from domain.fleet import Fleet
+from domain.kinds import BY_NAME, KINDS
 from domain.recorded import Recorded
+from domain.values import kind_of
 from projections import rows, schema
 from projections.broken import Broken
+from projections.definitions import SCHEMA
 from projections.ledger import audit_row
 from projections.sums import Sums
-from projections.tables import LIVING, SCHEMA, audit, broken_rules, sums
+from projections.tables import LIVING, audit, broken_rules, sums
 
 DIFFERENCES_MAX = 1_000
 FETCHED_ROWS = 2_000
@@ -48,15 +51,18 @@ class Ledger:
 
     def __init__(self) -> None:
         self.audit: dict[int, bytes] = {}
-        self.operations: dict[str, bytes] = {}  # those that are over
+        # What is over and goes on being shown, by kind and key.
+        self.over: dict[str, dict[str, bytes]] = {kind.name: {} for kind in KINDS if kind.outlives_its_end}
 
     def note(self, recorded: Recorded, entry: Entry | None, fleet: Fleet) -> None:
         """To be told each event, with what `fleet.fold` answered to it."""
         if isinstance(recorded.event, CommandAccepted | CommandRejected):
             self.audit[recorded.position] = _digest(audit, audit_row(recorded, fleet))
-        elif entry is not None and recorded.stream.startswith("operation/") and fleet.entry(recorded.stream) is None:
-            row = rows.row(recorded.stream, entry)
-            self.operations[row["key"]] = _digest(LIVING["operation"], row)
+        elif entry is not None and fleet.entry(recorded.stream) is None:
+            kind = kind_of(recorded.stream)
+            if kind in self.over:
+                row = rows.row(recorded.stream, entry)
+                self.over[kind][row["key"]] = _digest(LIVING[kind], row)
 
 
 def differences(conninfo: str, fleet: Fleet, *, ledger: Ledger | None = None, in_schema: str = SCHEMA) -> list[str]:
@@ -93,17 +99,18 @@ def _all(connection: psycopg.Connection[Any], fleet: Fleet, ledger: Ledger | Non
     for stream, entry in fleet.entries():
         kind, _, key = stream.partition("/")
         expected[kind][key] = entry
-    over = SQL("state IN ('running', 'stuck')")
     for kind, table in LIVING.items():
-        where = over if kind == "operation" else SQL("true")
-        yield from _living(kind, expected[kind], _rows(connection, table, where))
+        # What goes on being shown when it is over is told from what lives by the fleet: the ledger knows it.
+        lives = SQL("key = ANY({})").format(list(expected[kind])) if BY_NAME[kind].outlives_its_end else SQL("true")
+        yield from _living(kind, expected[kind], _rows(connection, table, lives))
+        if ledger is not None and BY_NAME[kind].outlives_its_end:
+            shown = _rows(connection, table, SQL("NOT ") + lives)
+            yield from _noted(f"{kind}/", "key", table, ledger.over[kind], shown)
     summed = {row["key"]: _digest(sums, row) for row in Sums.of(fleet).rows()}
     yield from _noted("the sum ", "key", sums, summed, _rows(connection, sums))
     broken = {row["key"]: _digest(broken_rules, row) for row in Broken.of(fleet).rows(fleet)}
     yield from _noted("what is broken of vm/", "key", broken_rules, broken, _rows(connection, broken_rules))
     if ledger is not None:
-        shown = _rows(connection, LIVING["operation"], SQL("NOT ") + over)
-        yield from _noted("operation/", "key", LIVING["operation"], ledger.operations, shown)
         yield from _noted("the audit's entry at position ", "position", audit, ledger.audit, _rows(connection, audit))
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from domain.fleet import Fleet
-from domain.values import to_rfc3339
+from domain.kinds import BY_NAME
+from domain.values import kind_of, to_rfc3339
 from eventlog.codec import Row, decode
 from projections.resources import own
 
@@ -20,9 +21,7 @@ class StreamHistory:
     def of(self, row: Row) -> dict[str, Any]:
         recorded = decode(row)
         entry = self._fleet.fold(recorded)
-        # An operation that is over has left the fleet, and stays to be seen.
-        is_there = self._fleet.entry(row.stream) is not None or row.stream.startswith("operation/")
-        after = own(row.stream, entry) if entry is not None and is_there else None
+        after = own(row.stream, entry) if entry is not None and self._is_shown(row.stream) else None
         before, self._before = self._before, after
         return {
             "position": row.position,
@@ -33,6 +32,9 @@ class StreamHistory:
             "before": before,
             "after": after,
         }
+
+    def _is_shown(self, stream: str) -> bool:
+        return self._fleet.entry(stream) is not None or BY_NAME[kind_of(stream)].outlives_its_end
 
 
 def history(rows: Iterable[Row]) -> list[dict[str, Any]]:

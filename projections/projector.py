@@ -27,11 +27,12 @@ from eventlog.checkpoints import EVENTS_BETWEEN_MIN, Checkpointer
 from eventlog.codec import Row, UnknownTopic, decode
 from eventlog.components import Health, reason_of
 from eventlog.read import LogReader, OtherHistory, ends_early, log_changes
-from projections import changes, schema
+from projections import changes, inheriting, schema
 from projections.broken import Broken
 from projections.changes import Changes
+from projections.definitions import SCHEMA
 from projections.sums import Sums
-from projections.tables import CHANNEL, SCHEMA
+from projections.tables import CHANNEL
 
 PAGE_EVENTS = 4_000
 REFOLD_PAGE_EVENTS = 10_000
@@ -92,7 +93,7 @@ class Projector:
         arrays.register(connection)
         connection.execute("SET synchronous_commit = off")
         if not schema.stands(connection, self.schema):
-            schema.make(connection, self.schema)
+            self._make()
         connection.execute(schema.USE, (self.schema,))
         self._settle()
 
@@ -155,15 +156,7 @@ class Projector:
             if self._unwritten is None and self._fleet_stands() == stands and position:
                 return
             self._begin_anew()
-            if position:
-                checkpoints.restore(self._conninfo, self.fleet, until=position)
-            while self.fleet.position < position:
-                limit = min(REFOLD_PAGE_EVENTS, position - self.fleet.position)
-                page = self._reader.follow(self.fleet.position, self.fleet.at, limit)
-                for row in page:
-                    self.fleet.fold(decode(row))
-                if not page:
-                    break
+            self.fleet = self._fleet_at(position)
         except OtherHistory:
             self._begin_anew()
         if self._fleet_stands() != stands:
@@ -173,6 +166,37 @@ class Projector:
             self._begin_anew()
             self._is_complete = False
         self._sums, self._broken = Sums.of(self.fleet), Broken.of(self.fleet)
+
+    def _make(self) -> None:
+        """The tables, from those of another definition as far as they are the same; else empty ones."""
+        self._begin_anew()
+        connection = self._opened()
+        try:
+            fleet = inheriting.make(connection, self.schema, fleet_at=self._fleet_at)
+        except OtherHistory:
+            fleet = None
+        if fleet is None:
+            schema.make(connection, self.schema)
+        else:
+            self.fleet, self._sums, self._broken = fleet, Sums.of(fleet), Broken.of(fleet)
+
+    def _fleet_at(self, position: int) -> Fleet:
+        """As it stood at a command's end, or at the log's end if that comes before.
+
+        Raises:
+            OtherHistory: the log became another one meanwhile.
+        """
+        fleet = Fleet()
+        if position:
+            checkpoints.restore(self._conninfo, fleet, until=position)
+        while fleet.position < position:
+            limit = min(REFOLD_PAGE_EVENTS, position - fleet.position)
+            page = self._reader.follow(fleet.position, fleet.at, limit)
+            for row in page:
+                fleet.fold(decode(row))
+            if not page:
+                break
+        return fleet
 
     def _fleet_stands(self) -> tuple[str, int, int]:
         return self.fleet.log, self.fleet.position, self.fleet.at

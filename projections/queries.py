@@ -21,9 +21,10 @@ from sqlalchemy import column, text
 from domain.errors import Unavailable
 from eventlog.tasks import end_tasks
 from projections import capacity, classes, cursors, ledger, lists, resources, schema, sessions
+from projections.definitions import SCHEMA
 from projections.pages import COUNT_MAX, Question, at_a_position
 from projections.sessions import Row, Rows, Sessions, Statement
-from projections.tables import CHANNEL, SCHEMA
+from projections.tables import CHANNEL
 from projections.view import Document
 from projections.words import folded
 

@@ -1,13 +1,11 @@
 """The read model's tables: living ones with a row a resource, their sums, the ledger of commands, and how far all have
 come.
 
-A read model is a cache: all of its tables are in one schema, whose name changes with the sources that define what is in
-it. Tables are named without a schema: a connection finds its own by `search_path`, so that the past can have others.
+A read model is a cache: all of its tables are in one schema, whose name changes with what defines them
+(`definitions.py`). Tables are named without a schema: a connection finds its own by `search_path`, so that the past can
+have others.
 """
 
-import hashlib
-import unicodedata
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, Table, Text
@@ -17,20 +15,6 @@ from projections.field_types import Name, may_be_null
 from projections.view import View
 from projections.views import VIEWS
 
-_PACKAGES = Path(__file__).resolve().parent.parent
-_DEFINING = (
-    *("amounts", "broken", "field_types", "fields", "inner_lists", "ledger", "resources", "rows", "sums", "tables"),
-    *("view", "words"),
-)
-_SOURCES = [
-    *sorted((_PACKAGES / "domain").rglob("*.py")),
-    *sorted((_PACKAGES / "projections" / "kinds").glob("*.py")),
-    *(_PACKAGES / "projections" / f"{name}.py" for name in _DEFINING),
-]
-
-SCHEMA_PREFIX = "read_"
-_DEFINED_BY = [unicodedata.unidata_version.encode(), *(source.read_bytes() for source in _SOURCES)]
-SCHEMA = SCHEMA_PREFIX + hashlib.sha256(b"\0".join(_DEFINED_BY)).hexdigest()[:16]
 CHANNEL = "berth_projected"  # notified with `<schema> <position> <at>` at each commit
 
 # Room on each page for the next versions of its rows: use changes with every claim, and touches no index then.

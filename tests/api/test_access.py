@@ -21,8 +21,8 @@ from commands.tokens import hash_of
 from commands.writer.gateway import Actor, Answer, Envelope, Item
 from domain.errors import Unauthenticated
 from domain.token import ROLES
+from projections.definitions import SCHEMA
 from projections.queries import TokenRow
-from projections.tables import SCHEMA
 from tests.api.served import Api
 
 GUARDED = [endpoint for endpoint in ENDPOINTS if endpoint.roles is not None]

@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Identifier
 from api.own_writes import TOKENS_MAX, OwnWrites
 from commands.writer.gateway import Answer
 from domain.errors import Conflict, OperationFailed
-from projections.tables import SCHEMA
+from projections.definitions import SCHEMA
 from tests.api.served import Api
 
 

@@ -12,8 +12,8 @@ from eventlog.checkpoints import snapshot
 from eventlog.codec import Row, decode
 from eventlog.read import LogReader
 from projections import schema
+from projections.definitions import SCHEMA
 from projections.projector import catch_up
-from projections.tables import SCHEMA
 from tests.api.the_past import Past
 from tests.checkpointing import MARK, marked
 from tests.deciding import Site

@@ -25,10 +25,11 @@ from eventlog.read import LogReader
 from eventlog.tasks import end_tasks
 from projections import projector as projecting
 from projections import schema
+from projections.definitions import SCHEMA
 from projections.differences import Ledger, differences
 from projections.projector import Displaced, Projector, catch_up, run, standing
 from projections.queries import ReadModel
-from projections.tables import CHANGING, SCHEMA, audit
+from projections.tables import CHANGING, audit
 from tests.checkpointing import MARK, marked
 from tests.deciding import Site
 from tests.losing import lose

@@ -14,11 +14,12 @@ from eventlog.codec import decode
 from eventlog.read import LogReader
 from projections import schema, sessions
 from projections.capacity import CapacityItem, page
+from projections.definitions import SCHEMA
 from projections.pages import COUNT_MAX
 from projections.projector import catch_up
 from projections.queries import ReadModel, decoded
 from projections.resources import resource
-from projections.tables import LIVING, SCHEMA
+from projections.tables import LIVING
 from tests.deciding import Site
 from tests.projections.logs import a_site, live, write
 

@@ -19,8 +19,8 @@ from eventlog.codec import Row
 from eventlog.components import Health
 from messaging import commands, dispatch, gateway, relay, reports, subjects
 from projections import projector
+from projections.definitions import SCHEMA
 from projections.resources import resource
-from projections.tables import SCHEMA
 from tests.simulation import connections, nats_server, postgres
 from tests.simulation.controllers import Controller, Machines
 from tests.simulation.customers import Customers
