@@ -12,13 +12,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
+from msgspec.structs import fields
+
 from domain import command, recorded
 from domain.entry import Entry
 from domain.group import Group
 from domain.host import KIND as HOST
 from domain.host import Host, controller_of
 from domain.kind import Kind, S
-from domain.kinds import KINDS
+from domain.kinds import BY_EVENT, KINDS
 from domain.operation import Operation, Step
 from domain.quota import KIND as QUOTA
 from domain.quota import Quota
@@ -33,6 +35,8 @@ from domain.vm import Vm
 
 # Events that are about no resource: the log's own, and commands'.
 OF_NO_KIND = frozenset({*recorded.TOPICS.values(), *command.TOPICS.values()})
+# Only an event that brings words can change them.
+WITH_WORDS = frozenset(event for event in BY_EVENT if any(field.name == "about" for field in fields(event)))
 NOBODY: Set[str] = frozenset()
 
 
@@ -55,14 +59,15 @@ class _Kept(NamedTuple):
     by_hand: Callable[[str, Any, Any], None] | None  # keeps its own indexes
 
 
-class _Folding(NamedTuple):
-    """What the fold does with one type of event."""
+class Folding(NamedTuple):
+    """What the fold does with one type of event: all that it needs to know, found by one look."""
 
-    kept: _Kept
-    living: dict[str, Entry]  # kept.living, nearer
+    living: dict[str, Entry]  # of its kind
     evolve: Callable[[Any, Any], Any]
     ends: bool
-    rebinds: bool
+    says_more: bool  # who is referred to, or people's words; any other event changes neither
+    by_hand: Callable[[str, Any, Any], None] | None
+    kept: _Kept
 
 
 class Fleet:
@@ -74,7 +79,7 @@ class Fleet:
         self.at = 0
         self.living: dict[str, dict[str, Entry]] = {kind.name: {} for kind in KINDS}
         # (kind, field) → the name of what is referred to → the streams of those of the kind that do. The streams are
-        # the very keys of `living`, so that an entry in a set takes no memory of its own.
+        # as a rule the very keys of `living`, so that being in a set takes little memory.
         self.references: dict[tuple[str, str], dict[str, set[str]]] = {
             (kind.name, field): {} for kind in KINDS for field in kind.refs
         }
@@ -94,14 +99,21 @@ class Fleet:
             "operation": self._index_operation,
         }
         self._kept: dict[type, _Kept] = {}  # by the type of the state
-        self._folding: dict[type, _Folding] = {}  # by the type of the event
+        self.folding: dict[type, Folding] = {}  # by the type of the event
         for kind in KINDS:
             living = self.living[kind.name]
             refs = tuple((field, self.references[kind.name, field]) for field in kind.refs)
             has_words = "about" in kind.state.__struct_fields__
             kept = self._kept[kind.state] = _Kept(kind.name, living, refs, has_words, by_hand.get(kind.name))
             for event in kind.events.values():
-                self._folding[event] = _Folding(kept, living, kind.evolve, event in kind.ends, event in kind.rebinds)
+                self.folding[event] = Folding(
+                    living,
+                    kind.evolve,
+                    event in kind.ends,
+                    event in kind.rebinds or event in WITH_WORDS,
+                    kept.by_hand,
+                    kept,
+                )
 
     # ── the fold ──
 
@@ -113,7 +125,7 @@ class Fleet:
             UnknownEvent: no kind knows it; the fleet is as before.
         """
         stream, event, position, at = recorded.stream, recorded.event, recorded.position, recorded.at
-        folding = self._folding.get(type(event))
+        folding = self.folding.get(type(event))
         if folding is None:
             if type(event) not in OF_NO_KIND:
                 raise UnknownEvent(event, position)
@@ -122,29 +134,44 @@ class Fleet:
             self.position, self.at = position, at
             return None
         self.position, self.at = position, at
-        kept, living, evolve, ends, rebinds = folding
+        living, evolve, ends, says_more, by_hand, kept = folding
         old = living.get(stream)
         if old is None:
-            before, state = None, evolve(None, event)
+            state = evolve(None, event)
             entry = Entry(state, position, at, at)
-        else:
-            before = old.state
-            state = evolve(before, event)
-            entry = Entry(state, position, old.created_at, at)
+            if not ends:
+                living[stream] = entry
+                self._begun(kept, stream, state)
+            return entry
+        before = old.state
+        state = evolve(before, event)
+        entry = Entry(state, position, old.created_at, at)
         if ends:
-            living.pop(stream, None)
+            del living[stream]
             self._changed(kept, stream, before, None)
             return entry
         living[stream] = entry
-        # What `_changed` does, without asking what most events can't have changed.
-        if before is None or rebinds:
+        if says_more:
             self._changed(kept, stream, before, state)
-            return entry
-        if kept.has_words and before.about is not state.about:
-            self._index_words(kept.kind, stream, before, state)
-        if kept.by_hand is not None:
-            kept.by_hand(stream, before, state)
+        elif by_hand is not None:
+            by_hand(stream, before, state)
         return entry
+
+    def unfold(self, folding: Folding, stream: str, former: Entry | None) -> None:
+        """Take back the last event at `stream`, of that kind of folding: what stood there stands there again."""
+        living, _, _, says_more, by_hand, kept = folding
+        now = living.get(stream)
+        if former is not None:
+            living[stream] = former
+            if now is None:
+                self._begun(kept, stream, former.state)
+            elif says_more:
+                self._changed(kept, stream, now.state, former.state)
+            elif by_hand is not None:
+                by_hand(stream, now.state, former.state)
+        elif now is not None:
+            del living[stream]
+            self._changed(kept, stream, now.state, None)
 
     def put(self, stream: str, old: Entry | None, new: Entry | None) -> None:
         """Replace what stands at `stream`, and keep every index."""
@@ -158,21 +185,35 @@ class Fleet:
             kept.living.pop(stream, None)
         self._changed(kept, stream, old.state if old is not None else None, new.state if new is not None else None)
 
+    def _begun(self, kept: _Kept, stream: str, state: Any) -> None:
+        """`_changed` from nothing to `state`, without asking what was: half of a provisioning's indexes are this."""
+        for field, by_name in kept.refs:
+            name = getattr(state, field)
+            if name is not None:
+                streams = by_name.get(name)
+                if streams is None:
+                    by_name[name] = {stream}
+                else:
+                    streams.add(stream)
+        if kept.has_words and state.about.external_id is not None:
+            self._index_words(kept.kind, stream, None, state)
+        if kept.by_hand is not None:
+            kept.by_hand(stream, None, state)
+
     def _changed(self, kept: _Kept, stream: str, before: Any, after: Any) -> None:
         """Bring every index from (what was at `stream`) to (what is)."""
+        if before is None:
+            self._begun(kept, stream, after)
+            return
         for field, by_name in kept.refs:
-            was = getattr(before, field) if before is not None else None
+            was = getattr(before, field)
             now = getattr(after, field) if after is not None else None
             if was == now:
                 continue
             if was is not None:
                 _leave(by_name, was, stream)
             if now is not None:
-                streams = by_name.get(now)
-                if streams is None:
-                    by_name[now] = {stream}
-                else:
-                    streams.add(stream)
+                by_name.setdefault(now, set()).add(stream)
         if kept.has_words:
             self._index_words(kept.kind, stream, before, after)
         if kept.by_hand is not None:

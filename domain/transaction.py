@@ -4,8 +4,7 @@ from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from domain.entry import Entry
-from domain.fleet import Fleet
-from domain.kinds import BY_EVENT
+from domain.fleet import Fleet, Folding
 from domain.recorded import Recorded
 
 
@@ -15,7 +14,7 @@ class Transaction:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
-        self.journal: list[tuple[str, Entry | None]] = []
+        self.journal: list[tuple[Folding, str, Entry | None]] = []
         self.events: list[Recorded] = []
         self.ended: dict[str, Entry] = {}  # what left the fleet since `settle`, as it was at its end
         self.known: Mapping[str, Any] = {}  # streams that the log is known to hold, with the last row of what has ended
@@ -44,13 +43,13 @@ class Transaction:
             command=self.command,
             event=event,
         )
-        kind = BY_EVENT.get(type(event))
-        if kind is None:  # it changes no resource
+        folding = fleet.folding.get(type(event))
+        if folding is None:  # it changes no resource
             fleet.fold(recorded)
         else:
-            self.journal.append((stream, fleet.living[kind.name].get(stream)))
+            self.journal.append((folding, stream, folding.living.get(stream)))
             entry = fleet.fold(recorded)
-            if type(event) in kind.ends and entry is not None:
+            if folding.ends and entry is not None:
                 self.ended[stream] = entry
         self.events.append(recorded)
 
@@ -70,9 +69,9 @@ class Transaction:
         changes, events, position, at = mark or (0, 0, *self._base)
         fleet = self.fleet
         while len(self.journal) > changes:
-            stream, old = self.journal.pop()
+            folding, stream, former = self.journal.pop()
             self.ended.pop(stream, None)
-            fleet.put(stream, fleet.entry(stream), old)
+            fleet.unfold(folding, stream, former)
         del self.events[events:]
         fleet.position, fleet.at = position, at
 

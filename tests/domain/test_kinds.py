@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 import domain
+from domain.fleet import WITH_WORDS
 from domain.kind import Kind
 from domain.kinds import BY_NAME, KINDS, in_order_of_references, owner_of, tenant_of
 from domain.operation import Operation
@@ -46,6 +47,8 @@ def test_an_event_that_changes_a_reference_says_so(kind: Kind[Any]) -> None:
                 after = kind.evolve(state, _other(sample(topic, event, number).event, number))
                 changed = [field for field in kind.refs if getattr(after, field) != getattr(state, field)]
                 begins_or_ends = event in kind.ends or topic == first
+                has_new_words = "about" in kind.state.__struct_fields__ and after.about != state.about
+                assert not has_new_words or event in WITH_WORDS, f"{topic} changes people's words"
                 assert not changed or begins_or_ends or event in kind.rebinds, f"{topic} changes {changed}"
 
 
