@@ -16,10 +16,10 @@ from fastapi import FastAPI
 from starlette.routing import compile_path
 
 from api import openapi
+from api.admission import Admission
 from api.auth import Tokens
 from api.brief_cache import BriefCache
 from api.context import ComponentStatuses, Context, EngineMetrics, LogChanges, Past, RelayLag, RoomFor
-from api.door import Door
 from api.endpoint import Call, Endpoint, Path
 from api.live import Tail
 from api.metrics import KEPT_S, exposition
@@ -120,7 +120,7 @@ def create_app(
     look_ups = TokenLookUps(read_model, log_reader, began_at=lambda: tail.began_at)
     known = Tokens(look_ups.look_up)
     tail = Tail(log_reader, log_changes, on_event=known.note, on_replaced=replaced)
-    door = Door(known, room_for, not_commands=_writes_that_are_no_commands())
+    admission = Admission(known, room_for, not_commands=_writes_that_are_no_commands())
     limit = RateLimit(rate_limit_per_s)
     context = Context(
         gateway=gateway,
@@ -140,7 +140,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await tail.start()
-        yield {"door": door}
+        yield {"admission": admission}
         await look_ups.stop()
         await tail.stop()
 

@@ -119,7 +119,7 @@ async def _handle(
     if not dry_run:
         call.context.own_writes.note(call.actor.name, (answer,), shown=call.context.read_model.position)
     if answer.problem is not None:
-        problem = refusals.in_scope(answer.problem, await call.sight())
+        problem = refusals.in_scope(answer.problem, await call.tenant_scope())
         if problem["code"] == "unavailable":
             return unavailable(Unavailable(answer.command), envelope)
         return problems.recorded(

@@ -21,7 +21,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from api import problems
-from api.door import Door
+from api.admission import Admission
 from api.problems import NotHttp, TooSlow
 from api.reply import WHOLE, Reply
 
@@ -47,7 +47,7 @@ log = structlog.get_logger()
 def configuration(app: Any, **options: Any) -> uvicorn.Config:
     """uvicorn's, as the API is served everywhere. Whom to believe about addresses is `api/source.py`'s matter: uvicorn
     takes any text from any process of this machine."""
-    return uvicorn.Config(app, http=Connection, ws="none", access_log=False, proxy_headers=False, **options)
+    return uvicorn.Config(app, http=HttpConnection, ws="none", access_log=False, proxy_headers=False, **options)
 
 
 def listening(config: uvicorn.Config) -> list[socket.socket]:
@@ -87,7 +87,7 @@ def _answer(status: int, headers: Iterable[tuple[bytes, bytes]], rest: bytes) ->
     return b"".join((STATUS_LINE[status], *(b"%s: %s\r\n" % header for header in headers), rest))
 
 
-class Connection(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """One connection, as `configuration` has it made."""
 
     _untaken: asyncio.TimerHandle | None = None
@@ -146,9 +146,9 @@ class Connection(HttpToolsProtocol):
         self._end_unreadable()
 
     def _end_unreadable(self) -> None:
-        door: Door | None = self.app_state.get("door")
-        if door is not None:
-            door.note_unreadable(self._unreadable)
+        admission: Admission | None = self.app_state.get("admission")
+        if admission is not None:
+            admission.note_unreadable(self._unreadable)
         cycle = self.cycle
         if cycle is None or cycle.response_complete or not cycle.response_started:
             headers = [*self.server_state.default_headers, (b"connection", b"close")]
@@ -243,11 +243,11 @@ class Connection(HttpToolsProtocol):
             self._be_idle(self.timeout_keep_alive)
 
     def _refuse(self) -> bool:
-        """Answer at once, if the door says so."""
-        door: Door | None = self.app_state.get("door")
-        if door is None:
+        """Answer at once if the request is not admitted."""
+        admission: Admission | None = self.app_state.get("admission")
+        if admission is None:
             return False
-        refusal = door.refusal(self.parser.get_method(), self.url, self.headers)
+        refusal = admission.refusal(self.parser.get_method(), self.url, self.headers)
         if refusal is None:
             return False
         self.transport.write(_answer(503, self.server_state.default_headers, refusal))

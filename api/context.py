@@ -7,7 +7,7 @@ import msgspec
 
 from api.access_log import AccessLog
 from api.auth import Tokens
-from api.budget import Budget, Places, all_places
+from api.budget import Budget, Slots, all_slots
 from api.live import Tail
 from api.own_writes import OwnWrites
 from api.rate import RateLimit
@@ -52,4 +52,4 @@ class Context(msgspec.Struct, frozen=True):
     trusted_proxies: tuple[Network, ...] = ()
     own_writes: OwnWrites = msgspec.field(default_factory=OwnWrites)
     engine_metrics: EngineMetrics | None = None
-    places: dict[Budget, Places] = msgspec.field(default_factory=all_places)
+    slots: dict[Budget, Slots] = msgspec.field(default_factory=all_slots)

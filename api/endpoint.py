@@ -21,7 +21,7 @@ from api import problems
 from api.auth import EVERYONE, must_be_one_of
 from api.awaited import ClientGone, while_awaited
 from api.body_schemas import path_fields
-from api.budget import READS, Budget, Places, budget_of
+from api.budget import READS, Budget, Slots, budget_of
 from api.context import Context
 from api.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from api.parameters import Parameter
@@ -49,7 +49,7 @@ class Call:
     which what it asks for was found not to be there."""
 
     __slots__ = (
-        "_places",
+        "_slots",
         "actor",
         "command",
         "context",
@@ -72,7 +72,7 @@ class Call:
         self.command: str | None = None
         self.position: int | None = None
         self.actor: Actor
-        self._places: Places | None = None  # of which it holds one
+        self._slots: Slots | None = None  # of which it holds one
         self.token = ""  # the hash of the secret, to ask whether it is still good
 
     async def authenticate(self) -> None:
@@ -94,19 +94,19 @@ class Call:
 
     async def take_place_of(self, budget: Budget) -> None:
         """The same, of a budget."""
-        places = self.context.places[budget]
-        if not places.take_at_once(self.actor.name):
-            taking = places.take(self.actor.name)
+        slots = self.context.slots[budget]
+        if not slots.take_at_once(self.actor.name):
+            taking = slots.take(self.actor.name)
             has_body = self.scope["method"] not in BODILESS
             await (taking if has_body else while_awaited(self.receive, taking))
-        self._places = places
+        self._slots = slots
 
     def give_place_back(self) -> None:
-        if self._places is not None:
-            self._places.give_back(self.actor.name)
-            self._places = None
+        if self._slots is not None:
+            self._slots.give_back(self.actor.name)
+            self._slots = None
 
-    async def sight(self, *, at_least: int = 0) -> TenantScope | None:
+    async def tenant_scope(self, *, at_least: int = 0) -> TenantScope | None:
         """What the actor sees today, at that position or later; None: everything.
 
         Raises:

@@ -31,7 +31,7 @@ async def page_of_changes(
     call: Call, stream: str, *, end: int, after: int | None, limit: int, is_falling: bool, is_counted: bool
 ) -> dict[str, Any] | None:
     """A list's page, of the changes after a position, or falling before it; None if the actor sees none at all."""
-    scope = await call.sight(at_least=end)
+    scope = await call.tenant_scope(at_least=end)
     changes, kind = StreamHistory(), kind_of(stream)
     items: deque[_Item] = deque()
     size, count, has_more = 0, 0, False

@@ -165,7 +165,7 @@ async def found(call: Call, kind: str, names: tuple[str, ...], query: Mapping[st
             document = await while_awaited(call.receive, asking)
         if document is not None and call.actor.tenant is not None:
             at = await asyncio.to_thread(call.context.log.time_at, position)
-            document = redaction.resource(kind, document, await call.sight(at_least=position), at=at)
+            document = redaction.resource(kind, document, await call.tenant_scope(at_least=position), at=at)
         shown = encode(document) if document is not None else None
     else:
         shown, position = await model.one_at(kind, *names, scope=call.actor.tenant)

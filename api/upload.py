@@ -103,8 +103,8 @@ async def understood(call: Call, body: bytes, read: Callable[[bytes], T]) -> T:
     """
     if len(body) <= ON_LOOP_BYTES_MAX:
         return read(body)
-    places, token = call.context.places[UNDERSTOOD], call.actor.name
-    await places.take(token)
+    slots, token = call.context.slots[UNDERSTOOD], call.actor.name
+    await slots.take(token)
     loop = asyncio.get_running_loop()
     took_s = 0.0
 
@@ -122,4 +122,4 @@ async def understood(call: Call, body: bytes, read: Callable[[bytes], T]) -> T:
         return await loop.run_in_executor(_apart, gently)
     finally:
         call.give_place_back()
-        loop.call_later(RESTS * took_s, places.give_back, token)
+        loop.call_later(RESTS * took_s, slots.give_back, token)

@@ -62,7 +62,7 @@ async def _list(call: Call) -> Answerable:
         )
     except ValueError as error:
         raise Validation([{"field": "query:cursor", "message": str(error)}]) from None
-    scope = await call.sight()
+    scope = await call.tenant_scope()
     if scope is not None:
         page["items"] = [redaction.command(entry, scope) for entry in decoded(page)["items"]]
     return await page_reply(call, page, query)
@@ -94,7 +94,7 @@ async def _one(call: Call) -> Answerable:
             entry = await model.command(id, scope=actor.tenant)
     if entry is None:
         raise NotFound("command", id, in_scope=actor.tenant is not None)
-    scope = await call.sight()
+    scope = await call.tenant_scope()
     if scope is not None:
         entry = redaction.command(entry, scope)
     problem = _instance(entry)

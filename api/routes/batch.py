@@ -89,7 +89,7 @@ async def _handle(call: Call) -> Answerable:
             made = batch.items[n].command
             if isinstance(made, RevokeToken) and answer.problem is None and not dry_run:
                 call.context.tokens.revoke(made.token)
-    scope = await call.sight()
+    scope = await call.tenant_scope()
     if mismatch := next((answer for answer in answers.values() if _is_of_another_request(answer)), None):
         # The key is the whole batch's, so nothing of another batch is done under it.
         return problems.reply(mismatch.problem or {})

@@ -57,7 +57,7 @@ async def _list(call: Call) -> Answerable:
     low, high = await _position(call, query.get("after"), 0), await _position(call, query.get("until"), end)
     must_be_of_this_log(end, low, high)
     is_falling = _is_falling(query)
-    view = EventView(call.context, call.actor, await call.sight(at_least=high))
+    view = EventView(call.context, call.actor, await call.tenant_scope(at_least=high))
     page: dict[str, Any] = {"items": [], "next_cursor": None, "position": end}
     # A search ends when its client goes away.
     if query.get("count", False):
@@ -107,7 +107,7 @@ async def _stream(call: Call) -> Answerable:
     position = await _position(call, after, call.context.tail.position)
     if position > call.context.tail.position:  # which may be behind the log, for a moment
         must_be_of_this_log(await asyncio.to_thread(call.context.log.end), position)
-    view = EventView(call.context, call.actor, await call.sight())
+    view = EventView(call.context, call.actor, await call.tenant_scope())
     return EventStream(call, view, position, is_named=query.get("named", True))
 
 

@@ -76,7 +76,7 @@ async def _explain(call: Call) -> Answerable:
         raise NotFound("vm", f"{tenant}/{name}")
     recorded = decode(scheduled)
     event: VmScheduled = recorded.event
-    why: dict[str, Any] = redaction.explanation(event.explanation, await call.sight())
+    why: dict[str, Any] = redaction.explanation(event.explanation, await call.tenant_scope())
     document = {
         "vm": f"{tenant}/{name}",
         "state": vm["state"],

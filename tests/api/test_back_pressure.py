@@ -197,14 +197,14 @@ def test_a_listener_that_does_not_read_is_dropped_and_goes_on_from_its_last_id(
 def test_a_client_that_does_not_take_its_answer_is_cut_off(
     api: Api, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_cut, cut = threading.Event(), connection.Connection.cut
+    is_cut, cut = threading.Event(), connection.HttpConnection.cut
 
-    def cut_and_tell(self: connection.Connection) -> None:
+    def cut_and_tell(self: connection.HttpConnection) -> None:
         cut(self)
         is_cut.set()
 
     monkeypatch.setattr(connection, "UNTAKEN_S_MAX", 0.2)
-    monkeypatch.setattr(connection.Connection, "cut", cut_and_tell)
+    monkeypatch.setattr(connection.HttpConnection, "cut", cut_and_tell)
     much_happens(api, named, changes=1000)
     stuck = NotReading(api, "/v1/events/stream?after=0")
     assert is_cut.wait(30)

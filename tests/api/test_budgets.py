@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from api import parameters
 from api.app import ENDPOINTS
-from api.budget import LISTENERS, PAST, READS, SCANS, Budget, Places, budget_of
+from api.budget import LISTENERS, PAST, READS, SCANS, Budget, Slots, budget_of
 from api.parameters import AS_OF, LIMIT, SEARCH
 from api.problems import TooMuchAtOnce
 from tests.api.served import Api
@@ -21,9 +21,9 @@ from tests.api.served import Api
 SMALL = Budget(what="things", of_token=2, in_all=3, waiting=2, wait_s=30.0)
 
 
-async def begun(places: Places, token: str) -> "asyncio.Task[None]":
+async def begun(slots: Slots, token: str) -> "asyncio.Task[None]":
     """Someone who waits for a place, and keeps it."""
-    task = asyncio.create_task(places.take(token))
+    task = asyncio.create_task(slots.take(token))
     await asyncio.sleep(0)
     return task
 
@@ -34,94 +34,94 @@ async def settled() -> None:
 
 
 async def test_a_token_waits_when_it_has_as_many_as_it_may_and_goes_on_when_one_is_over() -> None:
-    places = Places(SMALL)
-    await places.take("ann")
-    await places.take("ann")
-    third = await begun(places, "ann")
+    slots = Slots(SMALL)
+    await slots.take("ann")
+    await slots.take("ann")
+    third = await begun(slots, "ann")
     assert not third.done()
-    places.give_back("ann")
+    slots.give_back("ann")
     await third
 
 
 async def test_what_one_token_waits_for_keeps_no_other_waiting() -> None:
-    places = Places(SMALL)
-    await places.take("ann")
-    await places.take("ann")
-    waiting = await begun(places, "ann")
-    await places.take("bob")
+    slots = Slots(SMALL)
+    await slots.take("ann")
+    await slots.take("ann")
+    waiting = await begun(slots, "ann")
+    await slots.take("bob")
     assert not waiting.done()
     waiting.cancel()
 
 
-async def test_tokens_take_turns_when_all_places_are_taken() -> None:
+async def test_tokens_take_turns_when_all_slots_are_taken() -> None:
     """Who has many waiting comes once, and then everybody else."""
-    places = Places(SMALL)
+    slots = Slots(SMALL)
     for token in ("ann", "ann", "bob"):
-        await places.take(token)
+        await slots.take(token)
     order: list[str] = []
 
     async def take(token: str) -> None:
-        await places.take(token)
+        await slots.take(token)
         order.append(token)
 
     tasks = [asyncio.create_task(take(token)) for token in ("cyd", "cyd", "dan")]
     await settled()
     for token in ("ann", "ann", "bob"):
-        places.give_back(token)
+        slots.give_back(token)
         await settled()
     await asyncio.gather(*tasks)
     assert order == ["cyd", "dan", "cyd"]
 
 
 async def test_those_beyond_the_line_are_refused_at_once() -> None:
-    places = Places(SMALL)
+    slots = Slots(SMALL)
     for _ in range(2):
-        await places.take("ann")
-    waiting = [await begun(places, "ann") for _ in range(2)]
+        await slots.take("ann")
+    waiting = [await begun(slots, "ann") for _ in range(2)]
     with pytest.raises(TooMuchAtOnce) as refusal:
-        await places.take("ann")
+        await slots.take("ann")
     assert (refusal.value.status, refusal.value.code) == (429, "rate_limited")
     for one in waiting:
         one.cancel()
 
 
 async def test_who_waits_too_long_is_refused() -> None:
-    places = Places(Budget(what="things", of_token=1, waiting=1, wait_s=0.01))
-    await places.take("ann")
+    slots = Slots(Budget(what="things", of_token=1, waiting=1, wait_s=0.01))
+    await slots.take("ann")
     with pytest.raises(TooMuchAtOnce):
-        await places.take("ann")
-    places.give_back("ann")
-    await places.take("ann")  # and is out of the way then
+        await slots.take("ann")
+    slots.give_back("ann")
+    await slots.take("ann")  # and is out of the way then
 
 
 @pytest.mark.parametrize("at_the_same_moment", [False, True])
 async def test_who_goes_while_it_waits_takes_no_place_along(at_the_same_moment: bool) -> None:
-    places = Places(Budget(what="things", of_token=1, waiting=2, wait_s=30.0))
-    await places.take("ann")
-    gone, next_one = await begun(places, "ann"), await begun(places, "ann")
+    slots = Slots(Budget(what="things", of_token=1, waiting=2, wait_s=30.0))
+    await slots.take("ann")
+    gone, next_one = await begun(slots, "ann"), await begun(slots, "ann")
     if at_the_same_moment:
-        places.give_back("ann")
+        slots.give_back("ann")
         gone.cancel()
     else:
         gone.cancel()
         await settled()
-        places.give_back("ann")
+        slots.give_back("ann")
     await next_one
     assert gone.cancelled()
-    places.give_back("ann")
-    assert places.take_at_once("ann")
+    slots.give_back("ann")
+    assert slots.take_at_once("ann")
 
 
 async def test_tokens_that_have_nothing_under_way_are_forgotten() -> None:
-    places = Places(Budget(what="things", of_token=1))
+    slots = Slots(Budget(what="things", of_token=1))
     for n in range(100):
-        await places.take(f"t{n}")
-        places.give_back(f"t{n}")
-    await places.take("ann")
+        await slots.take(f"t{n}")
+        slots.give_back(f"t{n}")
+    await slots.take("ann")
     with pytest.raises(TooMuchAtOnce):
-        await places.take("ann")
-    places.give_back("ann")
-    assert not places._lines
+        await slots.take("ann")
+    slots.give_back("ann")
+    assert not slots._by_token
 
 
 def test_every_search_through_the_log_is_one_of_few() -> None:

@@ -99,7 +99,7 @@ def test_a_trailer_is_no_header(api: Api, named: str) -> None:
 
 def test_a_head_that_takes_too_long_is_not_waited_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.connection.HEAD_S_MAX", 1.0)
-    monkeypatch.setattr("api.connection.Connection._idle_s", 1.0)
+    monkeypatch.setattr("api.connection.HttpConnection._idle_s", 1.0)
     with served(database.service, keep_alive_s=1) as url:
         silent, slow = Line(url), Line(url)
         slow.write(b"GET /v1/whoami HTTP/1.1\r\n")

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from api import upload
-from api.budget import LARGE_BODIES, UNDERSTOOD, all_places
+from api.budget import LARGE_BODIES, UNDERSTOOD, all_slots
 from api.problems import TooSlow
 from api.upload import BATCH_BYTES_MAX, LARGE_BYTES, understood
 from tests.api.served import ADMIN, Api
@@ -165,19 +165,19 @@ def worked(body: bytes) -> str:
 
 
 async def test_a_token_whose_body_took_long_rests_and_no_other_does() -> None:
-    places = all_places()
+    slots = all_slots()
     call = cast(
         Any,
         SimpleNamespace(
-            context=SimpleNamespace(places=places), actor=SimpleNamespace(name="ann"), give_place_back=lambda: None
+            context=SimpleNamespace(slots=slots), actor=SimpleNamespace(name="ann"), give_place_back=lambda: None
         ),
     )
     large = b" " * (upload.ON_LOOP_BYTES_MAX + 1)
     assert await understood(call, large, worked) == "understood"
     began = asyncio.get_running_loop().time()
-    assert not places[UNDERSTOOD].take_at_once("ann")
-    assert places[UNDERSTOOD].take_at_once("bob")
-    await places[UNDERSTOOD].take("ann")
+    assert not slots[UNDERSTOOD].take_at_once("ann")
+    assert slots[UNDERSTOOD].take_at_once("bob")
+    await slots[UNDERSTOOD].take("ann")
     assert asyncio.get_running_loop().time() - began >= 0.05, "as long as it took, at least"
 
 
