@@ -33,6 +33,11 @@ def printable(text: str) -> str:
     return text
 
 
+def shown(text: str) -> str:
+    """With the code of each character that would be refused of people, in its place."""
+    return _NOT_IN_PROSE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def _without(refused: re.Pattern[str], text: str) -> str:
     if found := refused.search(text):
         raise ValueError(f"{_first(found[0])} is not allowed: no control characters, and none that reverse text")

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
-from commands.characters import one_line, printable, prose, without_nul
+from commands.characters import one_line, printable, prose, shown, without_nul
 from domain.command import Warned
 from domain.errors import Validation
 from domain.kind import Kind
@@ -63,8 +63,11 @@ Name = Annotated[
     Field(description="RFC 1123 label: 1–63 of a-z, 0-9 and -, beginning and ending with a letter or digit"),
 ]
 Prose = Annotated[str, StringConstraints(max_length=TEXT_CHARACTERS_MAX), AfterValidator(prose)]
-# What a controller tells, as its tools print it: refused, its report would be lost for a colour.
-Text = Annotated[str, StringConstraints(max_length=TEXT_CHARACTERS_MAX), AfterValidator(without_nul)]
+# What a controller tells, as its tools print it: refused, its report would be lost for a colour. So it is kept as it
+# may be shown.
+Text = Annotated[
+    str, StringConstraints(max_length=TEXT_CHARACTERS_MAX), AfterValidator(without_nul), AfterValidator(shown)
+]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=253), AfterValidator(one_line)]
 ClassName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 # Any script, as people's words are; a `=` would end the key in `label=key=value`.

@@ -2,12 +2,14 @@
 one."""
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 
 import msgspec
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
 from commands import finding, vms
+from commands.characters import shown
 from commands.model import ENGINE, REPORTERS, Command, Done, Line, Text, without_nul_inside
 from commands.warning import Warnings
 from domain import operation as decide
@@ -25,7 +27,39 @@ from domain.operation import (
 )
 from domain.transaction import Transaction
 
-Outputs = Annotated[dict[str, JsonValue], AfterValidator(without_nul_inside)]
+ADDRESSES_MAX = 64
+NUMBER_MAX = 2**53 - 1  # beyond it, who reads JSON as JavaScript does reads another number
+
+
+def _readable(outputs: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """What is shown of the outputs is what it says it is, and numbers are the same for every reader."""
+    for name, value in outputs.items():
+        _must_have_numbers(value, within=name)
+    addresses = outputs.get("addresses", [])
+    if not isinstance(addresses, list) or len(addresses) > ADDRESSES_MAX:
+        raise ValueError(f"addresses must be a list of at most {ADDRESSES_MAX} IP addresses")
+    for n, address in enumerate(addresses):
+        if not isinstance(address, str) or not _is_address(address):
+            raise ValueError(f"addresses/{n} must be an IP address, such as 10.0.0.1 or 2001:db8::1")
+    return outputs
+
+
+def _must_have_numbers(value: JsonValue, *, within: str) -> None:
+    if isinstance(value, int) and abs(value) > NUMBER_MAX:
+        raise ValueError(f"{shown(within[:64])} has a number beyond 2^53 - 1; give it as a text")
+    if isinstance(value, list | dict):
+        for entry in value.values() if isinstance(value, dict) else value:
+            _must_have_numbers(entry, within=within)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return ip_address(text) is not None and "%" not in text
+    except ValueError:
+        return False
+
+
+Outputs = Annotated[dict[str, JsonValue], AfterValidator(without_nul_inside), AfterValidator(_readable)]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 
 

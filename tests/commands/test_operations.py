@@ -15,6 +15,7 @@ from eventlog.codec import Row, decode
 from tests.commands.test_vms import accounts
 from tests.deciding import ENGINE, HOUR_US, START_US, VM_CONTROLLER, Site, a_site, a_vm
 
+OPERATION_ID = "01a20f26-aa2c-7525-8531-d59adc8dacf6"
 WEB = {"tenant": "payments", "vm": "web-1"}
 
 
@@ -313,3 +314,39 @@ def report_of(site: Site, operation: str | None, step: str, outcome: str) -> dic
     answer = site.when("operation.report", actor=VM_CONTROLLER, known={f"operation/{operation}": None}, **body)
     assert answer.problem is not None
     return answer.problem
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        ({"addresses": ["10.0.0.1\x1b[31m"]}, "addresses/0"),
+        ({"addresses": ["10.0.0.1", "\u202e10.0.0.1"]}, "addresses/1"),
+        ({"addresses": ["999.1.1.1"]}, "addresses/0"),
+        ({"addresses": ["fe80::1%\x1b"]}, "addresses/0"),
+        ({"addresses": ["=cmd()"]}, "addresses/0"),
+        ({"addresses": [5]}, "addresses/0"),
+        ({"addresses": "10.0.0.1"}, "addresses"),
+        ({"addresses": ["10.0.0.1"] * 65}, "addresses"),
+        ({"n": 10**400}, "n has a number"),
+        ({"deep": [{"n": 2**53}]}, "deep has a number"),
+    ],
+)
+def test_outputs_that_are_not_what_they_say_are_refused(outputs: dict[str, Any], said: str) -> None:
+    for kind, rest in (
+        ("operation.report", {"step": "vm.create", "attempt": 1, "outcome": "succeeded"}),
+        ("operation.settle", {"as": "succeeded"}),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            COMMANDS[kind].model_validate({"operation": OPERATION_ID, "outputs": outputs, **rest})
+
+
+def test_outputs_that_are_addresses_and_numbers_are_taken() -> None:
+    outputs = {"addresses": ["10.0.0.1", "2001:db8::1"], "n": 2**53 - 1, "ratio": 1e300, "is": True}
+    report = {"operation": OPERATION_ID, "step": "vm.create", "attempt": 1, "outcome": "succeeded", "outputs": outputs}
+    assert COMMANDS["operation.report"].model_validate(report).outputs == outputs
+
+
+def test_a_message_of_a_controller_is_kept_as_it_may_be_shown() -> None:
+    report = {"operation": OPERATION_ID, "step": "vm.create", "attempt": 1, "outcome": "failed"}
+    made = COMMANDS["operation.report"].model_validate({**report, "message": "bad\x1b[31m\nline\u202e é"})
+    assert made.message == "bad\\u001b[31m\nline\\u202e é"
