@@ -60,6 +60,12 @@ class Exchange(RequestResponseCycle):
     """A request and its answer. What is sent is ASGI's messages, or a whole answer."""
 
     async def send(self, message: Any) -> None:
+        if self.transport.is_closing() and not self.disconnected:
+            # uvicorn tells the newest request of a connection alone that the client is gone.
+            self.disconnected = True
+            self.message_event.set()
+        if self.disconnected:
+            return
         if message["type"] != WHOLE:
             await super().send(message)
             return
@@ -73,7 +79,7 @@ class Exchange(RequestResponseCycle):
         await asyncio.sleep(0)
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
-        if self.disconnected:
+        if self.disconnected or self.transport.is_closing():
             return
         self.response_started = self.response_complete = True
         self.transport.write(answer)
@@ -95,6 +101,7 @@ class HttpConnection(HttpToolsProtocol):
     _left_over_bytes = 0
     _is_in_head = True
     _is_refused = False
+    _has_host = False
     _unreadable = ""  # why nothing is read any more
     _idle_since: float | None = None
     _idle_s = HEAD_S_MAX
@@ -165,6 +172,8 @@ class HttpConnection(HttpToolsProtocol):
             self._unreadable = f"The request has more than {HEADERS_MAX} headers."
             raise httptools.HttpParserError
         name = name.lower()
+        if name == b"host":
+            self._has_host = True
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
@@ -181,6 +190,10 @@ class HttpConnection(HttpToolsProtocol):
             self._unreadable = f"More than {AHEAD_MAX} requests came before the answers to those before them."
             raise httptools.HttpParserError
         parser = self.parser
+        has_host, self._has_host = self._has_host, False
+        if not has_host and parser.get_http_version() == "1.1":
+            self._unreadable = "A request of HTTP/1.1 has a Host header (RFC 9112, section 3.2)."
+            raise httptools.HttpParserError
         is_under_way = self.cycle is not None and not self.cycle.response_complete
         keeps_alive = parser.get_http_version() == "1.1" and parser.should_keep_alive()
         # What is not plain (an answer still under way, a client that waits before it sends the body or does not read)

@@ -1,6 +1,8 @@
 """What HTTP/1.1 promises of a connection, seen byte by byte."""
 
+import asyncio
 import json
+import logging
 import socket
 import time
 from http.client import HTTPMessage, parse_headers
@@ -8,7 +10,10 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from uvicorn.protocols.http.flow_control import FlowControl
 
+from api.connection import Exchange
+from api.reply import WHOLE, Reply
 from tests.api.served import ADMIN, Api, served
 from tests.api.test_back_pressure import nothing_can_be_appended
 from tests.conftest import Database
@@ -107,6 +112,55 @@ def test_every_answer_says_when_and_that_its_type_is_no_guess(line: Line) -> Non
         headers = line.answer().headers
         assert headers["Date"]
         assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_request_says_to_whom_it_is_sent(api: Api) -> None:
+    line = Line(api.url)
+    line.write(b"GET /v1/whoami HTTP/1.1\r\n\r\n")
+    refused = line.answer()
+    assert (refused.status, refused.headers["Content-Type"]) == (400, "application/problem+json")
+    assert "Host" in json.dumps(refused.body)
+    assert line.has_ended()
+    older = Line(api.url)
+    older.write(b"GET /v1/whoami HTTP/1.0\r\n\r\n")
+    assert older.answer().status == 401
+
+
+class Gone(asyncio.Transport):
+    """What uvloop has of a connection that ended."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        raise RuntimeError("unable to perform operation on a closed transport; the handler is closed")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": WHOLE, "reply": Reply(200, b"{}")},
+        {"type": "http.response.start", "status": 200, "headers": []},
+    ],
+    ids=["whole", "begun"],
+)
+async def test_an_answer_to_a_client_that_is_gone_is_dropped(message: dict[str, Any]) -> None:
+    """One before the newest of its connection, whom uvicorn does not tell."""
+    exchange = Exchange(
+        scope={"type": "http", "method": "GET"},  # type: ignore[typeddict-item]
+        transport=Gone(),
+        flow=FlowControl(Gone()),
+        logger=logging.getLogger(),
+        access_logger=logging.getLogger(),
+        access_log=False,
+        default_headers=[],
+        message_event=asyncio.Event(),
+        expect_100_continue=False,
+        keep_alive=True,
+        on_response=lambda: None,
+    )
+    await exchange.send(message)
+    assert (await exchange.receive())["type"] == "http.disconnect"
 
 
 def test_a_path_is_read_as_it_was_encoded(line: Line, named: str) -> None:
