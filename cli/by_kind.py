@@ -124,7 +124,7 @@ class ByKind(click.Group):
                 return None, None, []
             error.ctx = ctx
             raise
-        return kind.name, self._make(kind, found), args[1:]
+        return self._word(kind), self._make(kind, found), args[1:]
 
     def _word(self, kind: Kind) -> str:
         return kind.plural if self._plural else kind.name

@@ -114,7 +114,8 @@ def lacking(command: Command, flags: Sequence[Flag], body: dict[str, Any], kind:
     """
     missing = [name for name in schema.needed(command.body) if name not in body]
     if missing:
-        said = " and ".join(_ways(name, flags) for name in missing)
+        *others, last = [_ways(name, flags) for name in missing]
+        said = f"{', '.join(others)} and {last}" if others else last
         raise click.UsageError(f"{command.verb} {kind.name} needs {said}")
 
 
@@ -149,8 +150,8 @@ class _Maker:
     def _flags_of(self, field: Field) -> list[Flag]:
         shape = field.shape
         match shape.word:
-            case schema.OBJECT:
-                return []  # its parts have flags
+            case schema.OBJECT:  # its parts have flags
+                return [self._one(field._replace(is_needed=False), metavar="JSON", read=_json, hidden=True)]
             case schema.AMOUNTS:
                 return self._amount_flags(field)
             case schema.TEXTS | schema.MAP:
@@ -189,17 +190,19 @@ class _Maker:
         named = self._kinds.named_in(self._kind, field.name)
         return f"A {named.name}'s name." if named is not None else ""
 
-    def _one(self, field: Field, *, is_switch: bool = False, metavar: str = "", read: Any = None) -> Flag:
+    def _one(
+        self, field: Field, *, is_switch: bool = False, metavar: str = "", read: Any = None, hidden: bool = False
+    ) -> Flag:
         long = _long(field)
         if is_switch:
             # What a resource shows can be taken back; what is about this one command is said or not.
             is_shown = field.path[0] in self._kind.fields and self._can_be_null
-            names = [f"{long}/--no-{long[2:]}"] if is_shown else [long]
+            is_on = field.shape.schema.get("default") is True
+            names = [f"{long}/--no-{long[2:]}"] if is_shown or is_on else [long]
             return Flag(self._option(names, field, is_flag=True), field, _at(field))
         alone = [f"--{_dashed(field.name)}"] if len(field.path) > 1 and field.name in self._said_alone else []
-        option = self._option(
-            [long, *alone], field, type=read or self._type(field), metavar=metavar or self._metavar(field)
-        )
+        shown = metavar or self._metavar(field)
+        option = self._option([long, *alone], field, type=read or self._type(field), metavar=shown, hidden=hidden)
         return Flag(option, field, _at(field))
 
     def _none_of(self, field: Field) -> Flag:

@@ -123,7 +123,7 @@ as_of = _option(
     attribute="as_of",
     type=moment,
     metavar="MOMENT",
-    help=f"One resource as it was then instead of now: {units.MOMENTS}.",
+    help=f"As it was then instead of now: {units.MOMENTS}.",
 )
 dry_run = _option(
     "--dry-run", attribute="dry_run", is_flag=True, flag_value=True, help="Decide and say, write nothing."

@@ -86,7 +86,7 @@ def _set(kind: Kind, known: Kinds) -> click.Command:
             answer = session.command(command.method, _path(command, kind, name, given), said)
         session.tell("set", kind, name, answer, about=_said(said))
 
-    params = [Named(kind, several=True).argument(), *(flag.option for flag in fields), FILE]
+    params = [Named(kind).argument(), *(flag.option for flag in fields), FILE]
     example = _example(command, kind, [flag for flag in fields if flag.title != "--force"][:1] or fields)
     return _leaf(command, kind, fields, params, run, example=example)
 
@@ -217,7 +217,7 @@ def _read(file: str | None, kind: Kind) -> dict[str, Any]:
     except OSError as error:
         raise Failed(f"cannot read {file}: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Failed(f"{file} is neither JSON nor YAML: {error}") from None
+        raise Failed(f"{file} is neither JSON nor YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise Failed(f"{file}: the fields of a {kind.name} are expected, one `field: value` a line")
     other = found.get("kind")
@@ -232,7 +232,7 @@ def _name_of(kind: Kind, names: Sequence[str], body: dict[str, Any]) -> str:
         return kind.one_name(names)
     parts = [body.get(kind.field_of(part)) for part in kind.named_by]
     if not all(isinstance(part, str) and part for part in parts):
-        raise click.UsageError(f"say its name, as {kind.usage}")
+        raise click.UsageError(f"say the {kind.name}'s name, as {kind.usage}")
     return kind.one_name(["/".join(str(part) for part in parts)])
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from cli import terminal
-from tests.conftest import ROOT, Platform
+from tests.cli.test_completion import values, variables
+from tests.conftest import ROOT, Platform, eventually
 from tests.platform.client import Client, Site, client_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -35,9 +36,14 @@ def site(client: Client) -> Site:
 
 
 @pytest.fixture(scope="module")
-def environment(platform: Platform) -> dict[str, str]:
+def environment(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BERTH_", "XDG_"))}
-    return {**inherited, "PYTHONPATH": str(ROOT), "BERTH_URL": platform.url, "BERTH_TOKEN": platform.token}
+    own = {
+        "BERTH_URL": platform.url,
+        "BERTH_TOKEN": platform.token,
+        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("c")),
+    }
+    return {**inherited, "PYTHONPATH": str(ROOT), **own}
 
 
 @pytest.fixture
@@ -379,3 +385,56 @@ def test_who_only_reads_may_look_at_a_difference(
     refused = berth("apply", "--dry-run", "-f", file, env=environment)
     assert refused.returncode == 1
     assert f"tenant {name} would be refused" in refused.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_tab_offers_the_names_that_the_server_has(
+    shell: str, berth: Run, site: Site, environment: dict[str, str], client: Client
+) -> None:
+    vm = site.vm(f"tab-{uuid.uuid4().hex[:6]}")
+    assert client.post("/v1/vms", vm, Prefer="wait=10").status_code == 201
+    assert berth("get", "hosts").returncode == 0  # what the server has is known now, as it is to whoever uses it
+
+    def offered(words: str) -> list[str]:
+        def ask() -> list[str]:
+            return values(shell, berth(env={**environment, **variables(shell, words)}).stdout)
+
+        return list(eventually(ask))  # on a machine that has much to do half a second may be over before the answer
+
+    assert offered(f"berth delete host {site.hosts[0][:-1]}") == site.hosts
+    assert offered(f"berth set quota {site.group}/") == [f"{site.group}/{site.tenant}"]
+    assert offered(f"berth describe vm {site.tenant}/{vm['name'][:-1]}") == [f"{site.tenant}/{vm['name']}"]
+    assert offered(f"berth create vm a/b --group {site.group}") == [site.group]
+    assert offered(f"berth get hosts --group {site.group}") == [site.group]
+
+
+def test_what_the_server_told_is_enough_for_a_quick_call(environment: dict[str, str], tmp_path: Path) -> None:
+    """Parsers, tables of others and so on are imported by the verbs that need them."""
+    command = [sys.executable, "-X", "importtime", "-m", "cli", "get", "hosts"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line.startswith("import time")}
+    assert {"click", "json"} <= imported
+    assert not imported & {"yaml", "rich", "numpy", "pydantic", "msgspec", "hashlib", "tempfile", "asyncio", "fastapi"}
+
+
+def test_fields_are_set_at_any_depth_and_taken_away(berth: Run, client: Client, site: Site) -> None:
+    host, path = site.hosts[0], f"/v1/hosts/{site.hosts[0]}"
+    ended = berth("set", "host", host, "--bmc.address", "10.0.0.9", "--labels.disk", "nvme", "--capacity.nvme", "4")
+    assert ended.returncode == 0, ended.stderr
+    now = client.get(path).json()
+    assert (now["bmc"]["address"], now["labels"]["disk"], now["capacity"]["nvme"]) == ("10.0.0.9", "nvme", 4)
+    ended = berth("set", "host", host, "--no-bmc", "--labels.disk", "null", "--capacity.nvme", "null")
+    assert ended.returncode == 0, ended.stderr
+    now = client.get(path).json()
+    assert (now["bmc"], "disk" in now["labels"], "nvme" in now["capacity"]) == (None, False, False)
+
+
+def test_what_one_reads_can_be_sent_back_as_a_file(berth: Run, client: Client, site: Site, tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex[:6]
+    made = {"name": f"r-{mark}", "region": f"re-{mark}", "dc": f"dc-{mark}", "units": 42, "labels": {"a": "b"}}
+    (tmp_path / "rack.json").write_text(json.dumps(made))
+    ended = berth("create", "rack", "-f", "rack.json", "--units", "40")
+    assert ended.returncode == 0, ended.stderr
+    now = client.get(f"/v1/racks/r-{mark}").json()
+    assert {field: now[field] for field in made} == {**made, "units": 40}
