@@ -13,6 +13,7 @@ from domain.errors import Malformed, Validation
 # before the work is begun.
 COMMAND_VALUES_MAX = 20_000
 BATCH_VALUES_MAX = 200_000
+NESTED = (dict, list)
 NESTED_MAX = 200
 PLAIN_BYTES_MAX = 400
 NUMBER_CHARACTERS_MAX = 400
@@ -59,7 +60,7 @@ def _parse_plain(body: bytes) -> dict[str, Any] | None:
 
 def _members(value: dict[str, Any] | list[Any]) -> int:
     own, inner = (len(value), value.values()) if isinstance(value, dict) else (0, value)
-    return own + sum([_members(entry) for entry in inner if isinstance(entry, dict | list)])
+    return own + sum([_members(entry) for entry in inner if isinstance(entry, NESTED)])
 
 
 def parse_with_care(body: bytes, *, values_max: int = COMMAND_VALUES_MAX) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def _is_shallow(document: dict[str, Any]) -> bool:
             entry
             for value in level
             for entry in (value.values() if isinstance(value, dict) else value)
-            if isinstance(entry, dict | list)
+            if isinstance(entry, NESTED)
         ]
         if not level:
             return True

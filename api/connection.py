@@ -120,7 +120,10 @@ class HttpConnection(HttpToolsProtocol):
         self._outside_bytes += len(data)
         why = ""
         try:
-            self._feed(data)
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._feed_rest(data, upgrade)
         except httptools.HttpParserError as error:
             why = self._unreadable or f"This can't be read as HTTP/1.1: {error}."
         else:
@@ -131,15 +134,15 @@ class HttpConnection(HttpToolsProtocol):
         if why and not self.transport.is_closing():
             self._refuse_the_rest(why)
 
-    def _feed(self, data: bytes) -> None:
-        while True:
+    def _feed_rest(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
+        """Nobody is given another protocol, so what follows is in this one."""
+        while data := data[upgrade.args[0] :]:
             try:
                 self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] :]  # nobody is given another protocol, so what follows is in this one
-                if data:
-                    continue
-            return
+            except httptools.HttpParserUpgrade as another:
+                upgrade = another
+            else:
+                return
 
     def _refuse_the_rest(self, why: str) -> None:
         """Read no more. What was asked before is answered first, or its answer would be taken to be this one."""

@@ -175,7 +175,7 @@ class Path:
             self._endpoints["HEAD"] = self._endpoints["GET"]
         self._any = endpoints[0]
         self.path = self._any.path
-        self._observe = {method: HTTP_SECONDS.labels(method, self.path).observe for method in self._endpoints}
+        self._observe = {method: HTTP_SECONDS.of(method, self.path).observe for method in self._endpoints}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         began = time.perf_counter()

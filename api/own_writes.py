@@ -15,6 +15,7 @@ from projections.queries import ReadModel
 REMEMBERED_S = 10.0
 WAIT_S_MAX = 1.0
 TOKENS_MAX = 10_000
+NOTHING = (0, 0.0)
 
 
 class OwnWrites:
@@ -26,14 +27,17 @@ class OwnWrites:
     def note(self, token: str, answers: Iterable[Answer], *, shown: int) -> None:
         """Remember what was done, unless it is `shown` already. A refusal has done nothing; an operation that failed
         was begun."""
-        for answer in answers:
-            if answer.problem is not None and answer.problem["code"] != "operation_failed":
-                continue
-            newest, _ = self._newest.get(token, (0, 0.0))
-            if answer.position > max(newest, shown):
-                self._newest[token] = answer.position, time.monotonic() + REMEMBERED_S
-                self._newest.move_to_end(token)
-        while len(self._newest) > TOKENS_MAX:
+        done = [
+            answer.position
+            for answer in answers
+            if answer.problem is None or answer.problem["code"] == "operation_failed"
+        ]
+        newest, _ = self._newest.get(token, NOTHING)
+        if not done or (position := max(done)) <= shown or position <= newest:
+            return
+        self._newest[token] = position, time.monotonic() + REMEMBERED_S
+        self._newest.move_to_end(token)
+        if len(self._newest) > TOKENS_MAX:
             self._newest.popitem(last=False)
 
     def forget_all(self) -> None:
@@ -51,5 +55,5 @@ class OwnWrites:
             except Unavailable:
                 return
         # Another write may have been answered meanwhile.
-        if self._newest.get(token, (0, 0.0))[0] == position:
+        if self._newest.get(token, NOTHING)[0] == position:
             del self._newest[token]

@@ -14,8 +14,7 @@ from commands import finding, suggesting
 from domain.errors import DomainError, NoCapacity, NoQuota, QuotaExceeded
 from domain.group import KIND as GROUP
 from domain.host import KIND as HOST
-from domain.quota import KIND as QUOTA
-from domain.quota import allows, check
+from domain.quota import Quota, allows, check
 from domain.scheduling.filters import binding
 from domain.scheduling.place import Placement, PlacementRequest, fitting_hosts, load_after, place
 from domain.transaction import Transaction
@@ -107,9 +106,10 @@ class _Choice:
     def place_in(self, name: str) -> Placement:
         """Raises NoQuota, QuotaExceeded, NoCapacity."""
         tx, request = self._tx, self._request
-        if tx.fleet.get(QUOTA, name, request.tenant) is None:
+        quotas = tx.fleet.quotas(name, self._chain)
+        if not _has_own(quotas, request.tenant):
             raise NoQuota(request.tenant, name, sorted(tx.fleet.granted(request.tenant)))
-        check(tx.fleet.quotas(name, self._chain), self._counted)
+        check(quotas, self._counted)
         group = tx.fleet.get(GROUP, name)
         assert group is not None, "a quota's group stands, as they end together"
         strategy = self._strategy or group.strategy
@@ -118,7 +118,7 @@ class _Choice:
     def code(self, name: str) -> str | None:
         """Why it would be refused there; None if it would not."""
         quotas = self._tx.fleet.quotas(name, self._chain)
-        if not quotas or quotas[0].tenant != self._request.tenant:
+        if not _has_own(quotas, self._request.tenant):
             return NoQuota.code
         if not allows(quotas, self._counted):
             return QuotaExceeded.code
@@ -186,7 +186,7 @@ class _Choice:
 
     def _has_quota(self, name: str) -> bool:
         quotas = self._tx.fleet.quotas(name, self._chain)
-        return bool(quotas) and quotas[0].tenant == self._request.tenant and allows(quotas, self._counted)
+        return _has_own(quotas, self._request.tenant) and allows(quotas, self._counted)
 
     def _refusal(self, name: str) -> DomainError:
         try:
@@ -194,6 +194,11 @@ class _Choice:
         except (NoQuota, QuotaExceeded, NoCapacity) as refusal:
             return refusal
         raise AssertionError(f"group {name} took what did not fit there")
+
+
+def _has_own(quotas: Sequence[Quota], tenant: str) -> bool:
+    """Of those along the tenant's chain, which begins with itself."""
+    return bool(quotas) and quotas[0].tenant == tenant
 
 
 def unknown_class(tx: Transaction, resources: Resources, *, tenant: str, groups: Iterable[str]) -> str | None:

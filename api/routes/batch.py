@@ -20,7 +20,7 @@ from api.endpoint import Call, Endpoint, declared
 from api.parameters import HINTS_MAX
 from api.reply import Answerable, Headers, json_reply
 from api.tenant_scope import TenantScope
-from api.validation import ERRORS_MAX, Most, unknown_members
+from api.validation import ERRORS_MAX, MOST, Most, unknown_members
 from commands.catalogue import ROUTED
 from commands.operations import ReportOperation
 from commands.tokens import RevokeToken
@@ -87,7 +87,7 @@ async def _handle(call: Call) -> Answerable:
             call.context.own_writes.note(call.actor.name, given_back, shown=call.context.read_model.position)
         for n, answer in answers.items():
             made = batch.items[n].command
-            if isinstance(made, RevokeToken) and answer.problem is None and not dry_run:
+            if type(made) is RevokeToken and answer.problem is None and not dry_run:
                 call.context.tokens.revoke(made.token)
     scope = await call.tenant_scope()
     if mismatch := next((answer for answer in answers.values() if _is_of_another_request(answer)), None):
@@ -127,15 +127,15 @@ def _read(document: dict[str, Any], *, key: str | None, fingerprint: str) -> Bat
         raise Validation(errors)
     assert isinstance(commands, list)
     batch = BatchRequest(bool(atomic), {}, {})
-    errors_left, hints_left = BATCH_ERRORS_MAX, HINTS_MAX
+    errors_left, hints_left, most = BATCH_ERRORS_MAX, HINTS_MAX, MOST
     for n, entry in enumerate(commands):
-        most = Most(max(1, min(errors_left, ERRORS_MAX)), hints_left)
         try:
             batch.items[n] = _item(entry, n, key=key, fingerprint=fingerprint, most=most)
         except Validation as error:
             batch.refused[n] = error
             errors_left -= len(error.errors)
             hints_left -= min(len(error.errors), hints_left)
+            most = Most(max(1, min(errors_left, ERRORS_MAX)), hints_left)
     return batch
 
 
@@ -156,7 +156,8 @@ def _item(entry: Any, n: int, *, key: str | None, fingerprint: str, most: Most) 
         raise Validation([{"field": "/command", "message": message or "is needed"}])
     if_match = _version(fields.pop("if_match", None))
     made = made_of(ROUTED[kind], fields, path={}, most=most)
-    if isinstance(made, ReportOperation) and made.outcome == "progress":
+    is_report = type(made) is ReportOperation  # pydantic's own isinstance takes six times as long
+    if is_report and made.outcome == "progress":
         message = "progress is no command and goes alone, with POST /v1/operations/{id}/report"
         raise Validation([{"field": "/outcome", "message": message}])
     id = uuid7()
@@ -166,7 +167,7 @@ def _item(entry: Any, n: int, *, key: str | None, fingerprint: str, most: Most) 
         id=id,
         command=made,
         request=fields,
-        key=made.key if isinstance(made, ReportOperation) else id,
+        key=made.key if is_report else id,
         fingerprint="",
         if_match=if_match,
     )

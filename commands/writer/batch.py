@@ -2,17 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from prometheus_client import Counter, Histogram
 
 from commands import costs
 from commands.writer.deciding import Context, Decider
 from commands.writer.gateway import Answer, Item
 from commands.writer.keys import BatchKey
+from commands.writer.metrics import Counts, Seconds
 from commands.writer.receipts import Known
 from domain.errors import Aborted, Internal, OperationFailed, Unauthenticated, Unavailable
 from domain.operation import Operation
@@ -22,12 +21,12 @@ from eventlog.codec import Row
 COMMANDS_MAX = 256
 BATCH_US_MAX = 10_000  # of deciding: whoever is in it waits for all of it
 
-COMMANDS = Counter("berth_commands", "Commands decided", ["command", "outcome"])
-DECISION_SECONDS = Histogram(
+COMMANDS = Counts("berth_commands", "Commands decided", ["command", "outcome"]).of
+DECISION_SECONDS = Seconds(
     "berth_decision_seconds",
     "Time to decide one command",
     buckets=(1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1),
-)
+).of()
 
 
 class Ticket(msgspec.Struct, eq=False):
@@ -93,7 +92,7 @@ class Batch:
             problem = Unauthenticated().problem()
             answers = [Answer(item.id, problem["status"], 0, problem=problem) for item in ticket.items]
             for item in ticket.items:
-                _counting(item.command.kind, problem["code"])()
+                COMMANDS[item.command.kind, problem["code"]] += 1
         else:
             if actor is not ticket.context.actor:
                 ticket.context = msgspec.structs.replace(ticket.context, actor=actor)
@@ -138,7 +137,7 @@ class Batch:
             self._note_ended_operations()
             for item, answer in zip(ticket.items, answers, strict=True):
                 outcome = "accepted" if answer.problem is None else answer.problem["code"]
-                _counting(item.command.kind, outcome)()
+                COMMANDS[item.command.kind, outcome] += 1
         return answers
 
     def _decide_unit(self, ticket: Ticket) -> list[Answer]:
@@ -221,12 +220,6 @@ class Batch:
                     operation.target, at=operation.started_at, ended=self._tx.ended.get(operation.target)
                 )
                 self.ended[id] = end_of(id, operation, resource, version, self._decider.fleet.position)
-
-
-@cache
-def _counting(kind: str, outcome: str) -> Callable[[], None]:
-    # Looking up labels costs more than counting.
-    return COMMANDS.labels(kind, outcome).inc
 
 
 def end_of(id: str, operation: Operation, resource: dict[str, Any] | None, version: int, position: int) -> Answer:

@@ -45,9 +45,9 @@ class LookUps:
         """
         streams: list[str] = []
         seen: dict[str, Row | None] = {}
+        actor = envelope.actor.name
         for item in envelope.items:
-            actor = envelope.actor.name
-            may_stand = item.command.is_recorded and (item.key != item.id or envelope.resent)
+            may_stand = (item.key != item.id or envelope.resent) and item.command.is_recorded
             if may_stand and not self._is_settled_in_memory(item, envelope.actor):
                 streams.append(command_stream(actor, item.key))
                 if item.fingerprint and envelope.batch is None:
