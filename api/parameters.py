@@ -11,7 +11,7 @@ import msgspec
 from api.csv_rows import CLASSES_MAX
 from commands.characters import prose
 from domain.errors import Validation
-from domain.values import from_rfc3339
+from domain.values import AMOUNT_MAX, from_rfc3339
 
 POSITION_MAX = 2**63 - 1
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
@@ -165,6 +165,8 @@ def by_schema(name: str, description: str, schema: Mapping[str, Any]) -> Paramet
             return Parameter(name, description, one_of(*choices), dict(schema))
         case {"type": "boolean"}:
             return Parameter(name, description, flag, BOOLEAN)
+        case {"type": "integer"}:
+            return Parameter(name, description, whole(0, AMOUNT_MAX), dict(schema))
         case {"format": "date-time"}:
             return Parameter(name, description, time, TIME)
         case {"type": "string"}:

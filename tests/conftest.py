@@ -172,8 +172,9 @@ def supervisors(eventually: Callable[..., Any]) -> Iterator[Callable[..., subpro
         stop_supervisor(process)
 
 
-def start_supervisor(data: Path, **variables: str) -> subprocess.Popen[bytes]:
-    """`python -m workers supervisor` on a free port, without the sample; its output goes to `<data>.log`."""
+def start_supervisor(data: Path, *, code: Path = ROOT, **variables: str) -> subprocess.Popen[bytes]:
+    """`python -m workers supervisor` on a free port, without the sample; its output goes to `<data>.log`. `code` is
+    where the packages are that it runs."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BERTH_")}
     defaults = {"BERTH_DATA": str(data), "BERTH_PORT": "0", "BERTH_SAMPLE": "0"}
     with open(data.with_suffix(".log"), "ab") as log:
@@ -182,7 +183,7 @@ def start_supervisor(data: Path, **variables: str) -> subprocess.Popen[bytes]:
             log=log,
             signal_at_our_death=signal.SIGTERM,
             environment={**inherited, **defaults, **variables},
-            directory=ROOT,
+            directory=code,
         )
 
 
