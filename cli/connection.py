@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from cli.errors import Failed, Refused, Unreachable
 
 TIMEOUT_S = 75.0  # more than the 60 s that `Prefer: wait` may take
+ANSWER_BYTES_MAX = 64 * 1024 * 1024  # a page of 1,000 hosts has about one
 ATTEMPTS_MAX = 5
 ANY_VERSION = "*"  # as If-Match: whatever the version, if it is there
 READ_AGAIN_S_MAX = 8.0  # a read that the server itself waited for is not asked five times over
@@ -104,6 +105,8 @@ class Connection:
     """Requests to one server, one at a time; a thread that wants to ask at the same time takes its own (`another`)."""
 
     def __init__(self, url: str, token: str | None) -> None:
+        if "@" in url.partition("://")[2].partition("/")[0] or ("://" not in url and "@" in url.partition("/")[0]):
+            raise Failed("an address of a server has no user and password in it; BERTH_TOKEN says who asks")
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
             port = parts.port
@@ -184,7 +187,7 @@ class Connection:
         self, method: str, target: str, content: bytes | None, headers: dict[str, str], timeout_s: float
     ) -> Answer:
         response = self._send(method, target, content, headers, timeout_s)
-        return Answer(response.status, response.headers, response.read())
+        return Answer(response.status, response.headers, _whole(response, until=time.monotonic() + timeout_s))
 
     def stream(self, path: str, *, query: Query, headers: dict[str, str], timeout_s: float) -> http.client.HTTPResponse:
         """Open an endless answer (server-sent events) on this connection; the caller reads it line by line."""
@@ -212,6 +215,26 @@ class Connection:
         response = self._line.getresponse()
         self._was_reached = True
         return response
+
+
+def _whole(response: http.client.HTTPResponse, *, until: float) -> bytes:
+    """The body, if it is not too large and comes in time: a socket's own timeout begins anew with each byte.
+
+    Raises:
+        Failed: it is too large to be an answer of Berth's.
+        TimeoutError: it did not come in time.
+    """
+    found = bytearray()
+    while piece := response.read1(65_536):
+        found += piece
+        if len(found) > ANSWER_BYTES_MAX:
+            raise Failed(f"the answer is larger than {ANSWER_BYTES_MAX // 1024**2} MiB; {NOT_BERTH}")
+        if time.monotonic() > until:
+            raise TimeoutError
+    if response.length:
+        raise http.client.IncompleteRead(bytes(found), response.length)
+    response.close()  # read piece by piece, it does not see by itself that the line is free
+    return bytes(found)
 
 
 def new_key() -> str:

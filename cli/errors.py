@@ -4,9 +4,15 @@ from typing import Any
 
 import click
 
+MESSAGE_CHARACTERS_MAX = 2_000  # what a file or a server says is quoted, and may be megabytes
+
 
 class Failed(click.ClickException):
     """Something went wrong that no problem of the API describes; exit code 1."""
+
+    def __init__(self, message: str) -> None:
+        is_cut = len(message) > MESSAGE_CHARACTERS_MAX
+        super().__init__(f"{message[:MESSAGE_CHARACTERS_MAX]} …" if is_cut else message)
 
     def lines(self) -> list[str]:
         """What a person is told, on stderr."""

@@ -12,6 +12,10 @@ from cli.kinds import Kind, Kinds
 from cli.schema import Schema
 from cli.site.check import check
 
+DEEP_MAX = 100  # levels of a document
+QUOTED_MAX = 100  # characters of what a message repeats
+VALUES_MAX = 1_000_000  # of a document, those that aliases repeat counted each time
+
 
 class Document(NamedTuple):
     """One resource as the file says it, and where it says so."""
@@ -110,6 +114,7 @@ def _contents(text: str, file: str) -> Iterator[tuple[str, Any]]:
             number += 1
             place = f"{file}, document {number} (line {node.start_mark.line + 1})"
             _refuse_duplicates(node, place)
+            _must_be_bounded(node, place)
             lines = _item_lines(node)
             content = loader.construct_document(node)
             if content is None:
@@ -125,6 +130,9 @@ def _contents(text: str, file: str) -> Iterator[tuple[str, Any]]:
         raise BadDocument(f"{file}, document {number + 1}{line}: this is no YAML: {reason}") from None
     except yaml.YAMLError as error:
         raise BadDocument(f"{file}: this is no YAML: {error}") from None
+    except RecursionError:
+        message = f"it is nested too deeply; at most {DEEP_MAX} levels are read"
+        raise BadDocument(f"{file}, document {number + 1}: {message}") from None
     finally:
         loader.dispose()
 
@@ -170,6 +178,28 @@ def _refuse_duplicates(node: yaml.Node, place: str) -> None:
                 pending.append(value)
 
 
+def _must_be_bounded(node: yaml.Node, place: str) -> None:
+    """A few lines of aliases to aliases stand for billions of values. Those within a node are counted once, and the
+    counts added up wherever it stands."""
+    counts: dict[int, int] = {}
+
+    def count(current: yaml.Node, depth: int) -> int:
+        if depth > DEEP_MAX:
+            raise BadDocument(f"{place}: it is nested too deeply; at most {DEEP_MAX} levels are read")
+        if (known := counts.get(id(current))) is None:
+            inner: list[yaml.Node] = []
+            if isinstance(current, yaml.SequenceNode):
+                inner = current.value
+            elif isinstance(current, yaml.MappingNode):
+                inner = [part for pair in current.value for part in pair]
+            counts[id(current)] = 0  # one that holds itself is refused where it is made
+            known = counts[id(current)] = 1 + sum(count(part, depth + 1) for part in inner)
+        return known
+
+    if count(node, 0) > VALUES_MAX:
+        raise BadDocument(f"{place}: its aliases stand for more than {VALUES_MAX:,} values; write out what is meant")
+
+
 def _document(place: str, content: Any, kinds: Kinds) -> Document:
     if not isinstance(content, dict):
         raise BadDocument(f"{place}: a document is a mapping with `kind:` and the fields of the resource")
@@ -178,9 +208,9 @@ def _document(place: str, content: Any, kinds: Kinds) -> Document:
     kind = next((kind for kind in usable if str(word).lower() in (kind.name, kind.plural)), None)
     if kind is None:
         known = ", ".join(kind.name.capitalize() for kind in usable)
-        what = "it is missing" if word is None else f"there is none called {word!r}"
+        what = "it is missing" if word is None else f"there is none called {str(word)[:QUOTED_MAX]!r}"
         raise BadDocument(f"{place}, field kind: {what}; write one of {known} or List")
-    place = f"{place}, {kind.name} {content.get('name') or ''}".rstrip()
+    place = f"{place}, {kind.name} {str(content.get('name') or '')[:QUOTED_MAX]}".rstrip()
     fields = fields_of(kind)
     body = {field: value for field, value in content.items() if field != "kind"}
     for field in body:

@@ -252,3 +252,10 @@ def test_an_answer_that_tells_no_kinds_is_not_kept(server: Server) -> None:
     with pytest.raises(Failed, match="not Berth's API"):
         discovery.known(Connection(server.url, "t"))
     assert not file_of(server.url).exists()
+
+
+@pytest.mark.parametrize("url", ["http://ann:s3cret@127.0.0.1:8420", "ann:s3cret@127.0.0.1:8420"])
+def test_a_password_in_an_address_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(Failed) as refused:
+        Connection(url, "t")
+    assert "s3cret" not in refused.value.message

@@ -113,3 +113,26 @@ def test_the_example_promises_children_no_more_than_it_has() -> None:
         group, tenant = name.split("/")
         above = limits.get(f"{group}/{tenants[tenant]}", {})
         assert all(own.get(resource_class, 0) <= above[resource_class] for resource_class in above), name
+
+
+def bomb(levels: int) -> str:
+    lines = ["x0: &a0 [lol]"] + [f"x{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, levels)]
+    return "\n".join([*lines, "kind: Tenant", f"name: *a{levels - 1}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ("{a: " * 3_000, "nested too deeply"),
+        ("[" * 150 + "]" * 150, "nested too deeply"),
+        (bomb(30), "aliases stand for more than"),
+        (f"kind: {'x' * 1_000_000}\nname: a", "there is none called"),
+        (bomb(4), "field (name|x0)"),
+    ],
+    ids=["lists", "mappings", "some levels", "bomb", "long", "small bomb"],
+)
+def test_a_hostile_file_is_refused_in_a_sentence(text: str, said: str) -> None:
+    with pytest.raises(BadDocument, match=said) as refused:
+        names(text)
+    assert len(refused.value.message) < 3_000
