@@ -33,6 +33,7 @@ from bench import (
     servers,
     starting,
     takeover,
+    upgrading,
     whole,
 )
 from bench.row import Row
@@ -136,6 +137,11 @@ def _start(told: Told) -> Iterator[list[Row]]:
             yield starting.measure(running, events=events)
 
 
+def _upgrade(told: Told) -> Iterator[list[Row]]:
+    with servers.running() as running:
+        yield upgrading.measure(running, events=upgrading.EVENTS_FEW if told.is_short else upgrading.EVENTS)
+
+
 # Each has servers of its own.
 PARTS: dict[str, Callable[[Told], Iterator[list[Row]]]] = {
     "fold": lambda told: iter([fold.measure(is_short=told.is_short)]),
@@ -147,6 +153,7 @@ PARTS: dict[str, Callable[[Told], Iterator[list[Row]]]] = {
     "reads": _reads,
     "platform": _platform,
     "start": _start,
+    "upgrade": _upgrade,
     "take-over": lambda told: iter([takeover.measure(is_short=told.is_short)]),
     "growth": lambda told: iter([growth.measure(is_short=told.is_short)]),
 }

@@ -101,13 +101,8 @@ FROM generate_series(%(first)s::bigint, %(last)s) AS n,
 
 def measure(servers: Servers, *, events: int) -> list[Row]:
     late = min(checkpoints.EVENTS_BETWEEN_MIN, events // 10)
-    living = min(LIVING_VMS, events // 25)
     with psycopg.connect(servers.postgres.owner(), autocommit=True) as connection:
-        connection.execute("SET synchronous_commit = off")
-        base = _begin(connection)
-        base = _add(connection, CREATED, range(living), living=living, base=base, at=0)
-        cycles = range(living, living + (events - late - base) // len(_templates(CREATED + DELETED)))
-        _add(connection, CREATED + DELETED, cycles, living=living, base=base, at=0)
+        living, cycles = write_log(connection, events=events - late)
         baseline, fleet = uvloop.run(_started(servers.conninfo))
         checkpoints.write(servers.conninfo, checkpoints.snapshot(fleet))
         cycles = range(cycles.stop, cycles.stop + late // len(_templates(CREATED + DELETED)))
@@ -116,6 +111,18 @@ def measure(servers: Servers, *, events: int) -> list[Row]:
     assert len(fleet.streams(VM, tenant="payments")) == living
     name = f"engine's start, {fleet.position:,} events, from a checkpoint"
     return [Row(name, figure, "s", f"< {TARGET_S:g} s", figure < TARGET_S, baseline, figure / baseline)]
+
+
+def write_log(connection: psycopg.Connection[Any], *, events: int) -> tuple[int, range]:
+    """A log of VMs that come and go, about so long; answers how many live at its end, and the numbers of those that
+    came when as many lived."""
+    connection.execute("SET synchronous_commit = off")
+    living = min(LIVING_VMS, events // 25)
+    base = _begin(connection)
+    base = _add(connection, CREATED, range(living), living=living, base=base, at=0)
+    cycles = range(living, living + (events - base) // len(_templates(CREATED + DELETED)))
+    _add(connection, CREATED + DELETED, cycles, living=living, base=base, at=0)
+    return living, cycles
 
 
 async def _started(conninfo: str) -> tuple[float, Fleet]:
