@@ -137,7 +137,8 @@ class _Maker:
         tops = {field.name for field in fields if len(field.path) == 1}
         parts = [field.name for field in fields if len(field.path) > 1 and field.shape.word not in schema.MAPS]
         self._said_alone = {name for name in parts if parts.count(name) == 1 and name not in tops}
-        self._amounts = next((field for field in fields if field.shape.word == schema.AMOUNTS), None)
+        amounts = (field for field in fields if field.shape.word == schema.AMOUNTS and field.shape.is_of_classes)
+        self._amounts = next(amounts, None)
 
     def flags_of(self, field: Field) -> list[Flag]:
         made = self._flags_of(field)

@@ -31,6 +31,11 @@ class Shape(NamedTuple):
     def choices(self) -> list[str]:
         return [str(choice) for choice in self.schema.get("enum", ())]
 
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether a map's keys are resource classes, as their pattern says: cpu and memory may be among them."""
+        return any(key.startswith("^[a-z][a-z0-9_]") for key in self.schema.get("patternProperties") or ())
+
 
 class Field(NamedTuple):
     """One field of a body; those of an object within it have a path of more than one name."""
