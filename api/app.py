@@ -160,7 +160,7 @@ def create_app(
     app.state.end_streams = tail.end_streams
     app.state.openapi = encode(description)
     app.state.metrics = BriefCache(partial(exposition, context), for_s=KEPT_S)
-    app.openapi = lambda: description  # type: ignore[method-assign]
+    app.openapi = lambda: description  # type: ignore[method-assign]  # FastAPI's own way
     return app
 
 

@@ -107,7 +107,7 @@ class HttpConnection(HttpToolsProtocol):
     _idle_s = HEAD_S_MAX
     _idle: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
         self._be_idle(HEAD_S_MAX)
 
@@ -253,7 +253,7 @@ class HttpConnection(HttpToolsProtocol):
         self._outside_bytes = 0
         if not self._is_refused:
             super().on_message_complete()
-            self.scope[BODY_HAS_COME] = True  # type: ignore[literal-required]
+            self.scope[BODY_HAS_COME] = True  # type: ignore[literal-required]  # none of ASGI's keys
         # What was answered before its body had come is over now.
         if (self._is_refused or self.cycle.response_complete) and not self.transport.is_closing():
             self._be_idle(self.timeout_keep_alive)

@@ -1,6 +1,6 @@
 """What the routes work on: given to `create_app`, and by it to every call."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -30,7 +30,7 @@ class Past(Protocol):
         ...
 
 
-LogChanges = Callable[[], AsyncIterator[None]]
+LogChanges = Callable[[], AsyncGenerator[None]]
 ComponentStatuses = Callable[[], Awaitable[list[ComponentStatus]]]
 RelayLag = Callable[[], Awaitable[int]]
 RoomFor = Callable[[Actor], int]

@@ -9,7 +9,7 @@ from the log what it missed.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 import structlog
@@ -81,7 +81,7 @@ class Tail:
     def __init__(
         self,
         reader: LogReader,
-        changes: Callable[[], AsyncIterator[None]],
+        changes: Callable[[], AsyncGenerator[None]],
         *,
         on_event: Callable[[Recorded], None],
         on_replaced: Callable[[], None],
@@ -172,7 +172,7 @@ class Tail:
             self._subscriptions.discard(subscription)
 
     async def _run(self) -> None:
-        async with contextlib.aclosing(self._changes()) as changes:  # type: ignore[type-var]
+        async with contextlib.aclosing(self._changes()) as changes:
             async for _ in changes:
                 try:
                     try:

@@ -9,7 +9,8 @@ from bench.site import CAPACITY, SHAPES, a_fleet
 from commands.groups import DEFAULT_STRATEGY
 from domain.fleet import Fleet
 from domain.host import HostClaimed
-from domain.scheduling.place import PlacementRequest, place
+from domain.scheduling.place import place
+from domain.scheduling.request import PlacementRequest
 from domain.transaction import Transaction
 from domain.vm import VmScheduled
 

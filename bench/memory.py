@@ -18,7 +18,8 @@ from domain.host import KIND as HOST
 from domain.operation import KIND as OPERATION
 from domain.operation import OperationStepSucceeded, OperationSucceeded
 from domain.recorded import Recorded
-from domain.scheduling.place import PlacementRequest, place
+from domain.scheduling.place import place
+from domain.scheduling.request import PlacementRequest
 from domain.vm import KIND as VM
 from domain.vm import VmActivated, VmCreating
 from eventlog.codec import decode, encode

@@ -16,7 +16,8 @@ from domain.group import KIND as GROUP
 from domain.host import KIND as HOST
 from domain.quota import Quota, allows, check
 from domain.scheduling.filters import binding
-from domain.scheduling.place import Placement, PlacementRequest, fitting_hosts, load_after, place
+from domain.scheduling.place import Placement, fitting_hosts, load_after, place
+from domain.scheduling.request import PlacementRequest
 from domain.transaction import Transaction
 from domain.values import FIRST_CLASSES, Resources
 from domain.vm import Vm

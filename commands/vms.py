@@ -27,7 +27,7 @@ from domain.host import KIND as HOST
 from domain.operation import KIND as OPERATION
 from domain.operation import Operation, OperationCancelled, OperationStarted, Step
 from domain.scheduling.explain import scaled_down
-from domain.scheduling.place import PlacementRequest
+from domain.scheduling.request import PlacementRequest
 from domain.tenant import KIND as TENANT
 from domain.transaction import Transaction
 from domain.values import NAME_PATTERN, Resources, available, excess

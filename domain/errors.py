@@ -203,7 +203,7 @@ class QuotaExceeded(DomainError):
     status = 409
     title = "Quota exceeded"
     tenant: str
-    group: Any
+    group: str | list[str]
     shortfalls: list[dict[str, Any]]
     groups: list[dict[str, Any]] | None = None
     groups_truncated: bool = False
@@ -227,13 +227,13 @@ class NoQuota(DomainError):
     status = 409
     title = "No quota in this group"
     tenant: str
-    group: Any
-    groups: list[Any]
+    group: str | list[str]
+    groups: list[str]
 
     @property
     def detail(self) -> str:
         more = f" and {len(self.groups) - 10} more" if len(self.groups) > 10 else ""
-        where = f" It has one in: {', '.join(str(g) for g in self.groups[:10])}{more}." if self.groups else ""
+        where = f" It has one in: {', '.join(self.groups[:10])}{more}." if self.groups else ""
         return f"Tenant {self.tenant!r} has no quota in {self.group!r}; have one granted, or name another group.{where}"
 
 
@@ -244,7 +244,7 @@ class NoCapacity(DomainError):
     code = "no_capacity"
     status = 409
     title = "No host fits"
-    group: Any
+    group: str | list[str]
     requested: Resources
     considered: int
     reasons: list[dict[str, Any]]
@@ -315,7 +315,7 @@ class OperationFailed(DomainError):
     operation: str
     step: str | None
     reason: str | None
-    resource: Any = None
+    resource: dict[str, Any] | None = None
 
     @property
     def detail(self) -> str:

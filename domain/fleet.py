@@ -107,12 +107,12 @@ class Fleet:
             kept = self._kept[kind.state] = _Kept(kind.name, living, refs, has_words, by_hand.get(kind.name))
             for event in kind.events.values():
                 self.folding[event] = Folding(
-                    living,
-                    kind.evolve,
-                    event in kind.ends,
-                    event in kind.rebinds or event in WITH_WORDS,
-                    kept.by_hand,
-                    kept,
+                    living=living,
+                    evolve=kind.evolve,
+                    ends=event in kind.ends,
+                    says_more=event in kind.rebinds or event in WITH_WORDS,
+                    by_hand=kept.by_hand,
+                    kept=kept,
                 )
 
     # ── the fold ──

@@ -112,7 +112,7 @@ def decoder(topics: Mapping[str, type], former: Mapping[str, Former]) -> Callabl
 
 
 def _state_decoder(event: type) -> Callable[[bytes], State[Any]]:
-    return msgspec.json.Decoder(State[event]).decode  # type: ignore[valid-type]
+    return msgspec.json.Decoder(State[event]).decode  # type: ignore[valid-type]  # a type made at run time
 
 
 decode = decoder(TOPICS, FORMER)

@@ -25,7 +25,7 @@ SHARE = "SELECT pg_advisory_lock_shared(%s, %s)"
 
 Connection = psycopg.Connection[Any]
 
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 
 def lock_number(schema: str) -> int:

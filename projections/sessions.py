@@ -24,7 +24,7 @@ WAIT_S_MAX = 5.0
 STATEMENT_S_MAX = 10
 PREPARED_MAX = 200
 
-_dialect = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+_dialect = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 Row = tuple[bytes | None, ...]  # values as PostgreSQL writes them
 

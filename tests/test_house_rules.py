@@ -1,6 +1,7 @@
 """What every file of the product keeps to, read off its syntax."""
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -46,6 +47,15 @@ def test_calls_with_many_arguments_name_them() -> None:
             if called not in ANY_NUMBER and not any("# positional: " in line for line in lines):
                 found.append(f"{FILES[name].relative_to(ROOT)}:{node.lineno}: {called} has {len(node.args)}")
     assert not found, "more than {} arguments without a name:\n{}".format(POSITIONAL_MAX, "\n".join(found))
+
+
+def test_what_the_type_checker_is_told_to_overlook_has_its_reason() -> None:
+    """`# type: ignore[code]  # why`"""
+    ignores = re.compile(r"# type: ignore(?!\[[a-z-]+\]  # \S)")
+    found = [
+        f"{name}:{n}" for name, lines in SOURCES.items() for n, line in enumerate(lines, 1) if ignores.search(line)
+    ]
+    assert not found
 
 
 def test_files_beside_the_code_are_declared_so_that_an_installed_package_has_them() -> None:

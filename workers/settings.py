@@ -22,7 +22,7 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 ENGINES = ("local", "remote")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
-T = TypeVar("T")
+Number = TypeVar("Number", int, float)
 
 
 class SettingRefused(Exception):
@@ -155,14 +155,14 @@ def _written(value: object) -> str:
             return str(value)
 
 
-def _number(convert: Callable[[str], T], *, least: float, most: float, what: str) -> Callable[[str, str], T]:
-    def read(variable: str, value: str) -> T:
+def _number(convert: Callable[[str], Number], *, least: float, most: float, what: str) -> Callable[[str, str], Number]:
+    def read(variable: str, value: str) -> Number:
         try:
             number = convert(value)
         except ValueError:
             raise SettingRefused(variable, value=value, allowed=what) from None
         # Written so that a NaN, which compares as false, is refused too.
-        if not least <= number <= most:  # type: ignore[operator]
+        if not least <= number <= most:
             raise SettingRefused(variable, value=value, allowed=what)
         return number
 

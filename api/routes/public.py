@@ -3,7 +3,7 @@
 from typing import Any
 
 from api import pages
-from api.endpoint import Call, Endpoint
+from api.endpoint import Call, Endpoint, Handle
 from api.metrics import CONTENT_TYPE
 from api.problems import NotReady
 from api.reply import HTML, Answerable, Reply, json_reply
@@ -77,14 +77,14 @@ async def _problem(call: Call) -> Answerable:
 
 
 def _open(
-    path: str, name: str, summary: str, handle: object, answer_type: str, *refusals: int, answer: str | None = None
+    path: str, name: str, summary: str, handle: Handle, answer_type: str, *refusals: int, answer: str | None = None
 ) -> Endpoint:
     return Endpoint(
         method="GET",
         path=path,
         name=name,
         summary=summary,
-        handle=handle,  # type: ignore[arg-type]
+        handle=handle,
         roles=None,
         answer=answer,
         answer_type=answer_type,

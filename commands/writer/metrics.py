@@ -60,7 +60,8 @@ class Seconds(Collector):
 
     def collect(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        names: list[str] = [floatToGoString(bound) for bound in (*self._bounds, inf)]  # type: ignore[no-untyped-call]
+        bounds = (*self._bounds, inf)
+        names: list[str] = [floatToGoString(bound) for bound in bounds]  # type: ignore[no-untyped-call]  # Prometheus' own
         # A copy: it is counted on the event loop, and told in a thread.
         for labels, times in list(self._times.items()):
             buckets = list(zip(names, accumulate(list(times.counts)), strict=True))

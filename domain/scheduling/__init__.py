@@ -1,7 +1,7 @@
 """Where a workload goes: the hosts of a group are filtered, scored, and the least (score, host name) wins.
 
     PlacementRequest ─► state ─► place ─► labels ─► rules ─► plug-ins ─► capacity ─► strategy ─► Placement
-     (place.py)         index    └────────── filters.py ──────────┘      index       strategies   + explanation
+    (request.py)        index    └────────── filters.py ──────────┘      index       strategies   + explanation
                           │                      │                         │
                           └── each host counted by the first that drops it ┴─► none left: NoCapacity (explain.py)
 

@@ -7,10 +7,10 @@ that the request's rules name; those without a host stand nowhere, but their rul
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from domain.scheduling.request import PlacementRequest
 from domain.scheduling.table import HostTable, Mask, PlaceColumn
 from domain.vm import Rule, Vm
 
@@ -19,7 +19,7 @@ Members = Mapping[str, Sequence[Vm]]
 PLACES = ("region", "dc", "room", "rack", "host")
 
 
-def place(request: Any, table: HostTable, members: Members) -> Iterator[tuple[str, Mask]]:
+def place(request: PlacementRequest, table: HostTable, members: Members) -> Iterator[tuple[str, Mask]]:
     """Region, dc, room, rack and host, as `where` names them."""
     where = request.where
     if where is None:
@@ -32,7 +32,7 @@ def place(request: Any, table: HostTable, members: Members) -> Iterator[tuple[st
         yield "place", ~kept
 
 
-def labels(request: Any, table: HostTable, members: Members) -> Iterator[tuple[str, Mask]]:
+def labels(request: PlacementRequest, table: HostTable, members: Members) -> Iterator[tuple[str, Mask]]:
     """All of the labels of `where`."""
     if request.where is None or not request.where.labels:
         return
@@ -42,7 +42,7 @@ def labels(request: Any, table: HostTable, members: Members) -> Iterator[tuple[s
     yield "labels", ~kept
 
 
-def rules(request: Any, table: HostTable, members: Members) -> Iterator[tuple[str, Mask]]:
+def rules(request: PlacementRequest, table: HostTable, members: Members) -> Iterator[tuple[str, Mask]]:
     """The request's own rules, and those by which the members of its sets are bound already."""
     if not request.rules:
         return

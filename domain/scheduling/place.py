@@ -11,22 +11,13 @@ from domain.scheduling import explain
 from domain.scheduling.filters import PLACES
 from domain.scheduling.index import CapacityIndex
 from domain.scheduling.registry import BUILT_IN_ORDER, filters
+from domain.scheduling.request import PlacementRequest
 from domain.scheduling.shape_scores import STATE, ShapeScores
 from domain.scheduling.table import HostTable, Mask
-from domain.values import Resources
-from domain.vm import Rule, Vm, Where
+from domain.vm import Vm
 
 FILTERS = filters()
 PLUG_INS = FILTERS[len(BUILT_IN_ORDER) :]  # what is asked of a request without conditions
-
-
-class PlacementRequest(msgspec.Struct, frozen=True):
-    """`resources` without zero amounts."""
-
-    tenant: str
-    resources: Resources
-    where: Where | None = None
-    rules: tuple[Rule, ...] = ()
 
 
 class Placement(msgspec.Struct, frozen=True):

@@ -8,15 +8,18 @@ A plug-in's filter has the signature of those in `filters.py` and runs after the
 its own name as a rule, is what explanations give.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from inspect import signature
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from domain.scheduling.strategies import Scores
 
 Strategy = Callable[..., Scores]
-Filter = Callable[..., Any]
+Filter = Callable[..., Iterator[tuple[str, NDArray[np.bool_]]]]
 
 BUILT_IN_ORDER = ("place", "labels", "rules")
 

@@ -8,7 +8,8 @@ from domain.group import Group
 from domain.host import Host
 from domain.rack import Rack
 from domain.scheduling.index import CapacityIndex
-from domain.scheduling.place import Placement, PlacementRequest, place
+from domain.scheduling.place import Placement, place
+from domain.scheduling.request import PlacementRequest
 from domain.values import About, minus, plus
 from domain.vm import Rule, Vm, Where
 

@@ -12,7 +12,8 @@ from domain.errors import NoCapacity
 from domain.scheduling import changes, shape_scores
 from domain.scheduling import table as table_module
 from domain.scheduling.index import CapacityIndex
-from domain.scheduling.place import Placement, PlacementRequest, fitting_hosts, load_after, place
+from domain.scheduling.place import Placement, fitting_hosts, load_after, place
+from domain.scheduling.request import PlacementRequest
 from domain.values import About, Resources, minus, plus
 from domain.vm import Rule, Vm, Where
 from tests.domain.scheduling import naive

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from domain.errors import NoCapacity
 from domain.scheduling.index import CapacityIndex
-from domain.scheduling.place import PlacementRequest, fitting_hosts, load_after
+from domain.scheduling.place import fitting_hosts, load_after
+from domain.scheduling.request import PlacementRequest
 from domain.vm import Rule, Where
 from tests.domain.scheduling.building import a_group, a_host, a_rack, a_vm, an_index, claimed, placed, released
 
