@@ -31,7 +31,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 READS = Budget(what="reads", of_token=16, waiting=64, wait_s=10.0)
 # Searches through much of the log, and tables.
 SCANS = Budget(what="searches and tables", of_token=1, in_all=2, waiting=16, wait_s=30.0)
-# Another process answers these, one after the other.
+# Other processes answer these, few at a time.
 PAST = Budget(what="questions about the past", of_token=4, waiting=16, wait_s=60.0)
 LISTENERS = Budget(what="listeners", of_token=100)
 # Bodies above 64 KiB (`api.upload.LARGE_BYTES`) and up to 8 MiB, until they are parsed: 64 MiB of a token, 256 of all.

@@ -15,6 +15,7 @@ from api.source import Network
 from commands.writer.gateway import Actor, Gateway
 from eventlog.components import ComponentStatus
 from eventlog.read import LogReader
+from projections.listing import CapacityQuery, ListQuery, Portion, ScopeThen
 from projections.queries import ReadModel
 
 
@@ -23,6 +24,18 @@ class Past(Protocol):
 
     async def resource(self, stream: str, *, as_of: int) -> dict[str, Any] | None:
         """The resource as it was at the end of the command at `as_of`, or None."""
+        ...
+
+    async def list_(self, query: ListQuery, *, as_of: int) -> Portion:
+        """Rows of a list at the end of the command at `as_of`."""
+        ...
+
+    async def capacity(self, query: CapacityQuery, *, as_of: int) -> Portion:
+        """Rows of capacity at the end of the command at `as_of`."""
+        ...
+
+    async def classes(self, scope: ScopeThen | None, *, as_of: int) -> list[str]:
+        """Every resource class, and count, that a list at `as_of` may show."""
         ...
 
     async def verify(self, *, full: bool = False) -> dict[str, Any]:

@@ -37,7 +37,9 @@ from api.reply import Answerable, Headers, Reply, encode, json_reply
 from api.schemas import SCHEMAS, sorts
 from domain.errors import Conflict, NotFound, Unavailable, Validation
 from domain.values import COUNTS as COUNTED
+from projections.as_of import list_as_of
 from projections.field_types import enum
+from projections.listing import ScopeThen
 from projections.lists import must_sort
 from projections.queries import decoded
 from projections.view import View
@@ -63,31 +65,31 @@ def listing(view: View[Any], path: str, *, within: str | None = None) -> Endpoin
 
     async def handle(call: Call) -> Answerable:
         query = call.query()
-        if "as_of" in query:
-            message = "lists of the past come later; as_of works on a single resource"
-            raise Validation([{"field": "query:as_of", "message": message}])
         await at_least(call, query)
         sort = query.get("sort", "name")
         _must_sort(kind.name, sort, call)
-        model, actor = call.context.read_model, call.actor
         asked = {name: value for name, value in query.items() if name in filters}
         if within is not None:
             asked[within] = call.path[within]
-            holder, call.position = await model.one_at(within, call.path[within], scope=actor.tenant)
-            if holder is None:
-                raise await missing(call, within, call.path[within])
+            await found(call, within, (call.path[within],), query)
+        paged = {
+            "filters": asked,
+            "q": query.get("q"),
+            "labels": [f"{key}={value}" for key, value in query.get("label", ())],
+            "sort": sort,
+            "cursor": query.get("cursor"),
+            "limit": query.get("limit", LIMIT_DEFAULT),
+            "count": query.get("count", False),
+        }
+        model, past = call.context.read_model, call.context.past
         try:
-            page = await model.list_(
-                kind.name,
-                filters=asked,
-                q=query.get("q"),
-                labels=[f"{key}={value}" for key, value in query.get("label", ())],
-                sort=sort,
-                cursor=query.get("cursor"),
-                limit=query.get("limit", LIMIT_DEFAULT),
-                count=query.get("count", False),
-                scope=actor.tenant,
-            )
+            if (moment := query.get("as_of")) is not None:
+                then = await position_of(call, moment)
+                scope = await scope_then(call, then)
+                asking = list_as_of(model, past, kind.name, **paged, scope=scope, as_of=then)
+                page = await while_awaited(call.receive, asking)
+            else:
+                page = await model.list_(kind.name, **paged, scope=call.actor.tenant)
         except ValueError as error:
             raise Validation([{"field": "query:cursor", "message": str(error)}]) from None
         return await page_reply(call, page, query)
@@ -227,6 +229,17 @@ async def position_of(call: Call, moment: Moment) -> int:
     return await asyncio.to_thread(log.command_end, moment.position)
 
 
+async def scope_then(call: Call, position: int) -> ScopeThen | None:
+    """What of `position` the actor may read, by what it may read today; None: everything. Waits until the read model
+    shows that position, too: what had ended by then is read from it."""
+    await _shown(call, position)
+    scope = await call.tenant_scope(at_least=position)
+    if scope is None:
+        return None
+    tenants, groups = ({name: life.began_at for name, life in lives.items()} for lives in (scope.tenants, scope.groups))
+    return ScopeThen(scope.root, tenants, groups)
+
+
 async def page_reply(call: Call, page: Mapping[str, Any], query: Mapping[str, Any]) -> Answerable:
     """A list in the form that was asked for. CSV has no room for the cursor: the next page is in `Link`, with the
     classes that have columns, so that all pages have one header whatever is registered meanwhile."""
@@ -235,7 +248,7 @@ async def page_reply(call: Call, page: Mapping[str, Any], query: Mapping[str, An
         return json_reply(page, headers=headers)
     assert call.endpoint.answer is not None
     item = SCHEMAS[call.endpoint.answer]["properties"]["items"]["items"]
-    classes = await _classes(call, query) if has_amounts(item, SCHEMAS) else None
+    classes = await _classes(call, query, position=page["position"]) if has_amounts(item, SCHEMAS) else None
     if page["next_cursor"] is not None:
         following = {"cursor": page["next_cursor"], **({"classes": ",".join(classes)} if classes is not None else {})}
         raw = call.scope["query_string"].decode("ascii")
@@ -252,13 +265,17 @@ async def page_reply(call: Call, page: Mapping[str, Any], query: Mapping[str, An
     )
 
 
-async def _classes(call: Call, query: Mapping[str, Any]) -> list[str]:
-    """Those that have columns: the first page's, or all that are known. Asked after the rows were read, so that none of
-    theirs is missing."""
+async def _classes(call: Call, query: Mapping[str, Any], *, position: int) -> list[str]:
+    """Those that have columns: the first page's, or all that are known at the position. Asked after the rows were
+    read, so that none of theirs is missing."""
     given: list[str] | None = query.get("classes")
     if given is not None:
         return with_columns(given)
-    found = await call.context.read_model.classes(scope=call.actor.tenant)
+    if "as_of" in query:
+        scope = await scope_then(call, position)
+        found = await while_awaited(call.receive, call.context.past.classes(scope, as_of=position))
+    else:
+        found = await call.context.read_model.classes(scope=call.actor.tenant)
     return with_columns(name for name in found if call.endpoint.answer in WITH_COUNTS or name not in COUNTED)
 
 

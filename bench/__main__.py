@@ -26,6 +26,7 @@ from bench import (
     latency,
     memory,
     over_http,
+    past,
     peer,
     projecting,
     reads,
@@ -142,6 +143,11 @@ def _upgrade(told: Told) -> Iterator[list[Row]]:
         yield upgrading.measure(running, events=upgrading.EVENTS_FEW if told.is_short else upgrading.EVENTS)
 
 
+def _past(told: Told) -> Iterator[list[Row]]:
+    with servers.running() as running:
+        yield past.measure(running, is_short=told.is_short)
+
+
 # Each has servers of its own.
 PARTS: dict[str, Callable[[Told], Iterator[list[Row]]]] = {
     "fold": lambda told: iter([fold.measure(is_short=told.is_short)]),
@@ -154,6 +160,7 @@ PARTS: dict[str, Callable[[Told], Iterator[list[Row]]]] = {
     "platform": _platform,
     "start": _start,
     "upgrade": _upgrade,
+    "past": _past,
     "take-over": lambda told: iter([takeover.measure(is_short=told.is_short)]),
     "growth": lambda told: iter([growth.measure(is_short=told.is_short)]),
 }

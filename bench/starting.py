@@ -113,15 +113,17 @@ def measure(servers: Servers, *, events: int) -> list[Row]:
     return [Row(name, figure, "s", f"< {TARGET_S:g} s", figure < TARGET_S, baseline, figure / baseline)]
 
 
-def write_log(connection: psycopg.Connection[Any], *, events: int) -> tuple[int, range]:
+def write_log(
+    connection: psycopg.Connection[Any], *, events: int, hosts: int = HOSTS, racks: int = 0
+) -> tuple[int, range]:
     """A log of VMs that come and go, about so long; answers how many live at its end, and the numbers of those that
     came when as many lived."""
     connection.execute("SET synchronous_commit = off")
     living = min(LIVING_VMS, events // 25)
-    base = _begin(connection)
-    base = _add(connection, CREATED, range(living), living=living, base=base, at=0)
+    base = _begin(connection, hosts=hosts, racks=racks)
+    base = _add(connection, CREATED, range(living), living=living, base=base, at=0, hosts=hosts)
     cycles = range(living, living + (events - base) // len(_templates(CREATED + DELETED)))
-    _add(connection, CREATED + DELETED, cycles, living=living, base=base, at=0)
+    _add(connection, CREATED + DELETED, cycles, living=living, base=base, at=0, hosts=hosts)
     return living, cycles
 
 
@@ -137,9 +139,9 @@ async def _started(conninfo: str) -> tuple[float, Fleet]:
     return spent_s, engine.fleet
 
 
-def _begin(connection: psycopg.Connection[Any]) -> int:
+def _begin(connection: psycopg.Connection[Any], *, hosts: int, racks: int) -> int:
     """The site; answers the log's end."""
-    events = [("log", LogOpened("bench")), *site.events(HOSTS)]
+    events = [("log", LogOpened("bench")), *site.events(hosts, racks=racks)]
     with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
         for n, (stream, event) in enumerate(events, start=1):
             row = encode(Recorded(stream, n, n, n, "bench", "c", event))
@@ -155,6 +157,7 @@ def _add(
     living: int,
     base: int,
     at: int,
+    hosts: int = HOSTS,
 ) -> int:
     """Append as many of these cycles, after `base` and the tenth part of `at`; answers the log's end."""
     rows = _templates(commands)
@@ -165,7 +168,7 @@ def _add(
             "first": first,
             "last": last,
             "living": living,
-            "hosts": HOSTS,
+            "hosts": hosts,
             "at": at + 1_000_000,
             "base": base,
             "length": len(rows),

@@ -20,8 +20,9 @@ from nats.aio.msg import Msg
 from domain.errors import Unavailable
 from messaging import subjects
 from messaging.connect import settled
+from projections.listing import CapacityQuery, ListQuery, Portion, ScopeThen
 
-RESOURCE_PATIENCE_S = 60.0
+FOLD_PATIENCE_S = 60.0
 VERIFY_PATIENCE_S = 600.0
 # What waits here can still be dropped when whoever asked goes away. So many at once keep all that fold busy.
 UNDER_WAY_MAX = 8
@@ -43,19 +44,46 @@ class OfResource(_Question, frozen=True, kw_only=True, omit_defaults=True, tag="
     as_of: int
 
 
+class OfList(_Question, frozen=True, kw_only=True, omit_defaults=True, tag="list"):
+    """Rows of a list at the end of the command at position `as_of`."""
+
+    query: ListQuery
+    as_of: int
+
+
+class OfCapacity(_Question, frozen=True, kw_only=True, omit_defaults=True, tag="capacity"):
+    """Rows of capacity at the end of the command at position `as_of`."""
+
+    query: CapacityQuery
+    as_of: int
+
+
+class OfClasses(_Question, frozen=True, kw_only=True, omit_defaults=True, tag="classes"):
+    """Every resource class, and count, that a list at `as_of` may show."""
+
+    scope: ScopeThen | None
+    as_of: int
+
+
 class OfVerification(_Question, frozen=True, kw_only=True, omit_defaults=True, tag="verify"):
     """Whether all is as it must be; `full`: the checkpoints too."""
 
     full: bool = False
 
 
-Question = OfResource | OfVerification
+OfPosition = OfResource | OfList | OfCapacity | OfClasses
+Question = OfPosition | OfVerification
 
 Handler = Callable[[Question], Awaitable[Any]]
 
 log = structlog.get_logger()
 
+_UNAVAILABLE = b'{"unavailable":true}'
+
 _question = msgspec.json.Decoder(Question).decode
+_document = msgspec.json.Decoder(dict[str, Any]).decode
+_portion = msgspec.json.Decoder(Portion).decode
+_names = msgspec.json.Decoder(list[str]).decode
 
 
 class RemotePast:
@@ -70,15 +98,28 @@ class RemotePast:
 
     async def resource(self, stream: str, *, as_of: int) -> dict[str, Any] | None:
         """The resource at the end of the command at position `as_of`, or None."""
-        answer = await self._in_turn(self._folding, OfResource(stream=stream, as_of=as_of), RESOURCE_PATIENCE_S)
-        found: dict[str, Any] | None = answer["resource"]
+        found: dict[str, Any] | None = _document(await self._fold_for(OfResource(stream=stream, as_of=as_of)))[
+            "resource"
+        ]
         return found
+
+    async def list_(self, query: ListQuery, *, as_of: int) -> Portion:
+        return _portion(await self._fold_for(OfList(query=query, as_of=as_of)))
+
+    async def capacity(self, query: CapacityQuery, *, as_of: int) -> Portion:
+        return _portion(await self._fold_for(OfCapacity(query=query, as_of=as_of)))
+
+    async def classes(self, scope: ScopeThen | None, *, as_of: int) -> list[str]:
+        return _names(await self._fold_for(OfClasses(scope=scope, as_of=as_of)))
 
     async def verify(self, *, full: bool = False) -> dict[str, Any]:
         """{`position`, `events`, `violations`, `differences`}; `full`: those of the checkpoints too."""
-        return await self._in_turn(self._verifying, OfVerification(full=full), VERIFY_PATIENCE_S)
+        return _document(await self._in_turn(self._verifying, OfVerification(full=full), VERIFY_PATIENCE_S))
 
-    async def _in_turn(self, turns: asyncio.Semaphore, question: Question, patience_s: float) -> dict[str, Any]:
+    async def _fold_for(self, question: OfPosition) -> bytes:
+        return await self._in_turn(self._folding, question, FOLD_PATIENCE_S)
+
+    async def _in_turn(self, turns: asyncio.Semaphore, question: Question, patience_s: float) -> bytes:
         if self._waiting >= WAITING_MAX:
             raise Unavailable()
         self._waiting += 1
@@ -88,7 +129,7 @@ class RemotePast:
         finally:
             self._waiting -= 1
 
-    async def _ask(self, question: Question, patience_s: float) -> dict[str, Any]:
+    async def _ask(self, question: Question, patience_s: float) -> bytes:
         id = uuid.uuid4().hex
         try:
             asked = msgspec.json.encode(msgspec.structs.replace(question, id=id, ends_at=time.time() + patience_s))
@@ -98,10 +139,9 @@ class RemotePast:
         except asyncio.CancelledError:
             await self._client.publish(subjects.of_questions_given_up(self._subject), id.encode())
             raise
-        answer: dict[str, Any] = msgspec.json.decode(message.data)
-        if answer.get("unavailable"):
+        if message.data == _UNAVAILABLE:
             raise Unavailable(None)
-        return answer
+        return message.data
 
 
 async def serve_past(client: Client, cell: str, handler: Handler, give_up: Callable[[str], None]) -> None:
@@ -134,6 +174,3 @@ async def serve_past(client: Client, cell: str, handler: Handler, give_up: Calla
     await client.subscribe(subjects.of_past(cell), queue="past", cb=begin)
     await client.subscribe(subjects.of_questions_given_up(subjects.of_past(cell)), cb=note)
     await settled(client)
-
-
-_UNAVAILABLE = msgspec.json.encode({"unavailable": True})

@@ -17,6 +17,7 @@ from domain.rack import KIND as RACK
 from domain.values import COUNTS, Resources, ordered
 from projections import sessions
 from projections.amounts import Totals, added, in_order
+from projections.cursors import NO_CURSOR, Cursor
 from projections.field_types import Name
 from projections.fields import Filter, OfEntry, Scope
 from projections.kinds import hosts
@@ -192,6 +193,12 @@ def must_sort(sort: str) -> None:
         raise ValueError(f"capacity can't be sorted by {field!r}")
 
 
+def amount_in(sort: str) -> tuple[str, str] | None:
+    """Of `-cpu_used`: the amount and its class. None: by name."""
+    found = _SUM.match(sort.removeprefix("-"))
+    return (found[2], found[1]) if found is not None else None
+
+
 def is_by_amount(sort: str) -> bool:
     return sort.removeprefix("-") != "name"
 
@@ -212,6 +219,11 @@ def statement(by: str, filters: tuple[str, ...], *, is_scoped: bool) -> Statemen
     if by == "group":
         parts.append(_PROMISED)
     return sessions.statement(text(_AT_A_POSITION.format(found=" UNION ALL ".join(parts))))
+
+
+def filters_of_names(by: str) -> frozenset[str]:
+    """Those by which everything that has such a name can be chosen, also without a host."""
+    return frozenset(_NAMES_WHERE[by])
 
 
 class CapacityItem:
@@ -266,17 +278,26 @@ def lines(by: str, found: Iterable[Row]) -> list[CapacityItem]:
     return made
 
 
+def after(by: str, sort: str, cursor: Cursor) -> tuple[Any, str | None]:
+    """The sort value and the name that a page ended with.
+
+    Raises:
+        ValueError: they can't be those of a row.
+    """
+    is_name = by == "host" and not is_by_amount(sort)
+    if type(cursor.value) is not (str if is_name else int) or not isinstance(cursor.key, str | None):
+        raise ValueError(NO_CURSOR)
+    if by == "host" and cursor.key is None:
+        raise ValueError(NO_CURSOR)
+    return cursor.value, cursor.key
+
+
 def page(
     found: Sequence[CapacityItem], *, sort: str, after: tuple[int, str | None] | None, limit: int
 ) -> tuple[list[CapacityItem], tuple[int, str | None] | None]:
     """The next `limit` lines by `name`, or by a class's amount such as `-cpu_available`, and (amount, name) of the last
     if more follow. A line without a name comes after its equals."""
     is_falling, amount = sort.startswith("-"), _SUM.match(sort.removeprefix("-"))
-
-    def value(line: CapacityItem) -> int:
-        what: int = line.row[amount[2]].get(amount[1], 0) if amount is not None else 0
-        return what
-
     left: CapacityItem | None = None
     if after is not None:  # what the page before ended with takes its place as it was then, and no more
         left = CapacityItem(after[1], row={amount[2]: {amount[1]: after[0]}} if amount is not None else {})
@@ -284,10 +305,17 @@ def page(
     ordered.sort(key=lambda line: line.name or "", reverse=is_falling and amount is None)
     ordered.sort(key=lambda line: line.name is None)
     if amount is not None:
-        ordered.sort(key=value, reverse=is_falling)
+        ordered.sort(key=lambda line: amount_of(line, sort), reverse=is_falling)
     begin = ordered.index(left) + 1 if left is not None else 0
     shown = ordered[begin : begin + limit]
-    return shown, (value(shown[-1]), shown[-1].name) if len(ordered) > begin + limit else None
+    return shown, (amount_of(shown[-1], sort), shown[-1].name) if len(ordered) > begin + limit else None
+
+
+def amount_of(line: CapacityItem, sort: str) -> int:
+    """What the line is sorted by; 0 where that is its name."""
+    amount = _SUM.match(sort.removeprefix("-"))
+    what: int = line.row[amount[2]].get(amount[1], 0) if amount is not None else 0
+    return what
 
 
 def _add_promises(row: Shown, *, usable: Resources, promised: Resources) -> None:

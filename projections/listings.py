@@ -22,7 +22,8 @@ class SortedBy(NamedTuple):
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """What a list selects, in SQL. `facts` come beside key and document; `always` holds of all that is listed."""
+    """What a list selects, in SQL. `facts` come beside key and document; `always` holds of all that is listed;
+    `ended` of what had ended at the position `ended_by` and is still listed."""
 
     name: str
     table: str
@@ -33,12 +34,14 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     amount_sorts: Mapping[str, str] = {}
     in_scope: str = "false"
     always: str = ""
+    ended: str = ""
     words: str
 
 
 def listing_of(view: View[Any]) -> Listing:
     # What has ended leaves its table, but for what nothing ends.
     hidden = "" if view.kind.ends else ", ".join(f"'{state}'" for state in sorted(view.kind.ended))
+    stays = ", ".join(f"'{state}'" for state in view.stays_with)
     return Listing(
         name=f"{view.kind.name}s",
         table=view.table,
@@ -55,5 +58,6 @@ def listing_of(view: View[Any]) -> Listing:
         amount_sorts=view.amount_sorts.sql if view.amount_sorts is not None else {},
         in_scope=view.in_scope,
         always=f"{view.table}.state NOT IN ({hidden})" if hidden else "",
+        ended=f"{view.table}.state IN ({stays}) AND {view.table}.version <= :ended_by" if stays else "",
         words=f"{view.table}.words",
     )

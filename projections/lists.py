@@ -17,6 +17,7 @@ from projections import sessions
 from projections.capacity import BY_HOST
 from projections.cursors import Cursor
 from projections.field_types import Name
+from projections.listing import Order
 from projections.listings import Listing, listing_of
 from projections.pages import (
     FORMS_MAX,
@@ -55,6 +56,7 @@ class _Form(NamedTuple):
     sort: str = "name"
     after: str = "none"
     is_counted: bool = False
+    is_ended: bool = False
 
 
 def several(
@@ -68,12 +70,14 @@ def several(
     labels: Sequence[str],
     scope: str | None,
     count: bool,
+    ended_by: int | None = None,
 ) -> Question:
-    """
+    """With `ended_by`, those alone that had ended at that position.
+
     Raises:
         ValueError: an unknown filter or sort, a value that can't be, a cursor whose values can't be those of a row.
     """
-    values: dict[str, Any] = {"scope": scope, "q": folded(q) if q else None}
+    values: dict[str, Any] = {"scope": scope, "q": folded(q) if q else None, "ended_by": ended_by}
     states: Sequence[str] = ()
     for name, value in filters.items():
         match name:
@@ -100,6 +104,7 @@ def several(
         sort=general,
         after=form_of(after),
         is_counted=count,
+        is_ended=ended_by is not None,
     )
     return asked(_several(form), values, after=after, limit=limit)
 
@@ -110,6 +115,21 @@ def one(kind: str, *, is_scoped: bool) -> Statement:
     listing = LISTINGS[kind]
     where = [_key(listing.table) == bindparam("key"), *_conditions(listing, _Form(kind, is_scoped=is_scoped))]
     return sessions.statement(at_a_position(_rows(listing, where, null()), is_scoped=is_scoped))
+
+
+def has_ended(kind: str) -> bool:
+    """Whether some of what has ended is still listed."""
+    return bool(LISTINGS[kind].ended)
+
+
+def order_of(kind: str, sort: str) -> Order:
+    """
+    Raises:
+        ValueError: there is no such field to sort by.
+    """
+    general, _ = _of_any_class(kind, sort)
+    found = _sort(kind, general, is_scoped=False)
+    return Order(found.is_falling, found.is_total)
 
 
 def must_sort(kind: str, sort: str) -> None:
@@ -156,6 +176,8 @@ def _rows(listing: Listing, where: Sequence[Condition], sort_value: Expression) 
 def _conditions(listing: Listing, form: _Form) -> list[Condition]:
     """What all shown rows fulfil."""
     found = [_condition(listing.always)] if listing.always else []
+    if form.is_ended:
+        found.append(_condition(listing.ended or "false"))
     if form.is_scoped:
         found.append(_condition(listing.in_scope))
     for name in form.filters:

@@ -26,6 +26,7 @@ from sqlalchemy.types import TypeEngine
 
 from projections import cursors
 from projections.cursors import Cursor
+from projections.listing import COUNT_MAX
 from projections.sessions import Statement
 from projections.subtree import scope_clause
 from projections.tables import progress
@@ -34,7 +35,6 @@ Condition = ColumnElement[bool]
 Expression = ColumnElement[Any]
 
 FORMS_MAX = 1_000
-COUNT_MAX = 100_000  # of a list's rows; to count on would take the database longer than all of the page
 
 # Of one row it has: the limit tells the planner so, which else keeps the page in memory for some hundred rows to come.
 STANDING = select(progress.c.position).where(progress.c.is_complete).limit(literal_column("1"))

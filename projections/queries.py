@@ -22,7 +22,8 @@ from domain.errors import Unavailable
 from eventlog.tasks import end_tasks
 from projections import capacity, classes, cursors, ledger, lists, resources, schema, sessions
 from projections.definitions import SCHEMA
-from projections.pages import COUNT_MAX, Question, at_a_position
+from projections.listing import COUNT_MAX, Portion
+from projections.pages import Question, at_a_position
 from projections.sessions import Row, Rows, Sessions, Statement
 from projections.tables import CHANNEL
 from projections.view import Document
@@ -168,8 +169,8 @@ class ReadModel:
         Raises:
             ValueError: an unknown filter or sort, a value that can't be, a cursor of another list; says which.
         """
-        given = _given(filters)
-        _must_be_limit(limit)
+        given = given_of(filters)
+        must_be_limit(limit)
         of = cursors.asked(kind, given, sort, q, list(labels), scope)
         question = lists.several(
             kind,
@@ -202,8 +203,8 @@ class ReadModel:
             ValueError: an unknown `by`, filter or sort, or a cursor of another list.
             Forbidden: a scoped asker asks by anything but tenant.
         """
-        given = _given(filters)
-        _must_be_limit(limit)
+        given = given_of(filters)
+        must_be_limit(limit)
         capacity.must_be_answered(by, given, sort=sort, scope=scope)
         of = cursors.asked("capacity", by, given, sort, q, scope)
         after = cursors.decode(cursor, of=of) if cursor is not None else None
@@ -228,9 +229,7 @@ class ReadModel:
         if q:
             words = folded(q)
             found = [line for line in found if words in (line.name or "")]
-        if after is not None and not (isinstance(after.value, int) and isinstance(after.key, str | None)):
-            raise ValueError(cursors.NO_CURSOR)
-        last = (after.value, after.key) if after is not None else None
+        last = capacity.after(by, sort, after) if after is not None else None
         if capacity.is_by_amount(sort):
             await self._in_turns(found, lambda line: line.row)
         shown, following = capacity.page(found, sort=sort, after=last, limit=limit)
@@ -255,8 +254,8 @@ class ReadModel:
         Raises:
             ValueError: an unknown filter or sort, a value that can't be, a cursor of another list; says which.
         """
-        given = _given(filters)
-        _must_be_limit(limit)
+        given = given_of(filters)
+        must_be_limit(limit)
         if sort not in ("position", "-position"):
             raise ValueError(f"the audit is sorted by position or -position, not by {sort!r}")
         of = cursors.asked("audit", given, sort, q, scope)
@@ -308,6 +307,27 @@ class ReadModel:
         _, rows = await self._read(_TOKENS_BY_HASH, {"hashes": f"{{{','.join(hashes)}}}"})
         found = [_token_row(row[2:]) for row in rows if row[2] is not None]
         return {token.hash: token for token in found}
+
+    async def ended(self, question: Question, kind: str, *, limit: int) -> Portion:
+        """Rows of what has ended and is still listed. It never changes again, so that they stand for whatever position
+        the question names."""
+        _, rows = await self._read(question.statement, question.values)
+        shown = resources.from_row(kind)
+
+        def made(row: Row) -> tuple[Any, Any, msgspec.Raw]:
+            _, _, value, key, document, *others = row
+            assert document is not None
+            found = msgspec.Raw(shown(document, others, None))
+            return cursors.value(value, question.sort), cursors.value(key, question.key), found
+
+        first = rows[0]
+        count = int(first[1]) if first[1] is not None else None
+        if first[4] is None:
+            return Portion([], False, count)
+        shown_rows = await self._in_turns(
+            islice(rows, limit), made, is_enough=lambda rows: _bytes(row[2] for row in rows) >= PAGE_BYTES_MAX
+        )
+        return Portion(shown_rows, len(rows) > len(shown_rows), count)
 
     async def _page(self, question: Question, kind: str, *, of: str, limit: int, scope: str | None) -> dict[str, Any]:
         position, rows = await self._read(question.statement, question.values)
@@ -423,12 +443,12 @@ def _token_row(row: Row) -> TokenRow:
     return msgspec.convert(fields, TokenRow, strict=False)
 
 
-def _must_be_limit(limit: int) -> None:
+def must_be_limit(limit: int) -> None:
     if not 1 <= limit <= LIST_MAX:
         raise ValueError(f"limit is 1 to {LIST_MAX}")
 
 
-def _given(filters: Mapping[str, Any] | None) -> dict[str, Any]:
+def given_of(filters: Mapping[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in (filters or {}).items() if value is not None}
 
 

@@ -88,6 +88,8 @@ class View(msgspec.Struct, Generic[S], frozen=True, eq=False, kw_only=True):
     is_in_scope: Callable[[Scope, Bearer], bool] = out_of_scope
     redacted: Callable[[Scope, Document, int | None], Document] | None = None
     readers: frozenset[str] = READERS
+    # What ends with one of these states has left the fleet, and is listed for ever.
+    stays_with: tuple[str, ...] = ()
     # ── in a terminal ──
     short: tuple[str, ...] = ()
     columns: tuple[str, ...]

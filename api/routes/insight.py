@@ -26,13 +26,14 @@ from api.parameters import (
     filter_by,
     one_of,
 )
-from api.reading import at_least, found, page_reply
+from api.reading import at_least, found, page_reply, position_of, scope_then
 from api.reply import Answerable, json_reply
 from domain.errors import NotFound, Validation
 from domain.values import to_rfc3339
 from domain.vm import KIND as VM
 from domain.vm import VmScheduled
 from eventlog.codec import decode
+from projections.as_of import capacity_as_of
 from projections.capacity import must_sort
 
 DIMENSIONS = ("region", "dc", "rack", "group", "tenant", "host")
@@ -43,22 +44,28 @@ CAPACITY_FILTERS = tuple(filter_by(name) for name in ("region", "dc", "group", "
 async def _capacity(call: Call) -> Answerable:
     query = call.query()
     await at_least(call, query)
-    asked = {parameter.name: query.get(parameter.name) for parameter in CAPACITY_FILTERS}
+    sort = query.get("sort", "name")
     try:
-        must_sort(query.get("sort", "name"))
+        must_sort(sort)
     except ValueError as error:
         raise Validation([{"field": "query:sort", "message": str(error)}]) from None
+    paged = {
+        "filters": {parameter.name: query.get(parameter.name) for parameter in CAPACITY_FILTERS},
+        "sort": sort,
+        "cursor": query.get("cursor"),
+        "limit": query.get("limit", LIMIT_MAX),
+        "q": query.get("q"),
+        "count": query.get("count", False),
+    }
+    model, past = call.context.read_model, call.context.past
     try:
-        page = await call.context.read_model.capacity(
-            query["by"],
-            filters=asked,
-            sort=query.get("sort", "name"),
-            cursor=query.get("cursor"),
-            limit=query.get("limit", LIMIT_MAX),
-            q=query.get("q"),
-            count=query.get("count", False),
-            scope=call.actor.tenant,
-        )
+        if (moment := query.get("as_of")) is not None:
+            then = await position_of(call, moment)
+            scope = await scope_then(call, then)
+            asking = capacity_as_of(model, past, query["by"], **paged, scope=scope, as_of=then)
+            page = await while_awaited(call.receive, asking)
+        else:
+            page = await model.capacity(query["by"], **paged, scope=call.actor.tenant)
     except ValueError as error:
         raise Validation([{"field": "query:cursor", "message": str(error)}]) from None
     return await page_reply(call, page, query)
@@ -123,7 +130,7 @@ ENDPOINTS = (
         roles=VIEWER,
         permission="capacity.read",
         parameters=declared(
-            BY, *CAPACITY_FILTERS, SEARCH, ROWS_LIMIT, CURSOR, SORT, COUNT, EXCEL, CLASSES, MIN_POSITION
+            BY, *CAPACITY_FILTERS, SEARCH, ROWS_LIMIT, CURSOR, SORT, COUNT, EXCEL, CLASSES, MIN_POSITION, AS_OF
         ),
         answer="CapacityList",
         refusals=(401, 403, 422, 503),

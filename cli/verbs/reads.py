@@ -222,7 +222,7 @@ history = ByKind(
 @click.option("--dc", metavar="NAME", help="Only what is in this dc.")
 @click.option("--group", metavar="NAME", help="Only what is in this group.")
 @click.option("--tenant", metavar="NAME", help="Only of this tenant and its descendants.")
-@options.read
+@options.read_then
 @click.pass_obj
 def capacity(session: Session, /, by: str | None, **given: str | None) -> None:
     """Show used, capacity, available and the largest fit per class."""
@@ -242,7 +242,7 @@ def capacity(session: Session, /, by: str | None, **given: str | None) -> None:
 
 def _dimension(session: Session) -> str:
     """What the rows are of if nobody says: a scoped token may see its tenants alone."""
-    return "tenant" if session.get("/v1/whoami").json(name=str).get("tenant") else "group"
+    return "tenant" if session.connection.request("GET", "/v1/whoami").json(name=str).get("tenant") else "group"
 
 
 @click.command()

@@ -78,18 +78,18 @@ def free_in_row(host: HostPart, overcommit: bytes | None) -> Resources:
 
 def _from_fleet(fleet: Fleet, host: Host, document: Document) -> Document:
     vms = sorted(name_of(stream) for stream in fleet.streams(VM, host=host.name))
-    return document | _members(place=place_of(fleet, host), free=_free(fleet, host), vms=vms)
+    return document | _members(place=place_of(fleet, host), free=free_in_fleet(fleet, host), vms=vms)
 
 
-def _free(fleet: Fleet, host: Host) -> Resources:
+def free_in_fleet(fleet: Fleet, host: Host) -> Resources:
     group = fleet.get(GROUP, host.group)
     overcommit = group.overcommit if group is not None else {}
     return free_on(host.capacity, overcommit, host.used, is_schedulable=host.is_schedulable)
 
 
-def _amount(fleet: Fleet, host: Host, what: str, of: str) -> int:
+def amount(fleet: Fleet, host: Host, what: str, of: str) -> int:
     amounts = {"capacity": host.capacity, "used": host.used}.get(what)
-    return min((_free(fleet, host) if amounts is None else amounts).get(of, 0), BIGINT_MAX)
+    return min((free_in_fleet(fleet, host) if amounts is None else amounts).get(of, 0), BIGINT_MAX)
 
 
 VIEW: View[Host] = View(
@@ -121,7 +121,7 @@ VIEW: View[Host] = View(
         from_row=_from_row,
         from_fleet=_from_fleet,
     ),
-    amount_sorts=AmountSorts(sql=AMOUNT_SQL, over=_amount),
+    amount_sorts=AmountSorts(sql=AMOUNT_SQL, over=amount),
     definitions={
         "Bmc": closed(
             {"address": STRING, "protocol": STRING, "credential": STRING, "system": STRING},

@@ -146,6 +146,7 @@ VIEW: View[Operation] = View(
     in_scope=IN_SCOPE,
     is_in_scope=_is_in_scope,
     readers=EVERY_ROLE,
+    stays_with=("succeeded", "failed", "cancelled"),
     short=("op", "ops"),
     columns=("name", "kind", "target", "state", "percent", "started_at"),
     wide=("waiting_for", "ended_at", "message", "version"),

@@ -19,7 +19,9 @@ from commands.writer.ids import uuid7
 from eventlog.components import ComponentStatus, Health
 from eventlog.read import LogReader, log_changes
 from eventlog.tasks import end_tasks
+from messaging.past import OfCapacity, OfList
 from projections import projector
+from projections.listing import CapacityQuery, ListQuery, Portion, ScopeThen
 from projections.queries import ReadModel
 from projections.resources import resource
 from tests.api import the_past
@@ -36,6 +38,15 @@ class Past:
 
     async def resource(self, stream: str, *, as_of: int) -> dict[str, Any] | None:
         return await asyncio.to_thread(self._past.resource, stream, as_of)
+
+    async def list_(self, query: ListQuery, *, as_of: int) -> Portion:
+        return await asyncio.to_thread(self._past.portion, OfList(query=query, as_of=as_of))
+
+    async def capacity(self, query: CapacityQuery, *, as_of: int) -> Portion:
+        return await asyncio.to_thread(self._past.portion, OfCapacity(query=query, as_of=as_of))
+
+    async def classes(self, scope: ScopeThen | None, *, as_of: int) -> list[str]:
+        return await asyncio.to_thread(self._past.classes, scope, as_of)
 
     async def verify(self, *, full: bool = False) -> dict[str, Any]:
         return await asyncio.to_thread(self._past.verify, full=full)

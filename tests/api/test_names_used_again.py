@@ -156,6 +156,11 @@ def test_its_past_begins_with_itself(api: Api, again: Again, token: str) -> None
     assert api.get(f"/v1/history/{operation.replace('/v1/operations', 'operation')}", token=token).status_code == 404
     listed = api.get("/v1/operations", token=token, params={"limit": 1000}).json()["items"]
     assert again.vm["operation"] not in [one["id"] for one in listed]
+    for path in ("tenants", "quotas", "vms", "operations", "capacity"):
+        params = {"as_of": again.within, "limit": 1000, **({"by": "tenant"} if path == "capacity" else {})}
+        of_all, of_own = (api.get(f"/v1/{path}", params=params, **more) for more in ({}, {"token": token}))
+        assert [team in response.text for response in (of_all, of_own)] == [True, False], path
+        assert SECRET not in of_own.text, path
     now = api.get(f"/v1/tenants/{team}", token=token, params={"as_of": again.creation["position"]}).json()
     assert (now["description"], now["path"]) == ("new", [again.name("blue"), team])
 

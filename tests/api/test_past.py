@@ -274,7 +274,7 @@ def test_a_read_model_beyond_the_logs_end_is_a_difference_and_no_503(database: A
     lose(database.owner, after=ends[-2])
     found = Past(database.service, reader).verify()
     (difference,) = found["differences"]
-    assert f"stands at {ends[-1]}, but the log ends at {ends[-2]}" in difference
+    assert f"is at position {ends[-1]}, but the log ends at {ends[-2]}" in difference
     catch_up(database.service, reader)
     found = Past(database.service, reader).verify()
     assert (found["violations"], found["differences"]) == ([], [])

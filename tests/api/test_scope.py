@@ -143,7 +143,7 @@ SINGLES = (
 def test_what_is_others_is_not_there(api: Api, site: Site, path: str, moment: str) -> None:
     names = {what: site.name(what) for what in ("root", "other", "rack", "dark", "lit", "lit-0")}
     full = path.format(**names)
-    takes_as_of = not path.startswith(("explain", "history")) and not path.endswith("quotas")
+    takes_as_of = not path.startswith(("explain", "history"))
     params = {"as_of": site.own_vm["position"]} if moment == "past" and takes_as_of else {}
     response = api.get(f"/v1/{full}", token=site.token, params=params)
     assert (response.status_code, response.json()["code"]) == (404, "not_found")

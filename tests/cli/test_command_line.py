@@ -170,7 +170,7 @@ def test_help_lists_every_field_with_what_is_needed_and_an_example_that_says_it(
         (["gat", "hosts"], "Did you mean 'get'?"),
         (["cordn", "h1"], "Did you mean 'cordon'?"),
         (["operation", "retry", "x"], "'operation' is a kind; the verb stands first"),
-        (["capacity", "--as-of", "7"], "No such option"),
+        (["audit", "--as-of", "7"], "No such option"),
         (["set", "tenant", "a", "b", "--protected"], "one tenant is named"),
         (["delete", "quota", "std"], "write it as GROUP/TENANT or GROUP TENANT"),
         (["audit", "--since", "tomorrow"], "how long ago (90s, 10m, 1h, 2d)"),

@@ -160,6 +160,18 @@ def test_an_unknown_state_sort_or_moment_is_wrong_use_and_lists_what_there_is(
     assert listed in ended.stderr
 
 
+def test_lists_and_capacity_are_shown_as_they_were(berth: Run, client: Client) -> None:
+    site = Site(client)
+    moments = [client.post("/v1/vms", site.vm(name)).headers["Berth-Position"] for name in ("web-1", "web-2")]
+    for count, moment in enumerate(moments, start=1):
+        for form in ("name", "csv"):
+            ended = berth("get", "vms", "--tenant", site.tenant, "--as-of", moment, "-o", form, "--no-headers")
+            assert len(ended.stdout.splitlines()) == count, ended.stderr
+        ended = berth("capacity", "--group", site.group, "--as-of", moment, "-o", "json")
+        (row,) = json.loads(ended.stdout)
+        assert row["used"]["cpu"] == count * site.vm("web-1")["resources"]["cpu"]
+
+
 @pytest.mark.parametrize("form", ["table", "json", "yaml", "csv", "name"])
 def test_a_full_disk_is_a_plain_error(form: str, berth: Run, site: Site) -> None:
     with open("/dev/full", "w") as full:

@@ -20,9 +20,19 @@ from domain.vm import KIND as VM
 from messaging.commands import serve_commands
 from messaging.connect import settled
 from messaging.gateway import NatsGateway
-from messaging.past import UNDER_WAY_MAX, WAITING_MAX, OfResource, OfVerification, Question, RemotePast, serve_past
+from messaging.past import (
+    UNDER_WAY_MAX,
+    WAITING_MAX,
+    OfList,
+    OfResource,
+    OfVerification,
+    Question,
+    RemotePast,
+    serve_past,
+)
 from messaging.reports import serve_reports
 from messaging.wire import decode_envelope, encode_envelope, from_wire
+from projections.listing import ListQuery, Portion
 from tests.conftest import Database
 from tests.messaging.stage import ADMIN, NatsProcess, a_site, a_vm, an_engine, send, until
 
@@ -348,9 +358,14 @@ async def test_a_report_that_nobody_takes_now_names_the_command(nats_process: Na
 
 
 async def test_the_past_is_asked_and_answers(nats_process: NatsProcess) -> None:
-    async def handler(question: Question) -> dict[str, Any]:
+    asked: list[ListQuery] = []
+
+    async def handler(question: Question) -> Any:
         if isinstance(question, OfVerification):
             raise Unavailable(None)
+        if isinstance(question, OfList):
+            asked.append(question.query)
+            return Portion([(None, "acme/web-1", msgspec.Raw(b'{"name":"web-1"}'))], True, 3)
         return {"resource": {"asked": question}, "position": 7}
 
     async with nats_process.user("past") as there, nats_process.user("api") as here:
@@ -363,6 +378,11 @@ async def test_the_past_is_asked_and_answers(nats_process: NatsProcess) -> None:
         assert found["asked"].pop("ends_at") > time.time()
         assert found["asked"].pop("id")
         assert found == {"asked": {"do": "resource", "stream": "vm/acme/web-1", "as_of": 7}}
+        query = ListQuery(kind="vm", filters={"state": ["active"], "over": True}, after=(None, "acme/web-1"), q="部門")
+        portion = await past.list_(query, as_of=7)
+        assert [bytes(document) for _, _, document in portion.rows] == [b'{"name":"web-1"}']
+        assert (portion.rows[0][:2], portion.more, portion.count) == ((None, "acme/web-1"), True, 3)
+        assert asked == [query]
         with pytest.raises(Unavailable):
             await past.verify()
 

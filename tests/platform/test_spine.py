@@ -60,6 +60,11 @@ def test_the_past_shows_it_from_its_own_moment_on(client: Client) -> None:
     path = f"/v1/vms/{site.tenant}/web-1"
     assert client.get(path, as_of=first - 1).status_code == 404
     assert client.get(path, as_of=position).json()["state"] == "active"
+    for moment, expected in ((first - 1, []), (first, ["scheduled"]), (position, ["active"])):
+        page = client.get("/v1/vms", as_of=moment, tenant=site.tenant, count="true").json()
+        assert ([vm["state"] for vm in page["items"]], page["count"]) == (expected, len(expected))
+        (used,) = client.get("/v1/capacity", by="group", group=site.group, as_of=moment).json()["items"]
+        assert (used["used"]["cpu"] > 0) == bool(expected)
 
 
 def test_a_refusal_says_what_is_short_and_changes_nothing(client: Client) -> None:

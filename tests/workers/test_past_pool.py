@@ -52,14 +52,12 @@ class Begun:
 
 
 @pytest.fixture
-def begun(database: Any, site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Begun:
+def begun(database: Any, site: Site, tmp_path: Path) -> Begun:
     write(database.service, site.rows)
     conninfo = conninfo_to_dict(database.service)
     file = tmp_path / "password"
     file.write_text(str(conninfo.pop("password")))
     settings = Settings(postgres=make_conninfo(**conninfo), postgres_password_file=file)
-    for variable, value in settings.environment().items():
-        monkeypatch.setenv(variable, value)
     return Begun(settings)
 
 

@@ -26,7 +26,7 @@ def launching(settings: Settings) -> Launch:
     """How a pool begins its workers: each with a log file of its own, where this process has one."""
 
     def launch(name: str, pool: socket.socket) -> "subprocess.Popen[bytes]":
-        environment = dict(os.environ)
+        environment = {**os.environ, **settings.environment()}
         with ExitStack() as stack:
             stderr: IO[bytes] = sys.stderr.buffer
             if settings.log_file is not None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import msgspec
 import psycopg
@@ -10,11 +11,16 @@ import structlog
 from eventsourcing.persistence import PersistenceError
 
 from domain.errors import Unavailable
+from domain.fleet import Fleet
+from domain.kinds import BY_NAME
 from domain.values import kind_of
 from eventlog.read import LogReader
-from messaging.past import OfResource, OfVerification, Question
+from messaging.past import OfCapacity, OfClasses, OfList, OfResource, OfVerification, Question
+from projections import capacity_of_fleet, lists_of_fleet
 from projections.history import history
 from projections.resources import resource
+from projections.sums import Sums
+from projections.view import Document
 from workers.past.folds import Folds, Steps
 from workers.past.replay import verification
 
@@ -22,11 +28,9 @@ IDLE_S = 60.0
 
 log = structlog.get_logger()
 
-Answer = dict[str, Any]
-
 
 class _UnderWay:
-    def __init__(self, question: Question, steps: Steps[Answer]) -> None:
+    def __init__(self, question: Question, steps: Steps[Any]) -> None:
         self.question = question
         self.steps = steps
         self.due_at = 0.0
@@ -47,6 +51,7 @@ class Questions:
         self._reader = reader
         self._folds = Folds(conninfo, reader)
         self._under_way: dict[str, _UnderWay] = {}
+        self._sums: WeakKeyDictionary[Fleet, tuple[int, Sums]] = WeakKeyDictionary()
         self._free_at: float | None = None  # what is kept is freed then, if nobody asks
 
     @property
@@ -100,21 +105,39 @@ class Questions:
             self._folds.free()
             self._free_at = None
 
-    def _steps(self, question: Question) -> Steps[Answer]:
+    def _steps(self, question: Question) -> Steps[Any]:
         match question:
-            case OfResource():
-                shown = yield from self._resource(question.stream, question.as_of)
-                return {"resource": shown, "position": question.as_of}
             case OfVerification():
                 return (yield from verification(self._conninfo, self._reader, full=question.full))
+            case OfResource() if kind_of(question.stream) == "operation":
+                return {"resource": self._operation(question.stream, question.as_of), "position": question.as_of}
+        fleet = yield from self._folds.at(question.as_of)
+        match question:
+            case OfResource():
+                return {"resource": _resource(fleet, question.stream), "position": question.as_of}
+            case OfList():
+                return lists_of_fleet.portion(fleet, question.query)
+            case OfCapacity():
+                return capacity_of_fleet.portion(fleet, self._sums_of(fleet), question.query)
+            case OfClasses():
+                return capacity_of_fleet.classes(fleet, question.scope)
 
-    def _resource(self, stream: str, position: int) -> Steps[Answer | None]:
-        """As it was shown at a command's end. An operation that is over has left the fleet, and is read from its own
-        stream, which says all of it; a revoked token never leaves, and is shown no more."""
-        kind = kind_of(stream)
-        if kind == "operation":
-            changes = history(row for row in self._reader.stream(stream) if row.position <= position)
-            return changes[-1]["after"] if changes else None
-        fleet = yield from self._folds.at(position)
-        found = resource(fleet, stream)
-        return None if found is not None and kind == "token" and found["state"] == "revoked" else found
+    def _operation(self, stream: str, position: int) -> Document | None:
+        """One that is over has left the fleet; its own stream says all of it."""
+        changes = history(row for row in self._reader.stream(stream) if row.position <= position)
+        return changes[-1]["after"] if changes else None
+
+    def _sums_of(self, fleet: Fleet) -> Sums:
+        """Made once for as long as the fleet stands where it does."""
+        position, sums = self._sums.get(fleet, (None, None))
+        if sums is None or position != fleet.position:
+            sums = Sums.of(fleet)
+            self._sums[fleet] = fleet.position, sums
+        return sums
+
+
+def _resource(fleet: Fleet, stream: str) -> Document | None:
+    """As it was shown at a command's end. What has ended and never leaves the fleet, as a revoked token, is shown no
+    more."""
+    found = resource(fleet, stream)
+    return None if found is not None and found["state"] in BY_NAME[kind_of(stream)].ended else found
