@@ -179,7 +179,7 @@ def main(ctx: click.Context) -> None:
     berth <verb> <kind> [name] [flags]
     berth get hosts --group std --state available --sort -cpu_available
     berth create vm payments/web-1 --group std --cpu 4 --memory 8GiB --wait
-    berth set rack tpe1-r1 --units 42
+    berth set host tpe1-r1-h01 --unit 12
     berth explain vm payments/web-1
     berth apply -f site.yaml --dry-run
 

@@ -327,7 +327,7 @@ set_ = ByKind(
     "set",
     make=_set,
     of=lambda kind: kind.command("set") is not None,
-    help="Change fields of a resource: berth set rack r1 --units 42. What may be empty is emptied by null or by "
+    help="Change fields of a resource: berth set host h1 --unit 12. What may be empty is emptied by null or by "
     "--no-FIELD.",
 )
 delete = ByKind(
