@@ -236,7 +236,7 @@ class _Maker:
         option = self._option(names, field, multiple=True, metavar=metavar, help=help)
 
         def put(body: dict[str, Any], texts: tuple[str, ...]) -> None:
-            values = [json.loads(text) if text.startswith(("{", "[")) else read(text) for text in texts]
+            values = [_json(text) if text.startswith(("{", "[")) else read(text) for text in texts]
             _at(field)(body, [one for value in values for one in (value if isinstance(value, list) else [value])])
 
         return Flag(option, field, _or_wrong_use(put, option))
@@ -465,7 +465,7 @@ def _json_pair(text: str, flag: str) -> tuple[str, Any]:
     name, value = _pair(text, flag)
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
 
 
@@ -489,8 +489,8 @@ def _text_reader(shape: schema.Shape) -> Callable[[str, str], Any]:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no JSON") from None
+    except (ValueError, RecursionError):
+        raise click.BadParameter(f"{text[:100]!r} is no JSON") from None
 
 
 def _or_bad(read: Callable[[str], Any], text: str, flag: str) -> Any:
@@ -508,7 +508,5 @@ def _or_wrong_use(put: Put, option: click.Option) -> Put:
             put(body, value)
         except click.BadParameter as error:
             raise click.UsageError(f"{option.opts[0]}: {error.message}") from None
-        except ValueError as error:
-            raise click.UsageError(f"{option.opts[0]}: this is no JSON: {error}") from None
 
     return guarded

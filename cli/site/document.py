@@ -37,7 +37,7 @@ def read(text: str, *, file: str, kinds: Kinds) -> list[Document]:
         BadDocument: the first thing that is wrong: file, document (and line), field, and what to do.
     """
     documents: dict[tuple[str, str], Document] = {}
-    for place, content in _contents(text, file):
+    for place, content in contents(text, file):
         document = _document(place, content, kinds)
         key = (document.kind.name, document.name)
         if key in documents:
@@ -103,8 +103,12 @@ def _depths(documents: list[Document], field: str) -> dict[tuple[str, str], int]
     return depths
 
 
-def _contents(text: str, file: str) -> Iterator[tuple[str, Any]]:
-    """Every document, and every item of a `kind: List`, with the words that say where it stands."""
+def contents(text: str, file: str) -> Iterator[tuple[str, Any]]:
+    """Every document, and every item of a `kind: List`, with the words that say where it stands.
+
+    Raises:
+        BadDocument: it is no YAML (of which JSON is a part), says a field twice, or is too large or too deep.
+    """
     loader = yaml.SafeLoader(text)
     number = 0
     try:

@@ -209,17 +209,18 @@ def _read(file: str | None, kind: Kind) -> dict[str, Any]:
     """The fields that a file says; `kind` may stand there, as in a file for `berth apply`."""
     if file is None:
         return {}
-    import yaml
+    from cli.site import document
 
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        found = yaml.safe_load(text)
     except OSError as error:
         raise Failed(f"cannot read {file}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Failed(f"{file} is neither JSON nor YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError:
+        raise Failed(f"{file} is not UTF-8 text") from None
+    read = [content for _, content in document.contents(text, file)]
+    found = read[0] if len(read) == 1 else None
     if not isinstance(found, dict):
-        raise Failed(f"{file}: the fields of a {kind.name} are expected, one `field: value` a line")
+        raise Failed(f"{file}: the fields of one {kind.name} are expected, one `field: value` a line")
     other = found.get("kind")
     if other is not None and str(other).lower() not in kind.words:
         raise Failed(f"{file} is about a {other}, not a {kind.name}")

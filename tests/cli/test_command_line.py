@@ -148,8 +148,10 @@ def test_help_lists_every_field_with_what_is_needed_and_an_example_that_says_it(
         (["create", "vm", "a/b", "--group", "std", "--cpu", "1", "--where-label", "disk"], "takes key=value"),
         (["create", "vm", "a/b", "--labels.team"], "--labels.team needs a value behind it"),
         (["create", "vm", "a/b", "--group", "g", "--cpu", "1", "--where", "rack=r1"], "'rack=r1' is no JSON"),
-        (["create", "vm", "a/b", "--group", "g", "--cpu", "1", "--rule", "{"], "--rule: this is no JSON"),
+        (["create", "vm", "a/b", "--group", "g", "--cpu", "1", "--rule", "{"], "--rule: '{' is no JSON"),
         (["settle", "operation", "o", "--as", "failed", "--outputs", "{"], "'{' is no JSON"),
+        (["create", "vm", "a/b", "--where", "[" * 9999], "is no JSON"),
+        (["create", "vm", "a/b", "--rules", "[" * 9999], "is no JSON"),
         (["report", "operation", "o"], "report operation needs --step, --attempt and --outcome"),
         (["create", "group", "g", "--overcommit", "cpu=much"], "'much' is no number"),
         (["create", "quota", "std/acme"], "a quota is set: berth set quota"),
@@ -279,6 +281,26 @@ def test_a_file_says_the_fields_and_a_flag_beside_it_wins(
     first, second = bodies
     assert first == {**said, "resources": {"cpu": 2, "gpu": 1}, "where": {"dc": "x", "rack": "r1"}}
     assert (second["tenant"], second["name"]) == ("c", "d")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[" * 5000, "nested too deeply"),
+        (b"{" * 5000, "nested too deeply"),
+        (b"a: [", "this is no YAML"),
+        (b"a: 1\na: 2", "stands there twice"),
+        (b"a: 1\n---\na: 2", "the fields of one vm are expected"),
+        (b"- a", "the fields of one vm are expected"),
+        (b"", "the fields of one vm are expected"),
+        (b"kind: host\nname: x", "is about a host, not a vm"),
+        (b"\xff", "is not UTF-8 text"),
+    ],
+)
+def test_a_file_of_fields_that_is_none_is_said_so(content: bytes, said: str, told_before: None, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_bytes(content)
+    ended = CliRunner().invoke(main, ["create", "vm", "a/b", "-f", str(tmp_path / "f.yaml")])
+    assert (ended.exit_code, said in ended.output) == (1, True), ended.output
 
 
 @pytest.mark.parametrize(
