@@ -35,6 +35,7 @@ from commands.model import Command
 from commands.writer.gateway import Actor
 from commands.writer.ids import uuid7
 from domain.errors import DomainError, NotFound, Unavailable
+from domain.kinds import BY_NAME
 from domain.values import NAME_PATTERN
 
 log = structlog.get_logger()
@@ -245,9 +246,8 @@ class Path:
 
 
 def _must_be_names(path: Mapping[str, str]) -> None:
-    """What can't be a name is not there. An operation is named by its id; `name` and `rest` are whole paths."""
+    """What can't be the name of a kind is not there. All else in a path is its endpoint's own matter."""
     for field, value in path.items():
-        if field in ("name", "rest", "kind", "code", "command"):
-            continue
-        if not (IS_ID(value) if field == "operation" else IS_NAME(value)):
+        kind = BY_NAME.get(field)
+        if kind is not None and not (IS_ID(value) if kind.has_id_for_name else IS_NAME(value)):
             raise NotFound(field, value[:253])

@@ -109,14 +109,12 @@ def _tag(endpoint: Endpoint) -> str:
 def _path_parameter(name: str) -> Document:
     schema: Document
     match name:
-        case "operation":
-            schema = {"type": "string", "pattern": ID_PATTERN}
         case "kind":
             schema = enum(*BY_NAME)
-        case "name" | "code" | "command":
-            schema = {"type": "string", "minLength": 1}
+        case _ if name in BY_NAME:
+            schema = {"type": "string", "pattern": ID_PATTERN if BY_NAME[name].has_id_for_name else NAME_PATTERN}
         case _:
-            schema = {"type": "string", "pattern": NAME_PATTERN}
+            schema = {"type": "string", "minLength": 1}
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 

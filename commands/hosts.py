@@ -28,6 +28,7 @@ from domain.host import HostDeleted, HostMoved, HostRegistered, HostUpdated
 from domain.quota import KIND as QUOTA
 from domain.quota import would_break
 from domain.rack import KIND as RACK
+from domain.rack import must_have_unit
 from domain.transaction import Transaction
 from domain.values import Bmc
 from domain.vm import KIND as VM
@@ -250,8 +251,7 @@ def _must_have_place(tx: Transaction, name: str, *, group: Group, rack: str | No
         raise Conflict("A unit is a position in a rack; name the rack too.", name)
     if rack is not None:
         found = finding.find(tx, RACK, rack)
-        if unit is not None and found.units is not None and unit > found.units:
-            raise Conflict(f"Rack {rack!r} has {found.units} units; unit {unit} is above them.", rack)
+        must_have_unit(found, unit, host=name)
         for other in tx.fleet.each(HOST, rack=rack) if unit is not None else ():
             if other.unit == unit and other.name != name:
                 raise Conflict(

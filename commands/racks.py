@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from msgspec.structs import replace
 from pydantic import Field
 
 from commands import finding, warning
@@ -12,7 +11,7 @@ from domain.errors import AlreadyExists, BelowUse, Conflict
 from domain.group import KIND as GROUP
 from domain.host import KIND as HOST
 from domain.rack import KIND as RACK
-from domain.rack import RackCreated, RackDeleted, RackUpdated
+from domain.rack import RackCreated, RackDeleted, RackUpdated, evolve, must_have_unit
 from domain.transaction import Transaction
 
 Units = Annotated[int, Field(ge=1, le=100)]
@@ -81,6 +80,7 @@ def update(command: UpdateRack, tx: Transaction) -> Done:
         command.given("units", rack.units),
         command.patched(rack.about),
     )
+    there = evolve(rack, event)
     hosts = list(tx.fleet.each(HOST, rack=rack.name))
     for host in hosts:
         group = tx.fleet.get(GROUP, host.group)
@@ -91,15 +91,11 @@ def update(command: UpdateRack, tx: Transaction) -> Done:
                 rack.name,
                 [HOST.stream(host.name)],
             )
-        if event.units is not None and host.unit is not None and host.unit > event.units:
-            raise Conflict(
-                f"Host {host.name!r} stands at unit {host.unit}, above {event.units} units.",
-                rack.name,
-                [HOST.stream(host.name)],
-            )
-    if (event.region, event.dc, event.room) != (rack.region, rack.dc, rack.room) and not command.force:
-        there = replace(rack, region=event.region, dc=event.dc, room=event.room)
-        if broken := rules_broken(tx, hosts={host.name: host for host in hosts}, rack=there):
+        must_have_unit(there, host.unit, host=host.name, used_by=[HOST.stream(host.name)])
+    is_elsewhere = (event.region, event.dc, event.room) != (rack.region, rack.dc, rack.room)
+    if is_elsewhere and not command.force:
+        broken = rules_broken(tx, hosts={host.name: host for host in hosts}, rack=there)
+        if broken:
             raise BelowUse(broken)
     warnings = warning.of_external_id(tx, command.on(), event.about, before=rack.about)
     if event != RackUpdated(rack.region, rack.dc, rack.room, rack.units, rack.about):

@@ -43,7 +43,8 @@ class Kind(msgspec.Struct, Generic[S], frozen=True, eq=False, kw_only=True):
     (the first and the last event of a life need not be said). `owner` is the tenant to whom it belongs; what is about
     another resource, whose stream its field `target` holds, belongs to that one's tenant. A `workload` runs for the
     tenant in its name: whoever is confined to a tenant may command those of its subtree, and nothing else. `own_path`
-    is where one of them is read over HTTP, if not at `/v1/vms/{tenant}/{vm}`.
+    is where one of them is read over HTTP, if not at `/v1/vms/{tenant}/{vm}`. What the engine makes has an id for a
+    name.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Kind(msgspec.Struct, Generic[S], frozen=True, eq=False, kw_only=True):
     rebinds: frozenset[type] = frozenset()
     is_workload: bool = False
     own_path: str = ""
+    has_id_for_name: bool = False
 
     def stream(self, *name: str) -> str:
         """`vm/acme/web-1`, of `acme`, `web-1`."""

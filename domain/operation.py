@@ -485,4 +485,5 @@ KIND = Kind(
     evolve=evolve,
     ends=frozenset({OperationSucceeded, OperationFailed, OperationCancelled}),
     target="target",
+    has_id_for_name=True,
 )

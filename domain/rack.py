@@ -1,10 +1,12 @@
 """A rack: where hosts stand, in a room of a data centre (dc) of a region."""
 
+from collections.abc import Sequence
 from typing import assert_never
 
 import msgspec
 from msgspec.structs import replace
 
+from domain.errors import Conflict
 from domain.kind import Kind
 from domain.values import About
 
@@ -68,6 +70,13 @@ def evolve(rack: Rack, event: RackEvent) -> Rack:
             return replace(rack, state="deleted")
         case _:
             assert_never(event)
+
+
+def must_have_unit(rack: Rack, unit: int | None, *, host: str, used_by: Sequence[str] = ()) -> None:
+    """Raises Conflict, if the host's unit is above the rack's; one whose height is not told has all."""
+    if unit is not None and rack.units is not None and unit > rack.units:
+        message = f"Unit {unit}, of host {host!r}, is above the {rack.units} units of rack {rack.name!r}."
+        raise Conflict(message, rack.name, list(used_by))
 
 
 KIND = Kind(

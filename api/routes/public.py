@@ -33,7 +33,7 @@ async def _component_ready(call: Call) -> Answerable:
     asked = call.path["component"]
     found = await _components(call)
     if all(one["name"] != asked for one in found):
-        raise NotFound("component", asked)
+        raise NotFound("component", asked[:64].replace("\0", ""))
     return _answered([one for one in found if one["name"] == asked])
 
 
