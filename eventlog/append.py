@@ -224,7 +224,8 @@ class LogConnection:
         await self._connection.close()
 
     async def _collision(self, base: int, rows: Sequence[Row]) -> Collision:
-        """Which one: asked afterwards, as the violated index does not tell (a taken position mostly violates both)."""
+        """Which rows collide. A query finds out, as the violated index does not say: a taken position mostly violates
+        both."""
         try:
             cursor = await self._connection.execute(
                 _STANDING, (base + 1, [row.stream for row in rows], [row.version for row in rows])
@@ -241,12 +242,13 @@ class LogConnection:
 
 
 async def terminate_backend(conninfo: str, pid: int) -> bool:
-    """End what a lost LogConnection left on the server, on a fresh connection; whether it is gone.
+    """Terminate the backend that a lost LogConnection left on the server, over a new connection; True if it is gone.
 
-    It can't be ended within a commit. So what tells is the lock, not this answer: regain it, then read.
+    PostgreSQL can't terminate a backend during COMMIT, so don't trust this result: regain the lock, then read the log's
+    end.
     """
     async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True, connect_timeout=3) as connection:
-        # The number may be another process's by now: one that is no connection to the log is left alone.
+        # The pid may belong to another process by now, so only connections to the log are terminated.
         cursor = await connection.execute(
             "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity"
             " WHERE pid = %s AND usename = current_user AND application_name = %s",

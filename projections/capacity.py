@@ -23,7 +23,7 @@ from projections.fields import Filter, OfEntry, Scope
 from projections.kinds import hosts
 from projections.listings import Listing, SortedBy
 from projections.places import place_of
-from projections.sessions import Row, Statement
+from projections.sessions import RawRow, Statement
 from projections.sums import BY_DC, BY_RACK
 
 T = TypeVar("T")
@@ -251,7 +251,7 @@ class CapacityItem:
         return self.row
 
 
-def lines(by: str, found: Iterable[Row]) -> list[CapacityItem]:
+def lines(by: str, found: Iterable[RawRow]) -> list[CapacityItem]:
     """`largest_fit` is, per class, the most that is free on one schedulable host.
 
     A line whose name is null sums up hosts that stand in no rack.
@@ -325,7 +325,7 @@ def _add_promises(row: Shown, *, usable: Resources, promised: Resources) -> None
     row["unpromised"] = {name: usable.get(name, 0) - promised.get(name, 0) for name in ordered(classes)}
 
 
-def _by_tenant(found: Iterable[Row]) -> list[CapacityItem]:
+def _by_tenant(found: Iterable[RawRow]) -> list[CapacityItem]:
     """A tenant's capacity is Σ of its limits; what fits is bounded by its quotas and by the hosts of their groups.
 
     What one of its quotas does not limit is unlimited in all, so that nothing is told to be available of it. Of a class

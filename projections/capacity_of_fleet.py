@@ -17,7 +17,7 @@ from projections import capacity
 from projections.amounts import in_order, with_zeros
 from projections.kinds import hosts
 from projections.listing import CapacityQuery, Order, Portion, ScopeThen, capped, filled
-from projections.sessions import Row
+from projections.sessions import RawRow
 from projections.sums import BY_DC, BY_RACK, Sums
 from projections.words import folded
 
@@ -93,7 +93,7 @@ def _item_of(fleet: Fleet, name: str) -> dict[str, Any]:
     return {"name": name, "hosts": 1, "capacity": whole, "used": used, "available": free, "largest_fit": free}
 
 
-def _rows(fleet: Fleet, sums: Sums, query: CapacityQuery) -> Iterator[Row]:
+def _rows(fleet: Fleet, sums: Sums, query: CapacityQuery) -> Iterator[RawRow]:
     """What `capacity.lines` takes."""
     by, filters = query.by, query.filters
     if by == "tenant":
@@ -150,7 +150,7 @@ def _names(fleet: Fleet, by: str, filters: Mapping[str, str]) -> Iterable[str]:
     }
 
 
-def _of_tenants(fleet: Fleet, sums: Sums, query: CapacityQuery) -> Iterator[Row]:
+def _of_tenants(fleet: Fleet, sums: Sums, query: CapacityQuery) -> Iterator[RawRow]:
     """Quotas, and behind them the cells of their groups."""
     cells = [cell for cell in sums.rows() if cell["level"] == BY_DC]
     here = {cell["group"] for cell in cells if cell["dc"] == query.filters.get("dc")}

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-COUNT_MAX = 100_000  # of a list's rows; to count on would take the database longer than all of the page
+COUNT_MAX = 100_000  # rows of a list; counting more would take longer than the page itself
 # Of a portion, which goes over the wire as one message; a page is made of as many as it takes.
 PORTION_BYTES_MAX = 4 * 1024 * 1024
 

@@ -36,7 +36,7 @@ Expression = ColumnElement[Any]
 
 FORMS_MAX = 1_000
 
-# Of one row it has: the limit tells the planner so, which else keeps the page in memory for some hundred rows to come.
+# `progress` has one row. Without LIMIT 1 the planner expects hundreds and materialises the page.
 STANDING = select(progress.c.position).where(progress.c.is_complete).limit(literal_column("1"))
 
 

@@ -24,7 +24,7 @@ from projections import capacity, classes, cursors, ledger, lists, resources, sc
 from projections.definitions import SCHEMA
 from projections.listing import COUNT_MAX, Portion
 from projections.pages import Question, at_a_position
-from projections.sessions import Row, Rows, Sessions, Statement
+from projections.sessions import RawRow, RawRows, Sessions, Statement
 from projections.tables import CHANNEL
 from projections.view import Document
 from projections.words import folded
@@ -314,7 +314,7 @@ class ReadModel:
         _, rows = await self._read(question.statement, question.values)
         shown = resources.from_row(kind)
 
-        def made(row: Row) -> tuple[Any, Any, msgspec.Raw]:
+        def made(row: RawRow) -> tuple[Any, Any, msgspec.Raw]:
             _, _, value, key, document, *others = row
             assert document is not None
             found = msgspec.Raw(shown(document, others, None))
@@ -333,7 +333,7 @@ class ReadModel:
         position, rows = await self._read(question.statement, question.values)
         shown = _FROM_ROW.get(kind) or resources.from_row(kind)
 
-        def item(row: Row) -> msgspec.Raw:
+        def item(row: RawRow) -> msgspec.Raw:
             _, _, _, _, document, *others = row
             assert document is not None
             return msgspec.Raw(shown(document, others, scope))
@@ -371,7 +371,7 @@ class ReadModel:
             made += portion
         return made
 
-    async def _read(self, asked: Statement, values: Mapping[str, Any]) -> tuple[int, Rows]:
+    async def _read(self, asked: Statement, values: Mapping[str, Any]) -> tuple[int, RawRows]:
         """The position, and the rows, of which there is one at least (`pages.at_a_position`)."""
         try:
             rows = await self._sessions.fetch(asked, values)
@@ -437,7 +437,7 @@ def _bytes(items: Iterable[msgspec.Raw]) -> int:
     return sum(map(len, items))
 
 
-def _token_row(row: Row) -> TokenRow:
+def _token_row(row: RawRow) -> TokenRow:
     texts = [text.decode() if text is not None else None for text in row]
     fields = dict(zip(TokenRow.__struct_fields__, texts, strict=True))
     return msgspec.convert(fields, TokenRow, strict=False)

@@ -26,10 +26,10 @@ PREPARED_MAX = 200
 
 _dialect = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
-Row = tuple[bytes | None, ...]  # values as PostgreSQL writes them
+RawRow = tuple[bytes | None, ...]  # values as PostgreSQL writes them
 
 
-class Rows(Sequence[Row]):
+class RawRows(Sequence[RawRow]):
     """Each row is made when it is asked for, so that a long page is not made in one go."""
 
     def __init__(self, result: PGresult) -> None:
@@ -43,7 +43,7 @@ class Rows(Sequence[Row]):
     def __getitem__(self, number: Any) -> Any:
         return tuple([self._value(number, column) for column in self._columns])
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[RawRow]:
         value, columns = self._value, self._columns
         for number in range(self._count):
             yield tuple([value(number, column) for column in columns])
@@ -73,7 +73,7 @@ class Sessions:
         self._idle: list[_Session] = []
         self._turn = asyncio.Semaphore(CONNECTIONS_MAX)
 
-    async def fetch(self, asked: Statement, values: Mapping[str, Any] | None = None) -> Rows:
+    async def fetch(self, asked: Statement, values: Mapping[str, Any] | None = None) -> RawRows:
         """The rows.
 
         Raises:
@@ -127,7 +127,7 @@ class _Session:
         pgconn = self._connection.pgconn
         return not self._connection.closed and pgconn.transaction_status == TransactionStatus.IDLE
 
-    async def fetch(self, sql: bytes, values: Sequence[bytes | None]) -> Rows:
+    async def fetch(self, sql: bytes, values: Sequence[bytes | None]) -> RawRows:
         pgconn = self._connection.pgconn
         name = self._prepared.get(sql)
         if name is None:
@@ -139,7 +139,7 @@ class _Session:
             await self._result()
             self._prepared[sql] = name
         pgconn.send_query_prepared(name, values)
-        return Rows(await self._result())
+        return RawRows(await self._result())
 
     async def _result(self) -> PGresult:
         results = await self._connection.wait(generators.execute(self._connection.pgconn))

@@ -7,11 +7,11 @@ from commands.catalogue import COMMANDS
 from commands.operations import ReportOperation
 from commands.writer import ids
 from commands.writer.batch import Batch, Ticket
-from commands.writer.deciding import Context, Decider
+from commands.writer.deciding import CommandContext, Decider
 from commands.writer.engine import Engine
 from commands.writer.gateway import Actor, Answer, Envelope, Item
 from commands.writer.keys import batch_key
-from commands.writer.receipts import Known
+from commands.writer.receipts import KnownRows
 from domain.entry import Entry
 from domain.fleet import Fleet
 from domain.invariants import violations
@@ -67,7 +67,7 @@ class Site:
         if_match: int | None = None,
         reason: str | None = None,
         dry_run: bool = False,
-        known: Known | None = None,
+        known: KnownRows | None = None,
         **body: Any,
     ) -> Answer:
         """Decide one command and check that every account is still right. `known`: what a look-up found in the log."""
@@ -93,12 +93,12 @@ class Site:
         reason: str | None = None,
         batch: str | None = None,
         dry_run: bool = False,
-        known: Known | None = None,
+        known: KnownRows | None = None,
     ) -> list[Answer]:
         """All of them, as one unit."""
         self.knows(actor)
         decided = Batch(self.decider)
-        context = Context(actor, reason, batch, dry_run)
+        context = CommandContext(actor, reason, batch, dry_run)
         keyed = batch_key(actor.name, items, batch) if batch and items[0].fingerprint else None
         # Nobody waits: what would be told to them is read here.
         decided.decide(Ticket(tuple(items), context, 0.0, 0.0, None, known or {}, keyed))  # type: ignore[arg-type]

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from commands import costs
-from commands.writer.deciding import Context, Decider
+from commands.writer.deciding import CommandContext, Decider
 from commands.writer.gateway import Answer, Item
 from commands.writer.keys import BatchKey
 from commands.writer.metrics import Counts, Seconds
-from commands.writer.receipts import Known
+from commands.writer.receipts import KnownRows
 from domain.errors import Aborted, Internal, OperationFailed, Unauthenticated, Unavailable
 from domain.operation import Operation
 from domain.values import command_stream
@@ -34,11 +34,11 @@ class Ticket(msgspec.Struct, eq=False):
     hold."""
 
     items: tuple[Item, ...]
-    context: Context
+    context: CommandContext
     expires_at: float
     wait_s: float
     future: "asyncio.Future[list[Answer]]"
-    known: Known
+    known: KnownRows
     batch: BatchKey | None = None  # shared by all tickets of a batch whose key a client gave
     is_alone: bool = False  # its batch was refused for its data, or had its key twice: it gets one of its own
     is_refused: bool = False  # it was refused alone

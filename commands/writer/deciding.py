@@ -14,7 +14,7 @@ from commands.operations import ReportOperation
 from commands.writer import ids
 from commands.writer.gateway import Actor, Answer, Item
 from commands.writer.keys import BatchKey, Keys, remembers_refusals
-from commands.writer.receipts import Known, Receipt, Receipts
+from commands.writer.receipts import KnownRows, Receipt, Receipts
 from commands.writer.refusals import REFUSAL_BYTES_MAX, Refusals
 from domain.command import CommandAccepted, CommandRejected
 from domain.entry import Entry
@@ -43,7 +43,7 @@ Clock = Callable[[], int]
 ReportProgress = Callable[[ReportOperation], Any]
 
 
-class Context(msgspec.Struct, frozen=True, gc=False):
+class CommandContext(msgspec.Struct, frozen=True, gc=False):
     """What goes with a command into the decision and its record."""
 
     actor: Actor
@@ -111,7 +111,9 @@ class Decider:
             return actor
         return msgspec.structs.replace(actor, role=token.role, tenant=token.tenant)
 
-    def repeat(self, item: Item, context: Context, known: Known, batch: BatchKey | None = None) -> Answer | None:
+    def repeat(
+        self, item: Item, context: CommandContext, known: KnownRows, batch: BatchKey | None = None
+    ) -> Answer | None:
         """The first answer again, if the key was used; `known` is what the log was found to hold."""
         if item.key == item.id and not known:  # made up for this very command, and not sent again
             return None
@@ -138,7 +140,7 @@ class Decider:
         return self.fleet.chain(tenant) if tenant is not None else []
 
     def decide(
-        self, tx: Transaction, item: Item, context: Context, *, at: int, known: Known, rows: list[Row]
+        self, tx: Transaction, item: Item, context: CommandContext, *, at: int, known: KnownRows, rows: list[Row]
     ) -> Answer:
         """Decide, record, and answer; `context.actor` is authenticated. What is to be appended is added to `rows`; a
         dry run adds nothing."""
@@ -236,7 +238,7 @@ class Decider:
         self,
         tx: Transaction,
         item: Item,
-        context: Context,
+        context: CommandContext,
         *,
         at: int,
         on: str | None,
@@ -308,7 +310,7 @@ class Decider:
             return None, 0
         return self.view(on, ended=ended)
 
-    def _accept(self, tx: Transaction, item: Item, context: Context, *, on: str, done: Done, first: int) -> None:
+    def _accept(self, tx: Transaction, item: Item, context: CommandContext, *, on: str, done: Done, first: int) -> None:
         actor = context.actor
         event = CommandAccepted(
             id=item.id,

@@ -23,13 +23,13 @@ from commands.operations import ReportOperation
 from commands.tokens import InstallToken
 from commands.writer import deadlines, ids
 from commands.writer.batch import Batch, Ticket
-from commands.writer.deciding import Context, Decider, ResourceOf
+from commands.writer.deciding import CommandContext, Decider, ResourceOf
 from commands.writer.gateway import Actor, Answer, Envelope, Item
 from commands.writer.keys import batch_key
 from commands.writer.leader import Leader
 from commands.writer.lookups import LookUps
 from commands.writer.queue import Queue, Rooms
-from commands.writer.receipts import Known
+from commands.writer.receipts import KnownRows
 from commands.writer.repeats import Repeats
 from commands.writer.waiting import Waiting
 from domain.command import CommandAccepted, CommandRejected
@@ -507,10 +507,10 @@ class Engine:
         log.debug("batch appended", position=batch.base + len(batch.rows), commands=batch.commands)
 
 
-def _tickets(envelope: Envelope, known: Known, fleet: Fleet) -> list[Ticket]:
+def _tickets(envelope: Envelope, known: KnownRows, fleet: Fleet) -> list[Ticket]:
     """What is decided by itself: each command, or all of them."""
     items, actor = envelope.items, envelope.actor
-    context = Context(actor, envelope.reason, envelope.batch, envelope.dry_run)
+    context = CommandContext(actor, envelope.reason, envelope.batch, envelope.dry_run)
     batch = batch_key(actor.name, items, envelope.batch) if envelope.batch and items[0].fingerprint else None
     loop = asyncio.get_running_loop()
     return [

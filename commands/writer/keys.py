@@ -10,7 +10,7 @@ import msgspec
 
 from commands.operations import ReportOperation
 from commands.writer.gateway import Item
-from commands.writer.receipts import Known, Receipt, Receipts, receipt_of
+from commands.writer.receipts import KnownRows, Receipt, Receipts, receipt_of
 from domain.errors import IdempotencyMismatch
 from domain.values import command_stream
 from eventlog.codec import decode
@@ -50,14 +50,14 @@ class Keys:
         self._receipts = receipts
         self._held: dict[str, BatchKey] = {}  # by stream
 
-    def receipt(self, item: Item, actor: str, known: Known) -> Receipt | None:
+    def receipt(self, item: Item, actor: str, known: KnownRows) -> Receipt | None:
         """What came of the command when it was sent before."""
         found = self._at(command_stream(actor, item.key), known)
         if found is None and known and not remembers_refusals(item):
             return self._at(command_stream(actor, item.id), known)  # refused, and this very envelope was sent again
         return found
 
-    def mismatch(self, item: Item, actor: str, known: Known, batch: BatchKey | None) -> IdempotencyMismatch | None:
+    def mismatch(self, item: Item, actor: str, known: KnownRows, batch: BatchKey | None) -> IdempotencyMismatch | None:
         """The refusal, if the key is another request's."""
         if batch is not None:
             self._settle(batch, known)
@@ -81,7 +81,7 @@ class Keys:
             if self._held.get(stream) is batch:
                 del self._held[stream]
 
-    def _settle(self, batch: BatchKey, known: Known) -> None:
+    def _settle(self, batch: BatchKey, known: KnownRows) -> None:
         """All of the batch is done under its key, or nothing: from here on its keys are nobody else's."""
         if batch.is_settled:
             return
@@ -97,7 +97,7 @@ class Keys:
         for stream in batch.streams:
             self._held.setdefault(stream, batch)
 
-    def _at(self, stream: str, known: Known) -> Receipt | None:
+    def _at(self, stream: str, known: KnownRows) -> Receipt | None:
         if (receipt := self._receipts.get(stream)) is not None:
             return receipt
         return receipt_of(decode(row)) if (row := known.get(stream)) is not None else None

@@ -4,8 +4,8 @@ lost.
     stand_by ── the lock is free, or its holder silent ──► leads ── regain: another has the lock ──► stand_by
                                                              └───── regain: it is ours (again) ──► leads
 
-A connection that is lost in a commit leaves a batch that may stand, not stand, or not stand *yet*. The log's end is
-final only when the old backend has ended and the lock is ours again; so that is the order here.
+A connection that is lost during COMMIT leaves a batch that is committed, or not, or not *yet*. The log's end is final
+only when the old backend has ended and this process has the lock again; so that is the order here.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ Follow = Callable[[list[Row]], int]
 class Leader:
     """Owns the leader's connection. Every method runs on the event loop, one at a time.
 
-    `on_displaced` is called when another was seen to lead: then `regain` tells.
+    `on_displaced` is called when another process seems to lead; `regain` finds out.
     """
 
     def __init__(self, conninfo: str, *, on_displaced: Callable[[], None]) -> None:
@@ -43,13 +43,13 @@ class Leader:
         self._beating: asyncio.Task[None] | None = None
 
     async def stand_by(self, follow: Follow, position: int, at: int) -> None:
-        """Follow the log after the event at `position`, whose time is `at`, until the lock is ours: it was free, or
-        its holder gave no sign of life. `follow` is given what was appended, and tells how far it has come.
+        """Follow the log after the event at `position`, whose time is `at`, until this process has the lock: it was
+        free, or its holder's heartbeat stopped. `follow` takes the appended rows and returns the position it reached.
 
         Raises:
             OtherHistory: the log does not hold what was followed.
         """
-        watch, told = heartbeat.Watch(), False
+        watch, is_logged = heartbeat.Watch(), False
         while True:
             try:
                 connection = await self._connected()
@@ -59,8 +59,8 @@ class Leader:
                 if await connection.try_lock():
                     await self._begin(connection)
                     return
-                if not told:
-                    told = True
+                if not is_logged:
+                    is_logged = True
                     log.info("standing by", position=position)
                 if watch.is_silent(await connection.heartbeat()):
                     await self._end_holder(connection)
@@ -72,9 +72,9 @@ class Leader:
             await asyncio.sleep(POLL_S)
 
     async def regain(self) -> bool:
-        """Hold the lock again, or find out that it was never lost: True. False: another has it.
+        """True: this process has the lock, again or still. False: another has it.
 
-        What a lost connection left on the server is ended first, so with True the log's end is final.
+        The backend of a lost connection is terminated first, so with True the log's end is final.
         """
         while True:
             try:
@@ -103,14 +103,14 @@ class Leader:
         return await (await self._connected()).follow(position, at, limit)
 
     async def read_after(self, position: int, limit: int) -> list[Row]:
-        """What stands after a position; with nothing there, that is final only for one who leads."""
+        """The rows after a position. That there are none is certain only while leading."""
         return await (await self._connected()).read_after(position, limit)
 
     async def stands(self, base: int, rows: Sequence[Row]) -> bool:
-        """Whether an append of unknown outcome took place; False is final only for one who leads.
+        """Did an append of unknown outcome commit? False is certain only while leading.
 
         Raises:
-            Collision: something else stands at those positions.
+            Collision: other rows are at those positions.
         """
         found = await self.read_after(base, 1)
         if not found:
@@ -124,7 +124,7 @@ class Leader:
         await self._drop()
 
     async def _connected(self) -> LogConnection:
-        # It can't be ended within a commit: then it is tried again with the next call.
+        # PostgreSQL can't terminate a backend during COMMIT; then the next call tries again.
         if self._lost_backend is not None and await terminate_backend(self._conninfo, self._lost_backend):
             self._lost_backend = None
         if self._connection is None or not self._connection.is_open:

@@ -11,7 +11,7 @@ from eventsourcing.persistence import PersistenceError
 from commands.operations import ReportOperation
 from commands.writer.gateway import Actor, Envelope, Item
 from commands.writer.keys import remembers_refusals, streams_of_batch
-from commands.writer.receipts import Known, Receipts
+from commands.writer.receipts import KnownRows, Receipts
 from domain.errors import Unavailable
 from domain.fleet import Fleet
 from domain.operation import KIND as OPERATION
@@ -37,7 +37,7 @@ class LookUps:
         self._spawn = spawn
         self._asked: dict[str, asyncio.Future[Row | None]] = {}
 
-    async def known(self, envelope: Envelope, *, patience_s: float) -> Known:
+    async def known(self, envelope: Envelope, *, patience_s: float) -> KnownRows:
         """What the log holds of what the envelope speaks of.
 
         Raises:

@@ -14,9 +14,9 @@ from domain.command import CommandAccepted, CommandEvent, Warned
 from domain.recorded import Recorded
 from eventlog.codec import Row
 
-# By stream, what the log is known to hold: its row, or None for what was in the fleet when that was asked. That may be
-# over by the time of the decision, and must not be taken for what never was.
-Known = Mapping[str, Row | None]
+# Streams that the log is known to hold, each with its last row, or None if it was in the fleet at the look-up. Such a
+# stream may have ended by the time of the decision, and must not be taken for one that never existed.
+KnownRows = Mapping[str, Row | None]
 
 RECEIPTS_MAX = 100_000
 RECEIPT_AGE_US_MAX = 3600 * 1_000_000

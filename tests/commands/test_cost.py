@@ -10,7 +10,7 @@ from commands.catalogue import COMMANDS
 from commands.choice import class_like
 from commands.suggesting import nearest
 from commands.writer import ids
-from commands.writer.deciding import Context
+from commands.writer.deciding import CommandContext
 from commands.writer.gateway import Item
 from domain.entry import Entry
 from domain.host import Host
@@ -154,7 +154,7 @@ def answer(site: Site, kind: str, body: dict[str, Any]) -> dict[str, Any]:
     """The refusal; without `Site.when`, which looks at the invariants of the whole fleet."""
     id = ids.uuid7()
     item = Item(id, COMMANDS[kind].model_validate(body), body, id)
-    context = Context(ADMIN, None, None, False)
+    context = CommandContext(ADMIN, None, None, False)
     tx = site.decider.begin()
     found = site.decider.decide(tx, item, context, at=site.decider.next_at(), known={}, rows=[])
     assert found.problem is not None, found

@@ -10,7 +10,7 @@ from commands.catalogue import COMMANDS
 from commands.costs import PLAIN_US
 from commands.writer import ids
 from commands.writer.batch import Ticket
-from commands.writer.deciding import Context
+from commands.writer.deciding import CommandContext
 from commands.writer.gateway import Actor, Envelope, Item
 from commands.writer.queue import (
     CLIENT_COMMANDS_MAX,
@@ -42,7 +42,7 @@ def put(queue: Queue, actor: Actor, *, tickets: int) -> None:
             [
                 Ticket(
                     envelope.items,
-                    Context(actor, None, None, False),
+                    CommandContext(actor, None, None, False),
                     envelope.expires_at,
                     0.0,
                     loop.create_future(),

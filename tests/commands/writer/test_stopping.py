@@ -11,9 +11,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from commands.writer import engine as engine_module
 from commands.writer.batch import Batch, Ticket
-from commands.writer.deciding import Context
+from commands.writer.deciding import CommandContext
 from commands.writer.gateway import Answer, Envelope
-from commands.writer.receipts import Known
+from commands.writer.receipts import KnownRows
 from commands.writer.waiting import Waiting
 from domain.errors import Unavailable
 from tests.commands.writer.test_engine import ADMIN, Client, _until_a_vm_stands, a_stocked_engine, a_vm, an_engine
@@ -81,7 +81,7 @@ async def test_what_was_looked_up_while_the_engine_stepped_down_is_not_queued(
 ) -> None:
     async with an_engine(database.service) as client:
 
-        async def slow(envelope: Envelope, *, patience_s: float) -> Known:
+        async def slow(envelope: Envelope, *, patience_s: float) -> KnownRows:
             client.engine._step_down()
             return {}
 
@@ -103,7 +103,7 @@ async def test_the_timer_of_who_waits_ends_with_its_answer(ends: str) -> None:
     loop = asyncio.get_running_loop()
     waiting = Waiting(lambda actor, on: True)
     item = Client.item("vm.provision", a_vm("web-1"))
-    ticket = Ticket((item,), Context(ADMIN, None, None, False), 0.0, 3600.0, loop.create_future(), {})
+    ticket = Ticket((item,), CommandContext(ADMIN, None, None, False), 0.0, 3600.0, loop.create_future(), {})
     future = weakref.ref(ticket.future)
     waiting.add(ticket, Answer(item.id, 202, 7, "vm/payments/web-1", operation="o-1"))
     match ends:
