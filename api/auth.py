@@ -20,14 +20,14 @@ from domain.recorded import Recorded
 from domain.token import TokenCreated, TokenReset, TokenRevoked
 from domain.values import name_of
 from projections.queries import TokenRow
+from projections.views import VIEWS
 
 UNKNOWN_KEPT_S = 1.0
 UNKNOWN_MAX = 10_000
 
-VIEWER = frozenset({"viewer", "auditor", "operator", "admin"})
-AUDITOR = frozenset({"auditor", "admin"})
-ADMIN = frozenset({"admin"})
-EVERYONE = VIEWER | {"controller"}
+AUDITORS = frozenset({"auditor", "admin"})
+# Of these kinds of streams viewers are told nothing: commands, and what they may not read.
+FOR_AUDITORS = frozenset({"command", *(kind for kind, view in VIEWS.items() if "viewer" not in view.readers)})
 
 
 class ValidToken(msgspec.Struct, frozen=True):
@@ -138,6 +138,10 @@ class Tokens:
         if known.name not in self._revoked:
             self._known[hash] = known
             self._hashes[known.name] = hash
+
+
+def may_read(role: str, kind: str) -> bool:
+    return role in VIEWS[kind].readers
 
 
 def must_be_one_of(roles: frozenset[str], actor: Actor, *, permission: str) -> None:

@@ -18,7 +18,7 @@ from eventsourcing.persistence import PersistenceError
 from psycopg import Error as DatabaseError
 
 from api import problems
-from api.auth import EVERYONE, must_be_one_of
+from api.auth import must_be_one_of
 from api.awaited import ClientGone, while_awaited
 from api.body_schemas import path_fields
 from api.budget import READS, Budget, Slots, budget_of
@@ -37,6 +37,7 @@ from commands.writer.ids import uuid7
 from domain.errors import DomainError, NotFound, Unavailable
 from domain.kinds import BY_NAME
 from domain.values import NAME_PATTERN
+from projections.view import EVERY_ROLE
 
 log = structlog.get_logger()
 
@@ -140,7 +141,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     summary: str
     handle: Handle
-    roles: frozenset[str] | None = EVERYONE
+    roles: frozenset[str] | None = EVERY_ROLE
     permission: str = ""
     parameters: Mapping[str, Parameter] = {}
     headers: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Any, NamedTuple
 
 from api import redaction
-from api.auth import AUDITOR
+from api.auth import AUDITORS, FOR_AUDITORS
 from api.context import Context
 from api.tenant_scope import TenantScope, owner_of, tenant_scope_of
 from commands.writer.gateway import Actor
@@ -21,7 +21,6 @@ from messaging.event_json import document as document_of
 from projections.queries import Life
 
 KEPT_MAX = 100_000
-FOR_AUDITORS = frozenset({"command", "token"})
 # A tenant that comes, goes or moves changes who sees what; so does a quota, for groups.
 CHANGES_SCOPE = frozenset({"tenant.created", "tenant.moved", "tenant.deleted", "quota.set", "quota.deleted"})
 
@@ -47,7 +46,7 @@ class EventView:
     @property
     def is_whole(self) -> bool:
         """Nothing is left out."""
-        return self.scope is None and self._actor.role in AUDITOR
+        return self.scope is None and self._actor.role in AUDITORS
 
     async def shown(self, row: Row) -> dict[str, Any] | None:
         """The event's JSON, None if it is not for this actor."""
@@ -58,7 +57,7 @@ class EventView:
 
     async def sees(self, row: Row) -> bool:
         kind = kind_of(row.stream)
-        if kind in FOR_AUDITORS and self._actor.role not in AUDITOR:
+        if kind in FOR_AUDITORS and self._actor.role not in AUDITORS:
             return False
         if self.scope is None:
             return True

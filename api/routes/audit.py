@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from api import redaction
-from api.auth import AUDITOR, EVERYONE
+from api.auth import AUDITORS, FOR_AUDITORS, may_read
 from api.budget import SCANS
 from api.endpoint import Call, Endpoint, declared
 from api.parameters import (
@@ -28,6 +28,7 @@ from api.reply import Answerable, json_reply
 from domain.errors import NotFound, Unavailable, Validation
 from domain.values import from_rfc3339, to_rfc3339
 from projections.queries import decoded
+from projections.view import EVERY_ROLE
 
 OUTCOME = Parameter("outcome", "Only these", one_of("accepted", "rejected"), {"enum": ["accepted", "rejected"]})
 FILTERS = (
@@ -87,8 +88,8 @@ async def _one(call: Call) -> Answerable:
         await model.wait_for(await asyncio.to_thread(call.context.log.end))
         entry = await model.command(id)
     if entry is not None and entry["actor"] != actor.name:
-        # Of tokens, whoever may not read them is told nothing.
-        if actor.role == "controller" or (entry["command"].startswith("token.") and actor.role not in AUDITOR):
+        is_for_auditors = entry["command"].partition(".")[0] in FOR_AUDITORS
+        if actor.role == "controller" or (is_for_auditors and actor.role not in AUDITORS):
             entry = None
         elif actor.tenant is not None:
             entry = await model.command(id, scope=actor.tenant)
@@ -120,7 +121,7 @@ async def _one(call: Call) -> Answerable:
 async def _resource(call: Call, stream: str | None, *, at: str) -> dict[str, Any] | None:
     """The command's resource as it is now; None if it is gone, whoever bears its name since, or not for this actor."""
     kind, *name = (stream or "").split("/")
-    if not name or (kind == "token" and call.actor.role != "admin"):
+    if not name or not may_read(call.actor.role, kind):
         return None
     try:
         found = await call.context.read_model.one(kind, *name, scope=call.actor.tenant)
@@ -145,7 +146,7 @@ ENDPOINTS = (
         name="list_audit",
         summary="The audit: one entry a command",
         handle=_list,
-        roles=AUDITOR,
+        roles=AUDITORS,
         permission="audit.read",
         parameters=declared(*FILTERS, SEARCH, LIMIT, CURSOR, BY_POSITION, COUNT, EXCEL, MIN_POSITION),
         answer="AuditList",
@@ -158,7 +159,7 @@ ENDPOINTS = (
         name="get_command",
         summary="The receipt of a command, or its problem",
         handle=_one,
-        roles=EVERYONE,
+        roles=EVERY_ROLE,
         answer="Receipt",
         refusals=(401, 404, 422, 503),
     ),

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from api.auth import ADMIN, VIEWER, must_be_one_of
+from api.auth import may_read
 from api.awaited import while_awaited
 from api.budget import LISTENERS, SCANS
 from api.endpoint import Call, Endpoint, declared
@@ -33,9 +33,10 @@ from api.parameters import (
 from api.reading import at_least, missing, must_be_of_this_log, page_reply
 from api.reply import Answerable
 from api.schemas import ALL_TOPICS
-from domain.errors import NotFound, Unavailable, Validation
+from domain.errors import Forbidden, NotFound, Unavailable, Validation
 from domain.kinds import BY_NAME
 from projections.field_types import enum
+from projections.view import READERS
 
 AFTER = Parameter("after", "Only events after this position or time", moment, MOMENT)
 UNTIL = Parameter("until", "Only events up to this position or time", moment, MOMENT)
@@ -117,8 +118,8 @@ async def _history(call: Call) -> Answerable:
     kind, name = call.path["kind"], call.path["name"]
     if kind not in BY_NAME:
         raise NotFound("kind", kind[:100])
-    if kind == "token":
-        must_be_one_of(ADMIN, call.actor, permission="token.read")
+    if not may_read(call.actor.role, kind):
+        raise Forbidden(f"{kind}.read")
     stream = f"{kind}/{name}"
     if "\0" in stream:
         raise NotFound(kind, name[:253].replace("\0", ""))
@@ -149,7 +150,7 @@ ENDPOINTS = (
         name="list_events",
         summary="The log itself",
         handle=_list,
-        roles=VIEWER,
+        roles=READERS,
         permission="event.read",
         parameters=declared(
             AFTER, UNTIL, STREAM, TOPIC, SEARCH, LIMIT, CURSOR, BY_POSITION, COUNT, EXCEL, MIN_POSITION
@@ -164,7 +165,7 @@ ENDPOINTS = (
         name="stream_events",
         summary="The log, live (server-sent events)",
         handle=_stream,
-        roles=VIEWER,
+        roles=READERS,
         permission="event.read",
         parameters=declared(AFTER, NAMED),
         headers=("Last-Event-ID",),
@@ -178,7 +179,7 @@ ENDPOINTS = (
         name="get_history",
         summary="A resource's changes, each with its before and after",
         handle=_history,
-        roles=VIEWER,
+        roles=READERS,
         permission="history.read",
         parameters=declared(LIMIT, CURSOR, BY_POSITION, COUNT, EXCEL, MIN_POSITION),
         answer="ChangeList",

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from api import redaction, upload
-from api.auth import AUDITOR, EVERYONE, VIEWER, must_be_one_of
+from api.auth import AUDITORS, must_be_one_of
 from api.awaited import while_awaited
 from api.budget import PAST
 from api.endpoint import Call, Endpoint, declared
@@ -35,6 +35,7 @@ from domain.vm import VmScheduled
 from eventlog.codec import decode
 from projections.as_of import capacity_as_of
 from projections.capacity import must_sort
+from projections.view import EVERY_ROLE, READERS
 
 DIMENSIONS = ("region", "dc", "rack", "group", "tenant", "host")
 BY = Parameter("by", "What to sum by", one_of(*DIMENSIONS), {"enum": list(DIMENSIONS)}, required=True)
@@ -127,7 +128,7 @@ ENDPOINTS = (
         name="get_capacity",
         summary="Capacity, use and what is available",
         handle=_capacity,
-        roles=VIEWER,
+        roles=READERS,
         permission="capacity.read",
         parameters=declared(
             BY, *CAPACITY_FILTERS, SEARCH, ROWS_LIMIT, CURSOR, SORT, COUNT, EXCEL, CLASSES, MIN_POSITION, AS_OF
@@ -141,7 +142,7 @@ ENDPOINTS = (
         name="explain_vm",
         summary="Why a VM runs where it runs",
         handle=_explain,
-        roles=VIEWER,
+        roles=READERS,
         permission="vm.read",
         parameters=declared(MIN_POSITION, AS_OF),
         answer="Explanation",
@@ -153,7 +154,7 @@ ENDPOINTS = (
         name="verify",
         summary="Replay the log, check the invariants, compare the read model with the replay",
         handle=_verify,
-        roles=AUDITOR,
+        roles=AUDITORS,
         permission="verify",
         parameters=declared(FULL),
         answer="Verification",
@@ -166,7 +167,7 @@ ENDPOINTS = (
         name="whoami",
         summary="The token's name, role and scope",
         handle=_whoami,
-        roles=EVERYONE,
+        roles=EVERY_ROLE,
         answer="Whoami",
         refusals=(401, 422),
     ),

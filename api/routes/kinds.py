@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from api.auth import EVERYONE
 from api.body_schemas import body_schema
 from api.endpoint import Call, Endpoint
 from api.parameters import LABEL, SEARCH
@@ -19,6 +18,7 @@ from domain.kind import Kind
 from domain.kinds import in_order_of_references
 from domain.scheduling.registry import STRATEGIES
 from domain.token import ROLES
+from projections.view import EVERY_ROLE
 from projections.views import VIEWS
 
 Document = dict[str, Any]
@@ -128,7 +128,7 @@ ENDPOINTS = (
         name="get_kinds",
         summary="Every kind of resource: its fields, filters, sorts and commands",
         handle=_kinds,
-        roles=EVERYONE,
+        roles=EVERY_ROLE,
         headers=("If-None-Match",),
         answer="Kinds",
         statuses=(200, 304),

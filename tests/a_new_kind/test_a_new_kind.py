@@ -184,6 +184,17 @@ def test_it_is_changed_and_has_a_past(platform: Platform, dock: Callable[..., st
     assert events[1]["data"]["bays"] == 5
 
 
+def test_lists_of_the_past_have_it(platform: Platform, dock: Callable[..., str]) -> None:
+    one, two = dock(1, bays=11), dock(2, bays=12)
+    before = platform.end()
+    platform.patch(f"/v1/docks/{one}", {"bays": 13})
+    platform.delete(f"/v1/docks/{two}")
+    was = platform.get("/v1/docks", as_of=before, q="lists-of-the-past", sort="bays").json()["items"]
+    assert [(item["name"], item["bays"]) for item in was] == [(one, 11), (two, 12)]
+    now = platform.shown("/v1/docks", q="lists-of-the-past")["items"]
+    assert [(item["name"], item["bays"]) for item in now] == [(one, 13)]
+
+
 def test_what_it_refers_to_is_in_use(platform: Platform, dock: Callable[..., str]) -> None:
     platform.made("/v1/racks", {"name": "r9", "region": "north", "dc": "n1"})
     name = dock(rack="r9")
@@ -248,8 +259,11 @@ def test_the_command_line_has_it(platform: Platform, tmp_path: Path) -> None:
     assert row["bays"] == "15"
     assert "--bays" in berth("create", "dock", "--help")
     assert "dock.seal" in berth("audit", "--resource", "dock/cli-1")
+    before = platform.end()
     berth("delete", "dock", "cli-1")
     berth("describe", "dock", "cli-1", code=1)
+    assert "cli-1" in berth("get", "docks", "--as-of", str(before))
+    assert "cli-1" not in berth("get", "docks")
 
 
 def test_a_site_file_has_it(platform: Platform, tmp_path: Path) -> None:
