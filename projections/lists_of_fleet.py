@@ -72,8 +72,7 @@ def _conditions(fleet: Fleet, view: View[Any], query: ListQuery) -> Iterator[Pas
     filters: Mapping[str, Any] = {one.name: one for one in view.all_filters()}
     for name, value in query.filters.items():
         if name == "state":
-            states = frozenset([value] if isinstance(value, str) else value)
-            yield lambda key, entry, states=states: entry.state.state in states  # type: ignore[misc]
+            yield _in_state(frozenset([value] if isinstance(value, str) else value))
         else:
             yield filters[name].over(fleet, value, scope)
     if query.q:
@@ -82,7 +81,15 @@ def _conditions(fleet: Fleet, view: View[Any], query: ListQuery) -> Iterator[Pas
     labels = view.field("labels").of_entry
     for label in query.labels:
         name, _, wanted = label.partition("=")
-        yield lambda key, entry, name=name, wanted=wanted: labels(key, entry).get(name) == wanted  # type: ignore[misc]
+        yield _has_label(labels, name, wanted)
+
+
+def _in_state(states: frozenset[str]) -> Passes:
+    return lambda key, entry: entry.state.state in states
+
+
+def _has_label(labels: Callable[[str, Entry], Any], name: str, wanted: str) -> Passes:
+    return lambda key, entry: labels(key, entry).get(name) == wanted
 
 
 def _in_scope(fleet: Fleet, view: View[Any], scope: ScopeThen) -> Passes:
