@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from api import redaction
 from api.auth import AUDITORS, FOR_AUDITORS
 from api.context import Context
-from api.tenant_scope import TenantScope, owner_of, tenant_scope_of
+from api.tenant_scope import TenantScope, tenant_scope_of
 from commands.writer.gateway import Actor
+from domain.kinds import tenant_of
 from domain.operation import OperationStarted
 from domain.tenant import KIND as TENANT
 from domain.values import kind_of
@@ -77,7 +78,7 @@ class EventView:
             stream = decode(row).event.resource
         if stream is not None and stream.startswith("operation/"):
             return await self._owned_operation(stream)
-        tenant = owner_of(stream)
+        tenant = tenant_of(stream) if stream is not None else None
         return Owned(tenant, time_of(row), row.position) if tenant is not None else None
 
     async def _owned_operation(self, stream: str) -> Owned | None:
@@ -85,7 +86,7 @@ class EventView:
         if stream not in self._operations:
             first = (await asyncio.to_thread(self._context.log.existing, [stream])).get(stream)
             started = decode(first).event if first is not None else None
-            tenant = owner_of(started.target) if isinstance(started, OperationStarted) else None
+            tenant = tenant_of(started.target) if isinstance(started, OperationStarted) else None
             owned = Owned(tenant, time_of(first), first.position) if first is not None and tenant is not None else None
             _keep(self._operations, stream, owned)
         return self._operations[stream]

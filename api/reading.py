@@ -36,6 +36,8 @@ from api.problems import NotThereYet
 from api.reply import Answerable, Headers, Reply, encode, json_reply
 from api.schemas import SCHEMAS, sorts
 from domain.errors import Conflict, NotFound, Unavailable, Validation
+from domain.kind import Kind
+from domain.kinds import BY_NAME
 from domain.values import COUNTS as COUNTED
 from projections.as_of import list_as_of
 from projections.field_types import enum
@@ -284,10 +286,11 @@ async def missing(call: Call, kind: str, name: str) -> NotFound:
 
     A name that is only nearly right has one of its halves right: so the candidates are found, not all names compared.
     """
-    if kind in ("operation", "token"):
+    of = BY_NAME[kind]
+    if of.has_id_for_name:
         return NotFound(kind, name, in_scope=call.actor.tenant is not None)
-    above, _, last = name.rpartition("/")
-    filters = {"tenant": above} if kind == "vm" else {}
+    *above, last = name.split("/")
+    filters = dict(zip(of.named_by, above, strict=False))
     half = (len(last) + 1) // 2
     names: set[str] = set()
     for part in (last[:half], last[half:]):
@@ -295,10 +298,15 @@ async def missing(call: Call, kind: str, name: str) -> NotFound:
             kind, filters=filters, q=part, limit=NAMES_COMPARED_MAX, scope=call.actor.tenant
         )
         items = decoded(page)["items"]
-        names |= {f"{item['tenant']}/{item['name']}" if kind == "vm" else item["name"] for item in items}
+        names |= {_full_name(of, item) for item in items}
     # In the past, a name may be right and the time not.
     near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.7) if name not in names else []
     return NotFound(kind, name, near[0] if near else None, in_scope=call.actor.tenant is not None)
+
+
+def _full_name(kind: Kind[Any], item: Mapping[str, Any]) -> str:
+    *above, own = kind.named_by
+    return "/".join([*(item[part] for part in above), item.get(own) or item["name"]])
 
 
 def _must_sort(kind: str, sort: str, call: Call) -> None:

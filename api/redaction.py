@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from api import refusals
-from api.tenant_scope import TenantScope, owner_of
+from api.tenant_scope import TenantScope
+from domain.kinds import tenant_of
 from domain.values import from_rfc3339
 
 Document = dict[str, Any]
@@ -48,7 +49,7 @@ def event(document: Document, scope: TenantScope) -> Document:
     match document["stream"].partition("/")[0]:
         case "tenant":
             return {**document, "data": _tenant(data, scope, at)}
-        case "quota" if "by" in data and not scope.has_tenant(owner_of(data["by"]), at):
+        case "quota" if "by" in data and not scope.has_tenant(tenant_of(data["by"]), at):
             return {**document, "data": {**data, "by": None}}
         case "vm" if "explanation" in data:
             return {**document, "data": {**data, "explanation": explanation(data["explanation"], scope, at=at)}}

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from api.tenant_scope import TenantScope, owner_of
+from api.tenant_scope import TenantScope
 from domain import errors
+from domain.kinds import tenant_of
 
 Document = dict[str, Any]
 
@@ -46,7 +47,7 @@ class Reader(msgspec.Struct, frozen=True):
         return name if kind != "quota" or self.name("group", names[0]) is not None else None
 
     def streams(self, found: Iterable[str]) -> list[str]:
-        return [stream for stream in found if self.scope.has_tenant(owner_of(stream), self.at)]
+        return [stream for stream in found if self.scope.has_tenant(tenant_of(stream), self.at)]
 
 
 def in_scope(

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from domain.kinds import tenant_of
 from projections.queries import Life, ReadModel
 
 
@@ -36,7 +37,7 @@ class TenantScope(msgspec.Struct, frozen=True):
             case "operation":
                 return True
             case _:
-                return self.has_tenant(owner_of(f"{kind}/{name}"), at)
+                return self.has_tenant(tenant_of(f"{kind}/{name}"), at)
 
 
 async def tenant_scope_of(read_model: ReadModel, *, actor: str, root: str) -> TenantScope:
@@ -46,14 +47,3 @@ async def tenant_scope_of(read_model: ReadModel, *, actor: str, root: str) -> Te
 
 def _lives(life: Life | None, at: int | None) -> bool:
     return life is not None and (at is None or at >= life.began_at)
-
-
-def owner_of(stream: str | None) -> str | None:
-    """The tenant that owns a stream; None for what no tenant owns, and for operations and commands, whose owner is that
-    of another stream."""
-    kind, *names = (stream or "").split("/")
-    match kind, names:
-        case ("tenant", [tenant]) | ("vm" | "cluster", [tenant, _]) | ("quota", [_, tenant]):
-            return tenant
-        case _:
-            return None
