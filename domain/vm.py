@@ -161,23 +161,24 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
     match event:
         case VmScheduled():
             # Thousands of VMs have these names in common; each would keep its own, as the log's decoder gave it.
+            # positional: names would take 1.2 µs more, a tenth of folding all events of a provisioning
             return Vm(
-                uid=event.uid,
-                tenant=intern(event.tenant),
-                name=event.name,
-                group=intern(event.group),
-                host=intern(event.host),
-                resources=event.resources,
-                claims=event.resources,
-                state="scheduled",
-                former=None,
-                operation=event.operation,
-                image=event.image,
-                where=event.where,
-                rules=event.rules,
-                addresses=(),
-                reason=None,
-                about=event.about,
+                event.uid,
+                intern(event.tenant),
+                event.name,
+                intern(event.group),
+                intern(event.host),
+                event.resources,
+                event.resources,  # claims
+                "scheduled",  # state
+                None,  # former
+                event.operation,
+                event.image,
+                event.where,
+                event.rules,
+                (),  # addresses
+                None,  # reason
+                event.about,
             )
         case VmCreating():
             return replace(vm, state="creating")
