@@ -1,10 +1,12 @@
 """The past as its process tells it."""
 
+import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 from msgspec.structs import replace
 
@@ -180,8 +182,7 @@ def test_nothing_is_folded_for_those_who_stopped_waiting(database: Any, monkeypa
             past.answer(replace(question, ends_at=time.time() - 1))
     assert reader.read == 0
     # One whose end comes while it is folded for ends there.
-    clock = iter([0.0, 0.0])
-    monkeypatch.setattr("workers.past.questions.time.time", lambda: next(clock, 10.0))
+    monkeypatch.setattr("workers.past.questions.time.time", lambda: 10.0 if reader.read >= 20 else 0.0)
     with pytest.raises(Unavailable):
         past.answer(replace(question, ends_at=5.0))
     assert reader.read == 20
@@ -213,6 +214,61 @@ def test_a_long_fold_keeps_no_quick_answer_waiting(database: Any, monkeypatch: p
     # Both want the same fold: it is made once.
     assert left == ["long", "as long"]
     assert reader.read - before <= end
+    reader.close()
+
+
+def test_a_checkpoint_that_is_long_restored_keeps_no_quick_answer_waiting(
+    database: Any, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Any]
+) -> None:
+    site = a_site()
+    live(site, seed=6, commands=60)
+    write(database.service, site.rows)
+    reader = LogReader(database.service)
+    questions = Past(database.service, reader).questions
+    answer_of(questions, OfResource(stream="host/h1", as_of=60))
+    begun, go_on, restore = threading.Event(), threading.Event(), checkpoints.restore
+
+    def held(*arguments: Any, **more: Any) -> bool:
+        begun.set()
+        go_on.wait(30)
+        return restore(*arguments, **more)
+
+    monkeypatch.setattr(checkpoints, "restore", held)
+    questions.ask(OfResource(id="long", stream="host/h1", as_of=40))
+    assert not list(questions.step())
+    assert begun.wait(30)
+    assert answer_of(questions, OfResource(id="quick", stream="host/h1", as_of=60))["resource"] is not None
+    assert "long" in questions.open
+    questions.give_up("long")
+    # What is restored for nobody counts as kept: two more moments have to share the other place.
+    for n, position in enumerate((35, 30)):
+        questions.ask(OfResource(id=f"{n}", stream="host/h1", as_of=position))
+    list(questions.step())
+    assert len(questions.folds) == FOLDS_KEPT
+    go_on.set()
+    answered = set()
+    while questions.open:
+        answered |= {one.id for one in questions.step() if one.answer is not None}
+    assert answered == {"0", "1"}
+    reader.close()
+
+
+def test_a_checkpoint_that_can_not_be_read_now_is_asked_for_again(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = a_site()
+    write(database.service, site.rows)
+    reader = LogReader(database.service)
+    past = Past(database.service, reader)
+
+    def away(*arguments: Any, **more: Any) -> bool:
+        raise psycopg.OperationalError("the server is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "restore", away)
+        with pytest.raises(Unavailable):
+            past.resource("host/h1", site.fleet.position)
+    assert past.resource("host/h1", site.fleet.position) == resource(site.fleet, "host/h1")
     reader.close()
 
 

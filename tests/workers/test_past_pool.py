@@ -4,8 +4,9 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from socket import socket
@@ -20,6 +21,7 @@ from eventlog.read import LogReader
 from messaging.past import OfResource, OfVerification
 from projections.projector import catch_up
 from projections.resources import resource
+from tests.conftest import ROOT
 from tests.deciding import Site
 from tests.projections.logs import a_site, live, write
 from workers import child
@@ -52,12 +54,16 @@ class Begun:
 
 
 @pytest.fixture
-def begun(database: Any, site: Site, tmp_path: Path) -> Begun:
-    write(database.service, site.rows)
+def settings(database: Any, tmp_path: Path) -> Settings:
     conninfo = conninfo_to_dict(database.service)
     file = tmp_path / "password"
     file.write_text(str(conninfo.pop("password")))
-    settings = Settings(postgres=make_conninfo(**conninfo), postgres_password_file=file)
+    return Settings(postgres=make_conninfo(**conninfo), postgres_password_file=file)
+
+
+@pytest.fixture
+def begun(database: Any, site: Site, settings: Settings) -> Begun:
+    write(database.service, site.rows)
     return Begun(settings)
 
 
@@ -164,3 +170,30 @@ async def test_what_nobody_awaits_is_not_asked(begun: Begun) -> None:
             with pytest.raises(Unavailable):
                 await left
         assert msgspec.json.decode(await pool.answer(question("b", 40)))["position"] == 40
+
+
+def test_workers_end_with_their_pool_whatever_ended_it(
+    settings: Settings, eventually: Callable[..., Any], tmp_path: Path
+) -> None:
+    program = """
+import asyncio
+from workers.past.pool import Pool
+from workers.past.process import launching
+from workers.settings import Settings
+
+async def work():
+    async with Pool(launching(Settings.from_environment())) as pool:
+        await asyncio.sleep(60)
+
+asyncio.run(work())
+"""
+    environment = {**os.environ, **settings.environment()}
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=environment)
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        eventually(lambda: children.read_text().split(), within_s=30)
+        (worker,) = map(int, children.read_text().split())
+    finally:
+        process.kill()
+        process.wait()
+    eventually(lambda: child.identity(worker) is None)

@@ -102,8 +102,7 @@ class Questions:
                 self._free_at = time.monotonic() + IDLE_S
                 yield Answered(id, answer)
         if not self._under_way and self._free_at is not None and self._free_at <= time.monotonic():
-            self._folds.free()
-            self._free_at = None
+            self._free_at = None if self._folds.free() else time.monotonic() + IDLE_S
 
     def _steps(self, question: Question) -> Steps[Any]:
         match question:
