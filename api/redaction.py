@@ -7,10 +7,11 @@ from api import refusals
 from api.tenant_scope import TenantScope
 from domain.kinds import tenant_of
 from domain.values import from_rfc3339
+from projections import resources
+from projections.kinds import tenants
 
 Document = dict[str, Any]
 
-SUMS = ("hosts", "capacity", "used", "available")
 EXPLAINED = ("strategy", "group", "considered", "reasons", "score", "load", "groups")
 # Shown of others' refused commands: fields that describe the resource itself. Names are shown only if in scope.
 OWN_WORDS = frozenset(
@@ -24,22 +25,7 @@ OWN_WORDS = frozenset(
 
 def resource(kind: str, document: Document, scope: TenantScope | None, *, at: int | None = None) -> Document | None:
     """The resource without what is out of scope; None if all of it is. `at` is the time of that state."""
-    if scope is None:
-        return document
-    match kind:
-        case "tenant":
-            return _tenant(document, scope, at) if scope.has_tenant(document["name"], at) else None
-        case "group":
-            return (
-                {k: v for k, v in document.items() if k not in SUMS} if scope.has_group(document["name"], at) else None
-            )
-        case "operation":  # it stays when its tenant is gone, so its own time tells whose it was
-            began_at = from_rfc3339(document["started_at"])
-            return document if scope.has_tenant(document["owner"], began_at) else None
-        case "vm" | "quota" | "host":
-            return document if scope.has_tenant(document["owner"], at) else None
-        case _:
-            return None
+    return resources.in_scope(kind, document, scope, at=at) if scope is not None else document
 
 
 def event(document: Document, scope: TenantScope) -> Document:
@@ -48,7 +34,7 @@ def event(document: Document, scope: TenantScope) -> Document:
     at = from_rfc3339(document["at"])
     match document["stream"].partition("/")[0]:
         case "tenant":
-            return {**document, "data": _tenant(data, scope, at)}
+            return {**document, "data": tenants.redacted(scope, data, at)}
         case "quota" if "by" in data and not scope.has_tenant(tenant_of(data["by"]), at):
             return {**document, "data": {**data, "by": None}}
         case "vm" if "explanation" in data:
@@ -100,16 +86,4 @@ def _request(request: Mapping[str, Any], scope: TenantScope, at: int, *, is_refu
                 shown[field] = value
             case _:
                 pass
-    return shown
-
-
-def _tenant(document: Mapping[str, Any], scope: TenantScope, at: int | None) -> Document:
-    """The scope's root has nothing above it; `path` begins with it."""
-    shown = dict(document)
-    for field in ("parent", "owner", "suspended_by"):
-        if field in shown and not scope.has_tenant(shown[field], at):
-            shown[field] = None
-    for field in ("path", "children"):  # of the past, they may name what is not below it today
-        if field in shown:
-            shown[field] = [name for name in shown[field] if scope.has_tenant(name, at)]
     return shown

@@ -19,6 +19,7 @@ class SortedBy(NamedTuple):
     type: TypeEngine[Any]
     is_total: bool = False
     is_above: bool = False
+    is_hidden: bool = False
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     in_scope: str = "false"
     always: str = ""
     ended: str = ""
+    hides_amounts: bool = False
     words: str
 
 
@@ -50,12 +52,17 @@ def listing_of(view: View[Any]) -> Listing:
         filters={one.name: one for one in view.all_filters()},
         sorts={
             field.name: SortedBy(
-                view.sql(field), field.column or compared_as(field.schema), field.is_total, field.is_above
+                sql=view.sql(field),
+                type=field.column or compared_as(field.schema),
+                is_total=field.is_total,
+                is_above=field.is_above,
+                is_hidden=field.is_hidden,
             )
             for field in view.fields
             if field.sorts
         },
         amount_sorts=view.amount_sorts.sql if view.amount_sorts is not None else {},
+        hides_amounts=view.amount_sorts is not None and view.amount_sorts.is_hidden,
         in_scope=view.in_scope,
         always=f"{view.table}.state NOT IN ({hidden})" if hidden else "",
         ended=f"{view.table}.state IN ({stays}) AND {view.table}.version <= :ended_by" if stays else "",

@@ -132,13 +132,13 @@ def order_of(kind: str, sort: str) -> Order:
     return Order(found.is_falling, found.is_total)
 
 
-def must_sort(kind: str, sort: str) -> None:
+def must_sort(kind: str, sort: str, *, is_scoped: bool = False) -> None:
     """
     Raises:
-        ValueError: there is no such field to sort by.
+        ValueError: there is no such field to sort by, or none that a scope shows.
     """
     general, _ = _of_any_class(kind, sort)
-    _sort(kind, general, is_scoped=False)
+    _sort(kind, general, is_scoped=is_scoped)
 
 
 def _of_any_class(kind: str, sort: str) -> tuple[str, str | None]:
@@ -208,21 +208,25 @@ def _sort(kind: str, asked_for: str, *, is_scoped: bool) -> Sort:
     Cursors carry values of what is sorted by: so within a scope it is what the scope shows.
 
     Raises:
-        ValueError: there is no such field to sort by.
+        ValueError: there is no such field to sort by, or none that the scope shows.
     """
     listing = LISTINGS[kind]
     is_falling, name = asked_for.startswith("-"), asked_for.removeprefix("-")
-    if (sort := listing.sorts.get(name)) is not None:
-        if sort.sql == f"{listing.table}.key":
-            return Sort(_key(listing.table), is_falling, sort.is_total)
-        expression: Expression = literal_column(sort.sql, sort.type)
-        if sort.is_above and is_scoped:
-            expression = cast(_text(f"CASE WHEN {listing.table}.key <> :scope THEN {sort.sql} END"), sort.type)
-        return Sort(by_bytes(expression), is_falling, sort.is_total)
-    if name.startswith("*_") and name[2:] in listing.amount_sorts:
-        return Sort(cast(_text(listing.amount_sorts[name[2:]]), BigInteger), is_falling)
-    known = ", ".join(listing.sorts) + (" and amounts such as cpu_available" if listing.amount_sorts else "")
-    raise ValueError(f"can't sort by {name!r}, only by {known}; a leading - sorts descending")
+    sort = listing.sorts.get(name)
+    amount = listing.amount_sorts.get(name.removeprefix("*_")) if name.startswith("*_") else None
+    if sort is None and amount is None:
+        known = ", ".join(listing.sorts) + (" and amounts such as cpu_available" if listing.amount_sorts else "")
+        raise ValueError(f"can't sort by {name!r}, only by {known}; a leading - sorts descending")
+    if is_scoped and (sort.is_hidden if sort is not None else listing.hides_amounts):
+        raise ValueError("your token may not see sums over hosts, and so not sort by them")
+    if sort is None:
+        return Sort(cast(_text(amount or ""), BigInteger), is_falling)
+    if sort.sql == f"{listing.table}.key":
+        return Sort(_key(listing.table), is_falling, sort.is_total)
+    expression: Expression = literal_column(sort.sql, sort.type)
+    if sort.is_above and is_scoped:
+        expression = cast(_text(f"CASE WHEN {listing.table}.key <> :scope THEN {sort.sql} END"), sort.type)
+    return Sort(by_bytes(expression), is_falling, sort.is_total)
 
 
 def _text(sql: str) -> Any:

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 from domain.entry import Entry
 from domain.fleet import Fleet
+from domain.values import from_rfc3339
 from projections.field_types import Schema, compared_as
+from projections.fields import Scope
 from projections.members import with_members
-from projections.view import Document, View
+from projections.view import Bearer, Document, View
 from projections.views import VIEWS
 
 Facts = Sequence[bytes | None]
@@ -46,6 +48,17 @@ def from_row(kind: str) -> OfRow:
     """What makes the JSON that goes to the client, of a row's document and of the facts beside it, in the order of
     `facts`. The third argument is the scope of whoever asks: within one, no tenant above it is named."""
     return _SHOWN[kind].of_row
+
+
+def in_scope(kind: str, document: Document, scope: Scope, *, at: int | None = None) -> Document | None:
+    """As it is shown to whoever is confined to a tenant; None: not at all. `at` is when it was so (microseconds since
+    1970), None: now."""
+    view = VIEWS[kind]
+    bearer = Bearer(document["name"], document["owner"], from_rfc3339(document["created_at"]), at)
+    if not view.is_in_scope(scope, bearer):
+        return None
+    shown = {name: value for name, value in document.items() if name not in _HIDDEN[kind]}
+    return view.redacted(scope, shown, at) if view.redacted is not None else shown
 
 
 def facts(view: View[Any]) -> dict[str, str]:
@@ -109,3 +122,4 @@ def _reader(schema: Schema) -> Callable[[bytes | None], Any]:
 
 
 _SHOWN = {name: _shown(view) for name, view in VIEWS.items()}
+_HIDDEN = {name: frozenset(field.name for field in view.fields if field.is_hidden) for name, view in VIEWS.items()}

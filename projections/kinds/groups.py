@@ -65,10 +65,6 @@ def _is_in_scope(scope: Scope, bearer: Bearer) -> bool:
     return scope.has_group(bearer.name, bearer.at)
 
 
-def _redacted(scope: Scope, document: Document, at: int | None) -> Document:
-    return {name: value for name, value in document.items() if name not in _HIDDEN}
-
-
 VIEW: View[Group] = View(
     kind=KIND,
     fields=(
@@ -90,11 +86,9 @@ VIEW: View[Group] = View(
     ),
     in_scope="groups.key IN (SELECT quotas.group FROM quotas WHERE quotas.tenant IN (SELECT key FROM scope))",
     is_in_scope=_is_in_scope,
-    redacted=_redacted,
     short=("g",),
     columns=("name", "display_name", "region", "strategy", "hosts"),
     wide=("overcommit", "available", "labels", "version"),
     amounts=("used", "capacity"),
     yields=("region", "display_name", "strategy"),
 )
-_HIDDEN = frozenset(field.name for field in VIEW.fields if field.is_hidden)

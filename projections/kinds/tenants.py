@@ -1,6 +1,7 @@
 """Tenants, as they are shown: with their path from the root, and what is right below them."""
 
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -71,8 +72,8 @@ def _from_fleet(fleet: Fleet, tenant: Tenant, document: Document) -> Document:
     return document | _members(path=path, children=[child.name for child in fleet.each(KIND, parent=tenant.name)])
 
 
-def redacted(scope: Scope, document: Document, at: int | None) -> Document:
-    """The scope's own tenant has nothing above it; `path` begins with it."""
+def redacted(scope: Scope, document: Mapping[str, Any], at: int | None) -> Document:
+    """The document, or an event's data: the scope's own tenant has nothing above it; `path` begins with it."""
     shown = dict(document)
     for field in ("parent", "owner", "suspended_by"):
         if field in shown and not scope.has_tenant(shown[field], at):
