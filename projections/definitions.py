@@ -18,10 +18,22 @@ SCHEMA_PREFIX = "read_"
 
 # What a view, a field or a kind says that is in no row.
 BESIDE_THE_ROW = (
-    *("amount_sorts", "amounts", "columns", "cut", "definitions", "description", "facts", "failed_states", "filter_as"),
-    *("filters", "from_fleet", "from_row", "in_scope", "is_above", "is_in_scope", "is_optional", "is_total", "joined"),
-    *("named", "others", "over", "path", "plural", "readers", "rebinds", "refs", "short", "sorts", "source", "sql"),
-    *("states", "wide", "yields"),
+    *("amount_sorts", "amounts", "columns", "definitions", "description", "facts", "failed_states", "filter_as"),
+    *("filter_sql", "filters", "from_fleet", "from_row", "in_scope", "is_above", "is_hidden", "is_in_scope"),
+    *(
+        "is_optional",
+        "is_total",
+        "joined",
+        "others",
+        "over",
+        "path",
+        "plural",
+        "readers",
+        "rebinds",
+        "redacted",
+        "refs",
+    ),
+    *("short", "sorts", "source", "sql", "sql_in_scope", "states", "stays_with", "wide", "yields"),
 )
 # All kinds and views together, where a kind finds its own; and the fleet, of which no row is made.
 _NOT_FOLLOWED = ("domain.fleet:Fleet", "domain.kinds:KINDS", "projections.views:VIEWS")

@@ -4,7 +4,7 @@ of the read model and as a function for a fleet of the past; a test asks both an
 Keys are full names: of `vm/acme/web-1` it is `acme/web-1`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Protocol
@@ -31,7 +31,7 @@ from projections.field_types import (
 )
 
 OfEntry = Callable[[str, Entry], Any]
-OverFleet = Callable[[Fleet, str, Entry], Any]
+Own = str | OfEntry  # an attribute of the entry, such as `state.region`, or a function of it
 
 # Most of a command's times are the command's own: 2 × faster answers for a VM.
 shown_time = lru_cache(maxsize=1024)(to_rfc3339)
@@ -48,11 +48,11 @@ class Scope(Protocol):
 class Field(msgspec.Struct, frozen=True, kw_only=True):
     """One field of what is shown.
 
-    A field of the resource's own has `shown`, a function of the entry alone, so that it can stand in the table; all
-    others are told by the view's `others`. Filters and sorts look at `stored` (default: what is shown), or at `joined`
-    of what belongs to others; `sql` is the same in the statement of a list (default: its column, or out of the
-    document). With a `column` type it has a column of its own. `filter_as` and `filter_sql` replace what its filter is
-    described as, and its condition, where they are not the usual ones.
+    A field of the resource's own has `shown`, of the entry alone, so that it can stand in the table; all others are
+    told by the view's `others`. Filters and sorts look at `stored` (default: what is shown), or at what is `joined`: of
+    a fleet and the state; `sql` is the same in the statement of a list (default: its column, or out of the document).
+    With a `column` type it has a column of its own. `filter_as` and `filter_sql` replace what its filter is described
+    as, and its condition, where they are not the usual ones.
 
     `is_total`: it is never null, and its falling order is the rising one from behind. `is_above`: it names the tenant
     above, which is out of scope for the scope's own tenant. `is_hidden`: nobody who is confined to a tenant is shown
@@ -62,9 +62,9 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     schema: Schema
     description: str = ""
-    shown: OfEntry | None = None
-    stored: OfEntry | None = None
-    joined: OverFleet | None = None
+    shown: Own | None = None
+    stored: Own | None = None
+    joined: Callable[[Fleet, Any], Any] | None = None
     sql: str = ""
     column: TypeEngine[Any] | None = None
     is_indexed: bool = False
@@ -79,17 +79,21 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
 
     def compared(self, fleet: Fleet, key: str, entry: Entry, scope: Scope | None = None) -> Any:
         """The value by which it is filtered and sorted; times are microseconds since 1970."""
-        value = self.joined(fleet, key, entry) if self.joined is not None else self.of_entry(key, entry)
+        value = self.joined(fleet, entry.state) if self.joined is not None else self.of_entry(key, entry)
         if self.is_above and scope is not None and not scope.has_tenant(value, fleet.at):
             return None
         return value
 
     @property
-    def of_entry(self) -> OfEntry:
+    def own(self) -> Own:
         """What its column holds, or would."""
         found = self.stored or self.shown
         assert found is not None, f"{self.name} is no field of the resource's own"
         return found
+
+    @property
+    def of_entry(self) -> OfEntry:
+        return value_of(self.own)
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +115,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     type: TypeEngine[Any]
-    of: OfEntry
+    of: Own
     may_be_null: bool = False
     is_indexed: bool = False
 
@@ -119,20 +123,20 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 def own(
     name: str,
     schema: Schema,
-    of: Callable[[Any], Any] | None = None,
+    of: Callable[[Any], Any] | str | None = None,
     *,
-    stored: Callable[[Any], Any] | None = None,
+    stored: Callable[[Any], Any] | str | None = None,
     over: Callable[[Fleet, Any], Any] | None = None,
     **declared: Any,
 ) -> Field:
-    """A field of the state alone: its attribute of that name, or `of` it. What is compared may be another value:
-    `stored` of the state, or `over` a fleet and the state."""
+    """A field of the state alone: its attribute of that name (or `of` another), or what `of` makes of it. What is
+    compared may be another value: `stored` of the state, or `over` a fleet and the state."""
     return Field(
         name=name,
         schema=schema,
-        shown=_of_state(of or attrgetter(name)),
+        shown=_of_state(of or name),
         stored=_of_state(stored) if stored is not None else None,
-        joined=_over_state(over) if over is not None else None,
+        joined=over,
         **declared,
     )
 
@@ -140,21 +144,34 @@ def own(
 def joined(name: str, schema: Schema, *, over: Callable[[Fleet, Any], Any] | None = None, **declared: Any) -> Field:
     """A field that others know: `sql` beside a row, `over` a fleet and the state. Without the two the view's `others`
     alone tell it."""
-    return Field(name=name, schema=schema, joined=_over_state(over) if over is not None else None, **declared)
+    return Field(name=name, schema=schema, joined=over, **declared)
 
 
 def stored(
-    name: str, type: TypeEngine[Any], of: Callable[[Any], Any], *, may_be_null: bool = False, is_indexed: bool = False
+    name: str,
+    type: TypeEngine[Any],
+    of: Callable[[Any], Any] | None = None,
+    *,
+    may_be_null: bool = False,
+    is_indexed: bool = False,
 ) -> Stored:
-    return Stored(name=name, type=type, of=_of_state(of), may_be_null=may_be_null, is_indexed=is_indexed)
+    """A column of the state alone, as `own` is a field of it."""
+    return Stored(name=name, type=type, of=_of_state(of or name), may_be_null=may_be_null, is_indexed=is_indexed)
 
 
-def common(kind: Kind[Any], *, owner: str = "NULL::text", name: Field | None = None) -> tuple[Field, ...]:
-    """What every resource shows. `owner` is the SQL of whose it is; `name` is what its key is not."""
+def common(
+    kind: Kind[Any],
+    *,
+    owner: str = "NULL::text",
+    owner_column: TypeEngine[Any] | None = None,
+    name: Field | None = None,
+) -> tuple[Field, ...]:
+    """What every resource shows. `owner` is the SQL of whose it is, unless that has a column of its own; `name` is what
+    its key is not."""
     has_words = "about" in kind.state.__struct_fields__
     has_uid = "uid" in kind.state.__struct_fields__
     return (
-        Field(name="uid", schema=STRING, shown=_of_state(attrgetter("uid")) if has_uid else _key, sorts=True),
+        Field(name="uid", schema=STRING, shown=_key, sorts=True) if not has_uid else own("uid", STRING, sorts=True),
         name or Field(name="name", schema=STRING, shown=_key, sql=f"{kind.module}.key", sorts=True, is_total=True),
         _words(has_words, "display_name", MAYBE, sorts=True),
         _words(
@@ -169,8 +186,9 @@ def common(kind: Kind[Any], *, owner: str = "NULL::text", name: Field | None = N
         own(
             "owner",
             MAYBE,
-            owner_of,
-            sql=owner,
+            owner_of if kind.target is not None else kind.owner,
+            sql="" if owner_column is not None else owner,
+            column=owner_column,
             filters=True,
             filter_as="Only those that belong to this tenant",
             sorts=True,
@@ -183,7 +201,7 @@ def common(kind: Kind[Any], *, owner: str = "NULL::text", name: Field | None = N
         Field(
             name="version",
             schema=NATURAL,
-            shown=lambda key, entry: entry.version,
+            shown="version",
             column=BigInteger(),
             sorts=True,
             is_total=True,
@@ -208,12 +226,32 @@ def title_of(kind: Kind[Any]) -> str:
     return "".join(part.capitalize() for part in kind.name.split("_"))
 
 
-def _of_state(of: Callable[[Any], Any]) -> OfEntry:
-    return lambda key, entry: of(entry.state)
+def value_of(of: Own) -> OfEntry:
+    if not isinstance(of, str):
+        return of
+    get = attrgetter(of)
+    return lambda key, entry: get(entry)
 
 
-def _over_state(over: Callable[[Fleet, Any], Any]) -> OverFleet:
-    return lambda fleet, key, entry: over(fleet, entry.state)
+def by_name(named: Iterable[tuple[str, Own]]) -> Callable[[str, Entry], dict[str, Any]]:
+    """A function that gives all of them, in their order: attributes in one go, which is 2 × faster than one by one."""
+    of = dict(named)
+    made = tuple((name, one) for name, one in of.items() if not isinstance(one, str))
+    # What is made keeps its place in the order until then. The last is for one alone, of which there is no tuple.
+    attributes = attrgetter(*(one if isinstance(one, str) else "version" for one in of.values()), "version")
+    names = tuple(of)
+
+    def found(key: str, entry: Entry) -> dict[str, Any]:
+        values = dict(zip(names, attributes(entry), strict=False))
+        for name, one in made:
+            values[name] = one(key, entry)
+        return values
+
+    return found
+
+
+def _of_state(of: Callable[[Any], Any] | str) -> Own:
+    return f"state.{of}" if isinstance(of, str) else lambda key, entry: of(entry.state)
 
 
 def _time(name: str) -> Field:
@@ -222,7 +260,7 @@ def _time(name: str) -> Field:
         name=name,
         schema=TIME,
         shown=lambda key, entry: shown_time(at(entry)),
-        stored=lambda key, entry: at(entry),
+        stored=name,
         column=BigInteger(),
         sorts=True,
         is_total=True,
@@ -235,4 +273,4 @@ def _key(key: str, entry: Entry) -> str:
 
 def _words(has_words: bool, name: str, schema: Schema, *, otherwise: Any = None, **declared: Any) -> Field:
     """What people say about it; of what nobody says anything, what it would be then."""
-    return own(name, schema, attrgetter(f"about.{name}") if has_words else lambda state: otherwise, **declared)
+    return own(name, schema, f"about.{name}" if has_words else lambda state: otherwise, **declared)

@@ -13,7 +13,7 @@ from domain.entry import Entry
 from domain.fleet import Fleet
 from domain.kinds import owner_of
 from projections.listing import ListQuery, Order, Portion, ScopeThen, capped, filled
-from projections.resources import resource
+from projections.resources import redacted, resource
 from projections.view import Bearer, View
 from projections.views import VIEWS
 from projections.words import folded
@@ -52,9 +52,7 @@ def portion(fleet: Fleet, query: ListQuery) -> Portion:
 def _document(fleet: Fleet, view: View[Any], key: str, scope: ScopeThen | None) -> bytes:
     document = resource(fleet, view.kind.stream(key))
     assert document is not None
-    if scope is not None and view.redacted is not None:
-        document = view.redacted(scope, document, fleet.at)
-    return _json(document)
+    return _json(redacted(view, document, scope, at=fleet.at) if scope is not None else document)
 
 
 def _living(fleet: Fleet, kind: str) -> Iterator[tuple[str, Entry]]:

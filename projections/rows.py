@@ -1,7 +1,7 @@
 """The rows of the living tables: by column, a function of one entry alone."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import ARRAY
@@ -10,11 +10,10 @@ from sqlalchemy.types import TypeEngine
 
 from domain.entry import Entry
 from projections import resources
+from projections.fields import Own, by_name, value_of
 from projections.view import Document, View
 from projections.views import VIEWS
 from projections.words import folded
-
-Write = Callable[[Any], Any]
 
 _json = msgspec.json.Encoder().encode
 
@@ -23,13 +22,15 @@ def row(stream: str, entry: Entry) -> dict[str, Any]:
     """`key`, the document as JSON, and what filters, sorts and joins look at."""
     kind, _, key = stream.partition("/")
     document = resources.own(stream, entry)
-    return {
-        "key": key,
-        "words": words(document),
-        "labels": _text(document["labels"]),
-        "document": _text(document),
-        **{name: write(of(key, entry)) for name, of, write in _COLUMNS[kind]},
-    }
+    shown, columns = _COLUMNS[kind]
+    found = columns(key, entry)
+    for name in shown:
+        found[name] = document[name]
+    found["key"] = key
+    found["words"] = words(document)
+    found["labels"] = _text(document["labels"])
+    found["document"] = _text(document)
+    return found
 
 
 def words(document: Document) -> str:
@@ -38,21 +39,25 @@ def words(document: Document) -> str:
     return folded("\n".join([text for text in said if text]))
 
 
-def _columns(view: View[Any]) -> list[tuple[str, Callable[[str, Entry], Any], Write]]:
-    fields = ((field.name, field.of_entry, field.column) for field in view.fields if field.column is not None)
-    stored = ((one.name, one.of, one.type) for one in view.stored)
-    return [(name, of, _write(type)) for name, of, type in (*fields, *stored)]
+class _Columns(NamedTuple):
+    shown: tuple[str, ...]  # what was made for the document already
+    of_entry: Callable[[str, Entry], dict[str, Any]]
 
 
-def _write(type: TypeEngine[Any]) -> Write:
-    """How `changes.py` takes a value of a column."""
+def _columns(view: View[Any]) -> _Columns:
+    fields = [field for field in view.fields if field.column is not None]
+    shown = tuple(field.name for field in fields if field.stored is None and not isinstance(field.shown, str))
+    of_fields = ((field.name, field.own) for field in fields if field.name not in shown)
+    others = ((one.name, _written(one.of, one.type)) for one in view.stored)
+    return _Columns(shown, by_name((*of_fields, *others)))
+
+
+def _written(of: Own, type: TypeEngine[Any]) -> Own:
+    """As `changes.py` takes a value of a column."""
+    get = value_of(of)
     if isinstance(type, JSON):  # JSONB too
-        return _text
-    return ",".join if isinstance(type, ARRAY) else _as_it_is
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
+        return lambda key, entry: _text(get(key, entry))
+    return (lambda key, entry: ",".join(get(key, entry))) if isinstance(type, ARRAY) else of
 
 
 def _text(value: Any) -> str:

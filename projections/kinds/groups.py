@@ -77,7 +77,7 @@ VIEW: View[Group] = View(
         joined("used", AMOUNTS, is_hidden=True, is_optional=True),
         joined("available", AMOUNTS, is_hidden=True, is_optional=True),
     ),
-    stored=(stored("overcommit", JSONB(), lambda group: group.overcommit),),
+    stored=(stored("overcommit", JSONB()),),
     others=Others(facts=Facts(sums=_SUMS), from_row=_from_row, from_fleet=_from_fleet),
     amount_sorts=AmountSorts(
         sql={what: _AMOUNT.format(what=what) for what in ("available", "used", "capacity")},

@@ -110,8 +110,8 @@ VIEW: View[Host] = View(
         own("bmc", maybe(ref("Bmc")), lambda host: msgspec.to_builtins(host.bmc) if host.bmc is not None else None),
     ),
     stored=(
-        stored("capacity", JSONB(), lambda host: host.capacity),
-        stored("used", JSONB(), lambda host: host.used),
+        stored("capacity", JSONB()),
+        stored("used", JSONB()),
     ),
     indexes=(Index("hosts_labels", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),),
     is_lively=True,

@@ -23,7 +23,7 @@ from projections.field_types import (
     listed,
     ref,
 )
-from projections.fields import Field, Scope, common, own, shown_time, stored
+from projections.fields import Field, Scope, common, own, shown_time
 from projections.view import EVERY_ROLE, Bearer, Document, Others, View
 
 T = TypeVar("T")
@@ -53,6 +53,38 @@ class Facts(NamedTuple, Generic[T]):
 _json = msgspec.json.Encoder().encode
 _document = msgspec.json.Decoder(Document).decode
 _progress = msgspec.json.Decoder(list[tuple[str, int, int | None, str | None]]).decode
+
+
+def _shown(key: str, entry: Entry) -> Document:
+    """Made anew with every report, so written out: 2 × faster than field by field."""
+    operation: Operation = entry.state
+    return {
+        "uid": key,
+        "name": key,
+        "display_name": None,
+        "external_id": None,
+        "owner": owner_of(operation),
+        "state": operation.state,
+        "labels": {},
+        "description": None,
+        "protected": False,
+        "version": entry.version,
+        "created_at": shown_time(entry.created_at),
+        "updated_at": shown_time(entry.updated_at),
+        "id": key,
+        "kind": operation.kind,
+        "target": operation.target,
+        "waiting_for": operation.waiting_for,
+        "steps": _steps(operation),
+        "percent": _percent(operation),
+        "message": operation.reason,
+        "started_at": shown_time(operation.started_at),
+        "ended_at": _shown_end(key, entry),
+    }
+
+
+def _percent(operation: Operation) -> int | None:
+    return 100 if operation.state == "succeeded" else None
 
 
 def _steps(operation: Operation) -> list[Document]:
@@ -109,19 +141,19 @@ def _is_in_scope(scope: Scope, bearer: Bearer) -> bool:
 VIEW: View[Operation] = View(
     kind=KIND,
     fields=(
-        *common(KIND, owner="operations.owner"),
+        *common(KIND, owner_column=Name),
         Field(name="id", schema=STRING, shown=lambda key, entry: key, sql="operations.key", sorts=True),
         own("kind", STRING, column=Name, filters=True, sorts=True),
         own("target", STRING, column=Name, is_indexed=True, filters=True, filter_as="Only on this stream", sorts=True),
         own("waiting_for", MAYBE),
         own("steps", listed(ref("Step")), _steps),
-        own("percent", MAYBE_INTEGER, lambda operation: 100 if operation.state == "succeeded" else None),
-        own("message", MAYBE, lambda operation: operation.reason, sorts=True),
+        own("percent", MAYBE_INTEGER, _percent),
+        own("message", MAYBE, "reason", sorts=True),
         own(
             "started_at",
             TIME,
             lambda operation: shown_time(operation.started_at),
-            stored=lambda operation: operation.started_at,
+            stored="started_at",
             sql="operations.created_at",
             sorts=True,
         ),
@@ -134,9 +166,9 @@ VIEW: View[Operation] = View(
             sorts=True,
         ),
     ),
-    stored=(stored("owner", Name, owner_of, may_be_null=True),),
     indexes=(Index("operations_by_owner", "owner", "key"),),
     is_lively=True,
+    document=_shown,
     others=Others(facts=Facts(progress=_PROGRESS), from_row=_from_row, from_fleet=_from_fleet),
     definitions={
         "Step": closed(

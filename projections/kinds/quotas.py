@@ -98,8 +98,8 @@ VIEW: View[Quota] = View(
     ),
     filters=(subtree_filter("quotas.tenant"),),
     stored=(
-        stored("limits", JSONB(), lambda quota: quota.limits),
-        stored("used", JSONB(), lambda quota: quota.used),
+        stored("limits", JSONB()),
+        stored("used", JSONB()),
     ),
     is_lively=True,
     others=Others(facts=Facts(above=_ABOVE), from_row=_from_row, from_fleet=_from_fleet),

@@ -99,7 +99,7 @@ VIEW: View[Tenant] = View(
         joined("children", STRINGS),
         joined("children_truncated", BOOLEAN, is_optional=True),
     ),
-    stored=(stored("uid", Name, lambda tenant: tenant.uid),),
+    stored=(stored("uid", Name),),
     others=Others(facts=Facts(path=_PATH, children=_CHILDREN), from_row=_from_row, from_fleet=_from_fleet),
     in_scope="tenants.key IN (SELECT key FROM scope)",
     is_in_scope=_is_in_scope,

@@ -288,7 +288,7 @@ async def test_a_cursor_is_good_for_its_own_list_alone(model: ReadModel) -> None
         await model.list_("host", cursor="abc")
     with pytest.raises(ValueError, match="no filter colour"):
         await model.list_("host", filters={"colour": "red"})
-    with pytest.raises(ValueError, match="no 'bmc' to sort by"):
+    with pytest.raises(ValueError, match="can't sort by 'bmc'"):
         await model.list_("host", sort="bmc")
 
 
@@ -506,3 +506,11 @@ async def test_amounts_beyond_64_bits_are_summed_and_sorted(database: Any) -> No
             assert [document["available"]["cpu"] for document in falling] == sorted(
                 (document["available"]["cpu"] for document in falling), reverse=True
             )
+
+
+async def test_within_a_scope_nobody_sorts_by_what_the_scope_does_not_show(model: ReadModel) -> None:
+    for sort in ("hosts", "-cpu_available"):
+        assert (await model.list_("group", sort=sort))["items"]
+        with pytest.raises(ValueError, match="may not see sums"):
+            await model.list_("group", sort=sort, scope="acme")
+    assert (await model.list_("quota", sort="cpu_available", scope="acme"))["items"]
