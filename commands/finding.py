@@ -29,7 +29,7 @@ def find(tx: Transaction, kind: Kind[S], *name: str) -> S:
         NotFound: with the nearest name.
     """
     found = tx.fleet.get(kind, *name)
-    if found is None or found.state in kind.ended or not is_seen(tx, kind, *name):
+    if found is None or found.state in kind.ended or (tx.scope is not None and not is_seen(tx, kind, *name)):
         raise missing(tx, kind.name, "/".join(name))
     return found
 

@@ -173,19 +173,20 @@ def provision(command: ProvisionVm, tx: Transaction) -> Done:
     warnings = warning.of_external_id(tx, stream, about)
 
     uid, operation = tx.new_id(), tx.new_id()
+    # positional: names would take 0.5 µs of the 110 µs of a decision
     scheduled = VmScheduled(
-        uid=uid,
-        tenant=tenant,
-        name=command.name,
-        group=placement.group,
-        host=placement.host,
-        resources=command.resources,
-        operation=operation,
-        explanation=placement.explanation,
-        image=command.image,
-        where=where,
-        rules=rules,
-        about=about,
+        uid,
+        tenant,
+        command.name,
+        placement.group,
+        placement.host,
+        command.resources,
+        operation,
+        placement.explanation,
+        command.image,
+        where,
+        rules,
+        about,
     )
     tx.record(stream, scheduled)
     claims.take(tx, stream, host=placement.host, group=placement.group, chain=chain, resources=command.resources, vms=1)

@@ -34,15 +34,8 @@ class Transaction:
         """Note that `event` happened; the fleet has evolved when this returns."""
         fleet = self.fleet
         position = fleet.position + 1
-        recorded = Recorded(
-            stream=stream,
-            version=version or position,
-            position=position,
-            at=self.at,
-            actor=self.actor,
-            command=self.command,
-            event=event,
-        )
+        # positional: names would take 0.15 µs for the five events of a decision
+        recorded = Recorded(stream, version or position, position, self.at, self.actor, self.command, event)
         folding = fleet.folding.get(type(event))
         if folding is None:  # it changes no resource
             fleet.fold(recorded)

