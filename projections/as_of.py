@@ -66,7 +66,7 @@ async def list_as_of(
 
     found = await _gathered(ask, after=(after.value, after.key) if after is not None else None, limit=limit)
     if lists.has_ended(kind):
-        ended = await model.ended(question, kind, limit=limit)
+        ended = await model.ended(question, kind, limit=limit, scope=root)
         found = _merged(found, ended, order=lists.order_of(kind, sort), limit=limit)
     return _page(found, of=of, position=as_of)
 

@@ -308,7 +308,7 @@ class ReadModel:
         found = [_token_row(row[2:]) for row in rows if row[2] is not None]
         return {token.hash: token for token in found}
 
-    async def ended(self, question: Question, kind: str, *, limit: int) -> Portion:
+    async def ended(self, question: Question, kind: str, *, limit: int, scope: str | None) -> Portion:
         """Rows of what has ended and is still listed. It never changes again, so that they stand for whatever position
         the question names."""
         _, rows = await self._read(question.statement, question.values)
@@ -317,7 +317,7 @@ class ReadModel:
         def made(row: RawRow) -> tuple[Any, Any, msgspec.Raw]:
             _, _, value, key, document, *others = row
             assert document is not None
-            found = msgspec.Raw(shown(document, others, None))
+            found = msgspec.Raw(shown(document, others, scope))
             return cursors.value(value, question.sort), cursors.value(key, question.key), found
 
         first = rows[0]

@@ -107,7 +107,7 @@ async def test_what_a_worker_left_is_asked_once_more(begun: Begun, site: Site) -
         await asyncio.sleep(0)
         os.kill(first, signal.SIGKILL)
         assert msgspec.json.decode(await left)["position"] == end
-        while len(begun.pids("1")) < 2 or not pool.is_running:
+        while len(begun.pids("1")) < 2 or not pool.is_ready:
             await asyncio.sleep(0.02)
 
 

@@ -19,7 +19,7 @@ class ToWorker(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class FromWorker(msgspec.Struct, frozen=True):
     """That there is an answer to the question `id`, and which, or that there is none. `folds` are the positions of what
-    the worker keeps."""
+    the worker keeps. The first one of each worker answers nothing, and says that it is ready."""
 
     id: str
     is_answered: bool

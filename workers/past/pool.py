@@ -61,12 +61,9 @@ class _Worker:
         self.name = name
         self.open: dict[str, _Open] = {}
         self.keeping: asyncio.Task[None] | None = None  # begins the process, again and again
+        self.is_ready = False  # its process can answer
         self._folds: list[int] = []
         self._writer: asyncio.StreamWriter | None = None
-
-    @property
-    def is_running(self) -> bool:
-        return self._writer is not None
 
     def is_near(self, position: int) -> bool:
         """Whether it has a fold at the position or shortly before it, or will have one soon."""
@@ -103,6 +100,7 @@ class _Worker:
                     for data in frames.of(received):
                         self._take(_from_worker(data))
         finally:
+            self.is_ready = False
             self._folds, writer, self._writer = [], self._writer, None
             if writer is not None:
                 writer.close()
@@ -110,6 +108,7 @@ class _Worker:
             process.wait()
 
     def _take(self, answer: FromWorker) -> None:
+        self.is_ready = True
         self._folds = answer.folds
         if (one := self.open.pop(answer.id, None)) is not None:
             one.end(answer.answer if answer.is_answered else None)
@@ -138,9 +137,9 @@ class Pool:
         await end_tasks(*(worker.keeping for worker in self._workers if worker.keeping is not None))
 
     @property
-    def is_running(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether somebody can answer now."""
-        return any(worker.is_running for worker in self._workers)
+        return any(worker.is_ready for worker in self._workers)
 
     async def answer(self, question: Question) -> msgspec.Raw:
         """

@@ -18,7 +18,7 @@ from workers.past.pool import Launch, Pool
 from workers.settings import Settings, variable_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LOOK_S = 1.0
+LOOK_S, LOOK_AGAIN_S = 1.0, 0.1
 NOBODY = "No process that folds the past is running."
 
 
@@ -53,8 +53,8 @@ async def past_service(settings: Settings) -> None:
     ):
         await past.serve_past(client, settings.cell, pool.answer, pool.give_up)
         while True:
-            if not pool.is_running:
+            if not pool.is_ready:
                 health.troubled(NOBODY)
             elif client.is_connected:
                 health.ok()
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(LOOK_S if pool.is_ready else LOOK_AGAIN_S)

@@ -15,6 +15,7 @@ from workers.past.questions import Questions
 from workers.settings import Settings
 
 RECEIVED_BYTES_MAX = 1 << 16
+NOTHING = msgspec.Raw(b"null")
 
 _decode = msgspec.json.Decoder(ToWorker).decode
 
@@ -30,6 +31,7 @@ def work(conninfo: str, pool: socket.socket) -> None:
     reader = LogReader(conninfo)
     questions, frames = Questions(conninfo, reader), Frames()
     try:
+        pool.sendall(frame(FromWorker("", False, NOTHING, questions.folds)))
         while True:
             if select.select([pool], [], [], questions.due_in_s)[0]:
                 received = pool.recv(RECEIVED_BYTES_MAX)
@@ -42,7 +44,7 @@ def work(conninfo: str, pool: socket.socket) -> None:
                     if message.give_up is not None:
                         questions.give_up(message.give_up)
             for id, answer in questions.step():
-                found = msgspec.Raw(answer if answer is not None else b"null")
+                found = msgspec.Raw(answer) if answer is not None else NOTHING
                 pool.sendall(frame(FromWorker(id, answer is not None, found, questions.folds)))
     except (BrokenPipeError, ConnectionResetError):
         return
