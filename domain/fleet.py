@@ -223,7 +223,7 @@ class Fleet:
 
     def get(self, kind: Kind[S], *name: str) -> S | None:
         """The state of what is called so: `get(VM, "acme", "web-1")`."""
-        # In the words of `stream` and `at_stream`, as each decision asks seven times: 0.2 µs instead of 0.4.
+        # In the words of `stream` and `at_stream`, as each decision asks seven times: by one name 0.18 µs for 0.3.
         called = kind.name
         entry = self.living[called].get(f"{called}/{name[0]}" if len(name) == 1 else kind.stream(*name))
         state: S | None = entry.state if entry is not None else None

@@ -67,7 +67,7 @@ class Kind(msgspec.Struct, Generic[S], frozen=True, eq=False, kw_only=True):
 
     def stream(self, *name: str) -> str:
         """`vm/acme/web-1`, of `acme`, `web-1`."""
-        return f"{self.name}/{name[0]}" if len(name) == 1 else f"{self.name}/{'/'.join(name)}"
+        return f"{self.name}/{'/'.join(name)}"
 
     @property
     def own_name(self) -> str:
