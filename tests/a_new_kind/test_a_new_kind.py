@@ -1,4 +1,5 @@
-"""A kind is four places, and whatever is left out is named: shown with one that Berth has not, in a copy of it."""
+"""A kind is four places, and whatever is left out is named: shown in a copy of Berth with two kinds that it has not, a
+dock, which is nobody's, and a slip of a dock, which is a tenant's own."""
 
 import csv
 import io
@@ -20,17 +21,18 @@ from tests.platform.client import Client
 
 HERE = Path(__file__).parent
 FILES = ("domain/dock.py", "commands/docks.py", "projections/kinds/docks.py")
+ALL_FILES = (*FILES, "domain/slip.py", "commands/slips.py", "projections/kinds/slips.py")
 LINE = "domain/kinds.py"
 WORDS = {"display_name": "Nord 1", "labels": {"side": "north"}}
 
 
 def copied(directory: Path, *, without: str = "") -> Path:
-    """The product with the new kind in it, but for one of its places."""
+    """The product with the new kinds in it, but for one of their places."""
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
     no_caches = shutil.ignore_patterns("__pycache__")
     for package in (*(pattern.removesuffix("*") for pattern in packages), "examples"):
         shutil.copytree(ROOT / package, directory / package, ignore=no_caches)
-    for file in FILES:
+    for file in ALL_FILES:
         if file != without:
             shutil.copy(HERE / file, directory / file)
     if without != LINE:
@@ -40,10 +42,10 @@ def copied(directory: Path, *, without: str = "") -> Path:
 
 
 def with_the_line(kinds: str) -> str:
-    """As a person would write it: the module among the others, and a line in the list."""
+    """As a person would write it: the module among the others, and a line in the list, for each kind."""
     begin, end = "from domain import ", "    token.KIND,\n"
     assert kinds.count(begin) == kinds.count(end) == 1
-    return kinds.replace(begin, f"{begin}dock, ").replace(end, f"{end}    dock.KIND,\n")
+    return kinds.replace(begin, f"{begin}dock, slip, ").replace(end, f"{end}    dock.KIND,\n    slip.KIND,\n")
 
 
 def run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -85,7 +87,7 @@ def test_a_line_that_is_missing_is_named(place: Path) -> None:
     test = "tests/domain/test_kinds.py::test_every_declared_kind_is_in_the_list"
     ended = run(directory, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", test)
     assert ended.returncode == 1, ended.stdout + ended.stderr
-    assert "domain/kinds.py lacks a line for ['domain.dock']" in ended.stdout
+    assert "domain/kinds.py lacks a line for ['domain.dock', 'domain.slip']" in ended.stdout
 
 
 class Platform(Client):
@@ -100,6 +102,12 @@ class Platform(Client):
         ended = run(ROOT, "-m", "cli.main", *arguments, **self._variables)
         assert ended.returncode == code, (arguments, ended.stdout, ended.stderr)
         return ended.stdout + ended.stderr
+
+    def confined_to(self, tenant: str, *, role: str = "operator") -> Client:
+        """A client with a token of its own."""
+        name = f"{tenant}-{role}"
+        secret = self.made("/v1/tokens", {"name": name, "role": role, "tenant": tenant})["secret"]
+        return Client(str(self.http.base_url), secret)
 
     def shown(self, path: str, **query: Any) -> dict[str, Any]:
         answer = self.get(path, min_position=self.end(), **query)
@@ -212,16 +220,82 @@ def test_a_batch_takes_its_commands(platform: Platform, dock: Callable[..., str]
     assert [(one["status"], one["resource"]["state"]) for one in results] == [(200, "open"), (200, "deleted")]
 
 
-def test_whoever_is_confined_to_a_tenant_sees_none(platform: Platform, dock: Callable[..., str]) -> None:
+def test_whoever_is_confined_to_a_tenant_sees_no_dock(platform: Platform, dock: Callable[..., str]) -> None:
     name = dock()
-    platform.made("/v1/tenants", {"name": "acme"})
-    secret = platform.made("/v1/tokens", {"name": "acme-op", "role": "operator", "tenant": "acme"})["secret"]
-    confined = Client(str(platform.http.base_url), secret)
+    platform.made("/v1/tenants", {"name": "outside"})
+    confined = platform.confined_to("outside")
     at = platform.end()
     assert confined.get(f"/v1/docks/{name}", min_position=at).status_code == 404
+    assert confined.get(f"/v1/docks/{name}", as_of=at).status_code == 404
     assert confined.get("/v1/docks").json()["items"] == []
+    assert confined.get("/v1/docks", as_of=at).json()["items"] == []
     assert confined.delete(f"/v1/docks/{name}").status_code == 404
     assert confined.get(f"/v1/history/dock/{name}").status_code == 404
+
+
+def test_what_is_a_tenants_own_is_made_and_seen_within_its_scope(platform: Platform, dock: Callable[..., str]) -> None:
+    name = dock()
+    for tenant, parent in (("harbour", None), ("harbour-a", "harbour"), ("other", None)):
+        platform.made("/v1/tenants", {"name": tenant, "parent": parent})
+    confined = platform.confined_to("harbour")
+    confined.made("/v1/slips", {"tenant": "harbour-a", "name": "s1", "dock": name, "hours": 4, **WORDS})
+    platform.made("/v1/slips", {"tenant": "other", "name": "s1", "dock": name})
+    before = platform.end()
+
+    refused = confined.post("/v1/slips", {"tenant": "other", "name": "s2", "dock": name}).json()
+    assert (refused["code"], refused["kind"], refused["name"]) == ("not_found", "tenant", "other")
+    assert confined.patch("/v1/slips/other/s1", {"hours": 2}).status_code == 404
+    changed = confined.patch("/v1/slips/harbour-a/s1", {"hours": 6})
+    assert (changed.status_code, changed.json()["resource"]["owner"]) == (200, "harbour-a")
+    items = {"commands": [{"command": "slip.update", "tenant": "harbour-a", "slip": "s1", "hours": 7}]}
+    assert confined.post("/v1/commands", items).json()["results"][0]["resource"]["hours"] == 7
+
+    at = platform.end()
+    assert confined.get("/v1/slips/harbour-a/s1", min_position=at).json()["hours"] == 7
+    assert confined.get("/v1/slips/harbour-a/s1", as_of=before).json()["hours"] == 4
+    assert confined.get("/v1/slips/other/s1").status_code == 404
+    assert confined.get("/v1/slips/other/s1", as_of=before).status_code == 404
+    for query in ({}, {"as_of": at}, {"subtree": "harbour"}, {"tenant": "harbour-a"}, {"owner": "harbour-a"}):
+        found = confined.get("/v1/slips", **query).json()["items"]
+        assert [(one["tenant"], one["name"]) for one in found] == [("harbour-a", "s1")], query
+    assert confined.get("/v1/slips", tenant="other").json()["items"] == []
+    assert {one["tenant"] for one in platform.shown("/v1/slips")["items"]} == {"harbour-a", "other"}
+    history = confined.get("/v1/history/slip/harbour-a/s1").json()["items"]
+    assert [change["after"]["hours"] for change in history] == [4, 6, 7]
+    assert confined.get("/v1/history/slip/other/s1").status_code == 404
+    topics = [event["topic"] for event in confined.get("/v1/events", topic="slip.*").json()["items"]]
+    assert topics == ["slip.reserved", "slip.changed", "slip.changed"]
+    entries = platform.confined_to("harbour", role="auditor").get("/v1/audit").json()["items"]
+    mine = [entry["outcome"] for entry in entries if entry["resource"] == "slip/harbour-a/s1"]
+    assert mine == ["accepted", "accepted", "accepted"]
+    assert not [entry for entry in entries if entry["resource"] == "slip/other/s1"]
+
+    in_its_way = platform.delete("/v1/tenants/harbour-a").json()
+    assert (in_its_way["code"], in_its_way["used_by"]) == ("in_use", ["slip/harbour-a/s1"])
+    assert confined.delete("/v1/slips/harbour-a/s1").json()["resource"]["state"] == "released"
+    assert platform.delete("/v1/tenants/harbour-a").status_code == 200
+
+
+def test_a_reference_that_changes_is_followed(platform: Platform, dock: Callable[..., str]) -> None:
+    one, two = dock(1), dock(2)
+    platform.made("/v1/tenants", {"name": "mover"})
+    platform.made("/v1/slips", {"tenant": "mover", "name": "s1", "dock": one})
+    assert platform.delete(f"/v1/docks/{one}").json()["used_by"] == ["slip/mover/s1"]
+    assert platform.patch("/v1/slips/mover/s1", {"dock": two}).status_code == 200
+    assert platform.delete(f"/v1/docks/{one}").status_code == 200
+    assert platform.delete(f"/v1/docks/{two}").json()["used_by"] == ["slip/mover/s1"]
+
+
+def test_the_command_line_names_it_with_its_tenant(platform: Platform, dock: Callable[..., str]) -> None:
+    name = dock()
+    platform.made("/v1/tenants", {"name": "liner"})
+    platform.berth("create", "slip", "liner/s1", "--dock", name, "--hours", "9")
+    assert json.loads(platform.berth("get", "slip", "liner/s1", "-o", "json"))["hours"] == 9
+    assert platform.berth("get", "slips", "--tenant", "liner", "-o", "name").split() == ["liner/s1"]
+    platform.berth("set", "slip", "liner/s1", "--hours", "8")
+    assert "8" in platform.berth("describe", "slip", "liner/s1")
+    assert "slip.changed" in platform.berth("history", "slip", "liner/s1")
+    platform.berth("delete", "slip", "liner/s1")
 
 
 def test_its_table_has_all_of_it(platform: Platform, dock: Callable[..., str]) -> None:

@@ -75,6 +75,7 @@ def seal_(command: SealDock, tx: Transaction) -> Done:
 def delete(command: DeleteDock, tx: Transaction) -> Done:
     dock = finding.find(tx, DOCK, command.dock)
     finding.must_not_be_protected("dock", dock.name, dock.about)
+    finding.must_not_be_in_use(tx, DOCK, dock.name)
     tx.record(command.on(), DockDeleted())
     return Done()
 
