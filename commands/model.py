@@ -217,7 +217,7 @@ class Command(BaseModel):
         if not cls.__doc__:
             raise TypeError(f"{cls.__name__} needs a docstring, whose first line says in the API what it does")
         cls.kind, cls.about_kind, cls.roles = f"{kind.name}.{verb or called}", kind, roles
-        cls.route = Route(method, path, word) if roles is not ENGINE else None
+        cls.route = Route(method, path, word) if roles != ENGINE else None
         cls.creates_it, cls.starts_operation = creates is not None, starts_operation
         cls._named_by = (*kind.named_by[:-1], "name") if cls.creates_it else kind.named_by
 

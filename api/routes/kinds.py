@@ -23,8 +23,6 @@ from projections.views import VIEWS
 
 Document = dict[str, Any]
 
-AMOUNTS_SORTED_BY = ("available", "used", "capacity")
-
 
 def described_kinds() -> Document:
     return {
@@ -64,7 +62,7 @@ def _kind(kind: Kind[Any]) -> Document:
             for filter in (*filters_of(view), SEARCH, LABEL)
         ],
         "sorts": view.sorts(),
-        "amount_sorts": AMOUNTS_SORTED_BY if view.amount_sorts is not None else (),
+        "amount_sorts": list(view.amount_sorts.sql) if view.amount_sorts is not None else [],
         "columns": view.columns,
         "wide": view.wide,
         "amounts": view.amounts,

@@ -1,5 +1,6 @@
 """Commands are found by the kinds, and say themselves how they are given."""
 
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from commands import catalogue, racks
-from commands.catalogue import COMMANDS, handlers_of
+from commands.catalogue import COMMANDS, HANDLERS, handlers_of
 from commands.model import ENGINE, Command, Name, Route
 from domain.host import KIND as HOST
 from domain.kinds import KINDS, path_of, tenant_of
@@ -73,6 +74,22 @@ def test_what_a_command_is_about_can_be_made_of_its_fields(model: type[Command])
     command = model.model_construct(**{field: f"x-{field}" for field in named})
     assert command.on() == kind.stream(*(f"x-{field}" for field in named))
     assert set(named) <= model.model_fields.keys()
+
+
+def test_no_command_is_forgotten_in_its_handlers() -> None:
+    def below(model: type[Command]) -> Iterator[type[Command]]:
+        for one in model.__subclasses__():
+            yield one
+            yield from below(one)
+
+    written = {model for model in below(Command) if "kind" in vars(model) and model.__module__.startswith("commands.")}
+    assert written == set(HANDLERS), f"{[model.__name__ for model in written - set(HANDLERS)]} have no handler"
+
+
+def test_no_two_commands_are_given_alike() -> None:
+    assert len(COMMANDS) == len(HANDLERS), "two have one name"
+    routes = [(model.route.method, model.route.path) for model in HANDLERS if model.route is not None]
+    assert len(routes) == len(set(routes))
 
 
 def test_what_the_engine_alone_may_give_has_no_route() -> None:
