@@ -129,8 +129,8 @@ def test_who_cancels_what_has_ended_is_told_how_it_ended(api: Api, site: str) ->
 def test_the_cli_settles_with_a_reason(api: Api, site: str, tmp_path: Path) -> None:
     operation = a_stuck_deletion(api, site)
     where = {"BERTH_URL": api.url, "BERTH_TOKEN": ADMIN}
-    unsaid = berth("operation", "settle", operation, "--as", "succeeded", directory=tmp_path, **where)
-    assert (unsaid.returncode, "--reason" in unsaid.stderr) == (2, True), unsaid.stderr
-    said = berth("operation", "settle", operation, "--as", "succeeded", "--reason", "seen", directory=tmp_path, **where)
+    unsaid = berth("settle", "operation", operation, "--as", "succeeded", directory=tmp_path, **where)
+    assert (unsaid.returncode, "--reason" in unsaid.stderr) == (1, True), unsaid.stderr
+    said = berth("settle", "operation", operation, "--as", "succeeded", "--reason", "seen", directory=tmp_path, **where)
     assert said.returncode == 0, said.stderr
-    assert "settled as succeeded" in said.stdout
+    assert f"operation {operation} settled" in said.stdout
