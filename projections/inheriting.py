@@ -62,19 +62,23 @@ class Standing(msgspec.Struct, frozen=True):
 def best(connection: Connection, *, but: str) -> Standing | None:
     """Of the complete read models of other definitions the one from which most can be taken, the newest of these; None
     if there is none from which anything can."""
-    found = []
-    for name in schema.others(connection, but=but):
-        if not schema.stands(connection, name) or not schema.says_its_definitions(connection, name):
-            continue
-        where = connection.execute(
-            SQL("SELECT log, position, at FROM {} WHERE is_complete").format(Identifier(name, "progress"))
-        ).fetchone()
-        if where is not None:
-            defined = SQL("SELECT name, definition FROM {}").format(Identifier(name, "definitions"))
-            log_id, position, at = where
-            found.append(Standing(name, log_id, position, at, dict(connection.execute(defined).fetchall())))
+    names = schema.others(connection, but=but)
+    found = [standing for name in names if (standing := _standing(connection, name)) is not None]
     chosen = max(found, key=lambda standing: (len(standing.same), standing.position), default=None)
     return chosen if chosen is not None and chosen.same else None
+
+
+def _standing(connection: Connection, name: str) -> Standing | None:
+    """None: it is not complete, or of a version that does not say how its tables are defined."""
+    if not schema.stands(connection, name) or not schema.says_its_definitions(connection, name):
+        return None
+    progress = SQL("SELECT log, position, at FROM {} WHERE is_complete").format(Identifier(name, "progress"))
+    defined = SQL("SELECT name, definition FROM {}").format(Identifier(name, "definitions"))
+    where = connection.execute(progress).fetchone()
+    if where is None:
+        return None
+    log_id, position, at = where
+    return Standing(name, log_id, position, at, dict(connection.execute(defined).fetchall()))
 
 
 def make(connection: Connection, name: str, *, fleet_at: Callable[[int], Fleet]) -> Fleet | None:
@@ -84,18 +88,24 @@ def make(connection: Connection, name: str, *, fleet_at: Callable[[int], Fleet])
     Raises:
         OtherHistory: from `fleet_at`.
     """
-    connection.isolation_level = IsolationLevel.REPEATABLE_READ  # another version may go on projecting meanwhile
+    standing = best(connection, but=name)
+    if standing is None:
+        return None
+    fleet = fleet_at(standing.position)
+    if (fleet.log, fleet.position, fleet.at) != (standing.log, standing.position, standing.at):
+        return None
+    connection.isolation_level = IsolationLevel.REPEATABLE_READ
     try:
         with schema.making(connection, name):
-            standing = best(connection, but=name)
-            fleet = fleet_at(standing.position) if standing is not None else None
-            if standing is None or fleet is None or (fleet.log, fleet.at) != (standing.log, standing.at):
-                raise psycopg.Rollback
-            fill(connection, standing, fleet)
-            return fleet
+            now = _standing(connection, standing.schema)
+            if now is None:
+                raise psycopg.OperationalError(f"{standing.schema} is gone")
+            if now.position != standing.position:  # another version goes on projecting
+                fleet = fleet_at(now.position)
+            fill(connection, now, fleet)
     finally:
         connection.isolation_level = None
-    return None
+    return fleet
 
 
 def fill(connection: Connection, standing: Standing, fleet: Fleet) -> None:

@@ -84,7 +84,7 @@ def others(connection: Connection, *, but: str) -> list[str]:
         "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s) AND nspname <> %s"
         " AND pg_has_role(nspowner, 'USAGE') ORDER BY 1",
         (SCHEMA_PREFIX, but),
-    )
+    ).fetchall()
     return [str(name) for (name,) in found]
 
 

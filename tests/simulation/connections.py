@@ -28,7 +28,15 @@ KEEP_ONE_IN = 20
 
 _UPSERTS = {id(statement): kind for kind, statement in changes._UPSERT.items()}
 _DELETES = {id(statement): kind for kind, statement in changes._DELETE.items()}
-WITHOUT_EFFECT = ("SET ", "CREATE ", "\nCREATE ", "INSERT INTO progress", "SELECT pg_notify", "SELECT nspname")
+WITHOUT_EFFECT = (
+    "SET ",
+    "CREATE ",
+    "\nCREATE ",
+    "INSERT INTO progress",
+    "INSERT INTO definitions",
+    "SELECT pg_notify",
+    "SELECT nspname",
+)
 
 
 class Cursor:
