@@ -1,10 +1,13 @@
 """The table of checkpoints of the simulated PostgreSQL. What is in a checkpoint goes through the real bytes."""
 
+from typing import Any
+
 import psycopg
 
-from domain.entry import Entry
 from domain.fleet import Fleet
-from eventlog.checkpoints import Head, Snapshot, chosen, entries_of, fill, parts
+from domain.kind import Kind
+from domain.kinds import KINDS
+from eventlog.checkpoints import Head, Of, Snapshot, chosen, entries_of, fill, parts
 from tests.simulation.connections import LATENCY_S
 from tests.simulation.postgres import Server
 
@@ -14,29 +17,31 @@ class Checkpoints:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._stored: dict[int, tuple[Head, list[bytes]]] = {}
+        self._stored: dict[int, tuple[Head, dict[str, list[bytes]]]] = {}
 
     def kept(self, conninfo: str) -> list[Head]:
         self._ask()
         return [head for head, _ in self._stored.values()]
 
-    def restore(self, conninfo: str, fleet: Fleet, *, until: int | None = None, only: type | None = None) -> bool:
+    def restore(self, conninfo: str, fleet: Fleet, *, until: int | None = None, only: Kind[Any] | None = None) -> bool:
         self._ask()
         position = max((at for at in self._stored if until is None or at <= until), default=None)
         if position is None:
             return False
         head, data = self._stored[position]
-        entries: dict[str, Entry] = {}
-        for part in data:
-            entries.update(entries_of(part))
+        living = {
+            kind.name: {stream: entry for part in data[kind.name] for stream, entry in entries_of(kind.state, part)}
+            for kind in ([only] if only is not None else KINDS)
+        }
         self._ask()
-        fill(fleet, Snapshot(head.log, head.position, head.at, entries), only=only)
+        fill(fleet, Snapshot(head.log, head.position, head.at, living))
         return True
 
     def write(self, conninfo: str, taken: Snapshot) -> None:
         self._ask()
-        data = list(parts(taken))
-        head = Head(taken.log, taken.position, taken.at, taken.size, len(data))
+        data = {kind.name: list(parts(kind.state, taken.living[kind.name])) for kind in KINDS}
+        held = {name: Of(len(taken.living[name]), len(of_kind)) for name, of_kind in data.items()}
+        head = Head(taken.log, taken.position, taken.at, held)
         self._ask()
         self._stored[taken.position] = head, data
         stay = chosen(list(self._stored))
