@@ -123,12 +123,16 @@ PARSERS: dict[str, tuple[int, Callable[[int], Any], Callable[[Any], Any]]] = {
 }
 
 
+TRIES = 4
+
+
 @pytest.mark.parametrize("name", PARSERS)
 def test_what_is_twice_as_long_takes_twice_as_long(name: str) -> None:
     size, make, read = PARSERS[name]
-    # Measured where it takes long enough to be measured, and where a square would be seen: 4 times, or more.
-    once, twice = made_and_timed(size, make, read), made_and_timed(2 * size, make, read)
-    assert twice < 3 * once + 0.001, f"{once * 1000:.1f} ms, then {twice * 1000:.1f} ms"
+    # Measured where it takes long enough to be measured, and where a square would be seen: 4 times, or more. What
+    # others do to the caches of the machine looks alike, but not each time.
+    tries = ((made_and_timed(size, make, read), made_and_timed(2 * size, make, read)) for _ in range(TRIES))
+    assert any(twice < 3 * once + 0.001 for once, twice in tries)
 
 
 def made_and_timed(n: int, make: Callable[[int], Any], read: Callable[[Any], Any]) -> float:

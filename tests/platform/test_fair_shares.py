@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from commands.writer.batch import BATCH_US_MAX
 from tests.conftest import ROOT, endpoints_of, reachable_directory, start_supervisor, stop_supervisor
 from tests.platform.client import Client
 from tests.platform.crowd import CROWDS, SENDERS, UNITS
@@ -23,6 +24,7 @@ CHANGES = 40
 GROUPS = 60
 SETTLED_S = 1.5
 TIMES_AS_LONG_MAX = 3.0
+DECIDING_S = BATCH_US_MAX / 1e6  # a batch is decided for so long at most, and whoever comes meanwhile waits for it
 TRIES = 3
 
 
@@ -111,7 +113,7 @@ def a_crowd(place: Place, what: str) -> Iterator[None]:
 @pytest.mark.parametrize("what", [*CROWDS, *SENDERS])
 def test_a_change_takes_at_most_three_times_as_long_beside_one_others(place: Place, what: str) -> None:
     tries = (measured(place, what) for _ in range(TRIES))
-    assert any(beside_s <= TIMES_AS_LONG_MAX * alone_s + unit_s for alone_s, beside_s, unit_s in tries)
+    assert any(beside_s <= TIMES_AS_LONG_MAX * alone_s + unit_s + DECIDING_S for alone_s, beside_s, unit_s in tries)
 
 
 def measured(place: Place, what: str) -> tuple[float, float, float]:
