@@ -1,6 +1,5 @@
 """The kinds of resources, a line each, and what is derived from all of them together."""
 
-from collections.abc import Callable
 from typing import Any
 
 from domain import group, host, operation, quota, rack, tenant, token, vm
@@ -20,7 +19,6 @@ KINDS: tuple[Kind[Any], ...] = (
 BY_NAME: dict[str, Kind[Any]] = {kind.name: kind for kind in KINDS}
 BY_STATE: dict[type, Kind[Any]] = {kind.state: kind for kind in KINDS}
 BY_EVENT: dict[type, Kind[Any]] = {event: kind for kind in KINDS for event in kind.events.values()}
-EVOLVE: dict[type, Callable[[Any, Any], Any]] = {event: kind.evolve for event, kind in BY_EVENT.items()}
 ENDS: frozenset[type] = frozenset(event for kind in KINDS for event in kind.ends)
 
 

@@ -14,7 +14,6 @@ from commands.writer.engine import Engine
 from domain import operation, vm
 from domain.errors import Conflict
 from domain.fleet import Fleet
-from domain.kinds import EVOLVE
 from domain.operation import Operation, OperationStepFailed, Step
 from domain.values import kind_of
 from domain.vm import Vm, VmChangeFailed
@@ -159,11 +158,15 @@ def a_failed_deletion_returns_the_vm() -> Iterator[Alter]:
         state = found.former or found.state
         return msgspec.structs.replace(found, state=state, former=None, operation=None, claims=found.resources)
 
-    EVOLVE[VmChangeFailed] = evolve
+    before = vm.KIND.evolve
+    changed = {VmChangeFailed: evolve}
+    msgspec.structs.force_setattr(
+        vm.KIND, "evolve", lambda found, event: changed.get(type(event), before)(found, event)
+    )
     try:
         yield _unchanged
     finally:
-        EVOLVE[VmChangeFailed] = vm.evolve
+        msgspec.structs.force_setattr(vm.KIND, "evolve", before)
 
 
 @contextmanager
