@@ -262,10 +262,8 @@ class SimulatedReader(LogReader):
         if query is read._STREAM:
             stream, after, limit = values
             return [row for row in streams.get(stream, ()) if row.version > after][:limit]
-        if query is read._LAST:
-            return streams.get(values[0], [])[-1:]
-        assert query is read._FIRST_OF_EACH, query
-        return [streams[stream][0] for stream in values[0] if streams.get(stream)]
+        assert query is read._LAST_OF_EACH, query
+        return [streams[stream][-1] for stream in values[0] if streams.get(stream)]
 
 
 class BlockingConnection:
