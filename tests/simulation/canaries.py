@@ -266,7 +266,7 @@ CANARIES = (
     Canary(answers_before_the_commit, 100_000, is_quick=True),
     Canary(no_look_up, 400_000, is_quick=True),
     Canary(no_event_of_taking_over, 400_000, is_quick=True),
-    Canary(claims_return_at_the_deadline, 2_000_000, is_quick=True),
+    Canary(claims_return_at_the_deadline, 600_000, is_quick=True),
     Canary(failures_are_not_cleaned_up, 400_000, is_quick=True),
     Canary(a_failed_deletion_returns_the_vm, 4_000_000),
     Canary(quotas_of_ancestors_are_not_counted, 100_000, is_quick=True),
